@@ -1,0 +1,282 @@
+"""Checkpoint: one .safetensors file = one detector, with everything that is needed to run it. Nothing is
+unpickled."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from fewmark import __version__
+from fewmark.atomic import atomic_path
+from fewmark.checkpoint_metadata import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    packaged_names,
+    read_metadata,
+    require,
+    resolve_model,
+)
+from fewmark.codec import HeatmapCodec
+from fewmark.data.crops import MEAN, STD, CropRule
+from fewmark.errors import InputError
+from fewmark.models.build import build_model
+from fewmark.scheme import LandmarkScheme, scheme_from_dict
+
+__all__ = [
+    "Checkpoint",
+    "StudentPart",
+    "TeacherPart",
+    "load_checkpoint",
+    "packaged_names",
+    "read_metadata",
+    "save_checkpoint",
+]
+
+
+@dataclass
+class StudentPart:
+    """One network that finds landmarks.
+
+    Attributes:
+        name: what metrics call it.
+        architecture: a name that `build_model` knows.
+        arguments: its constructor's.
+        codec: how its maps become landmarks.
+        module: the network.
+    """
+
+    name: str
+    architecture: str
+    arguments: dict[str, Any]
+    codec: HeatmapCodec
+    module: nn.Module
+
+
+@dataclass
+class TeacherPart:
+    """The network that judges pseudo labels; see `StudentPart`."""
+
+    architecture: str
+    arguments: dict[str, Any]
+    module: nn.Module
+
+
+@dataclass
+class Checkpoint:
+    """A detector and where it is from.
+
+    Attributes:
+        scheme: which landmarks it finds.
+        students: the networks, one or more.
+        crop: which part of a picture they see.
+        teacher: what judges their labels, or None.
+        box_from_detector: how the packaged face detector's box relates to the boxes it was trained on, see
+            `fewmark.faces.fit_box_adapter`, or None: boxes are then taken as they are.
+        accuracy: one entry a measured list: `data`, `nme`, `auc`, `failure_rate` (fractions), `normalizer`,
+            `n_faces`, `box`.
+        counts: faces that it was trained on: `labelled`, `pseudo`, `unlabelled`.
+        seed: of the run.
+        config: the resolved settings of the run.
+        data_hash: of the training data.
+        licence: under which the model may be used.
+        provenance: what it was trained on.
+        package_version: of the fewmark that wrote it.
+    """
+
+    scheme: LandmarkScheme
+    students: list[StudentPart]
+    crop: CropRule
+    teacher: TeacherPart | None = None
+    box_from_detector: tuple[float, float, float] | None = None
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    seed: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    data_hash: str = ""
+    licence: str = ""
+    provenance: str = ""
+    package_version: str = __version__
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Plain data for JSON, all but the tensors; what `read_metadata` gives back."""
+        data: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "package_version": self.package_version,
+            "scheme": self.scheme.to_dict(),
+            "students": [
+                {
+                    "name": s.name,
+                    "architecture": s.architecture,
+                    "arguments": s.arguments,
+                    "codec": asdict(s.codec),
+                    "n_parameters": sum(p.numel() for p in s.module.parameters()),
+                }
+                for s in self.students
+            ],
+            "teacher": None
+            if self.teacher is None
+            else {"architecture": self.teacher.architecture, "arguments": self.teacher.arguments},
+            "crop": asdict(self.crop),
+            "mean": list(MEAN),
+            "std": list(STD),
+            "box_from_detector": self.box_from_detector,
+            "accuracy": self.accuracy,
+            "counts": self.counts,
+            "seed": self.seed,
+            "config": self.config,
+            "data_hash": self.data_hash,
+            "licence": self.licence,
+            "provenance": self.provenance,
+        }
+        plain = _plain(data)
+        assert isinstance(plain, dict)
+        return plain
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
+    """Write a model file; a file that stood there is replaced whole, or stays as it is.
+
+    Args:
+        path: ends in .safetensors.
+        checkpoint: what to write.
+        half: store matrices and kernels as float16, half the size; they are float32 again when loaded.
+            Vectors (biases, norms' running statistics), and tensors that float16 cannot hold, stay float32.
+
+    Raises:
+        InputError: the name has another ending, there is no student, the folder cannot be written to, or the
+            disk is full.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise InputError(f"{path}: expected a file name that ends in .safetensors")
+    if not checkpoint.students:
+        raise InputError(f"{path}: expected at least one student to save, given none")
+    parts = {f"student{i}": s.module for i, s in enumerate(checkpoint.students)}
+    if checkpoint.teacher is not None:
+        parts["teacher"] = checkpoint.teacher.module
+    tensors = {
+        f"{part}.{name}": _packed(t, half)
+        for part, module in parts.items()
+        for name, t in module.state_dict().items()
+    }
+    text = json.dumps(checkpoint.to_metadata(), ensure_ascii=False, allow_nan=False)
+    raw = safetensors.torch.save(tensors, {METADATA_KEY: text})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(raw)
+
+
+def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
+    """Read a model file; its networks are on the CPU, float32 and in evaluation mode.
+
+    Args:
+        path_or_name: a .safetensors file, or the name of a packaged model.
+
+    Raises:
+        InputError: see `read_metadata`; or a field or a tensor is missing or does not fit.
+    """
+    path = resolve_model(path_or_name)
+    data = read_metadata(path)
+    where = str(path)
+    if list(require(data, "mean", where)) != list(MEAN) or list(require(data, "std", where)) != list(STD):
+        raise InputError(
+            f"{path}: mean, std: expected {MEAN} and {STD}, given {data['mean']} and {data['std']}"
+        )
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: its tensors cannot be read ({error}); copy the file again") from error
+    scheme = scheme_from_dict(require(data, "scheme", where), f"{path}: scheme")
+    students: list[StudentPart] = []
+    teacher: TeacherPart | None = None
+    box_from_detector = require(data, "box_from_detector", where)
+    try:
+        crop = CropRule(**require(data, "crop", where))
+        for i, s in enumerate(require(data, "students", where)):
+            codec = HeatmapCodec(**s["codec"])
+            module = _built(s["architecture"], s["arguments"], tensors, f"student{i}", where)
+            students.append(StudentPart(s["name"], s["architecture"], s["arguments"], codec, module))
+        if (t := require(data, "teacher", where)) is not None:
+            module = _built(t["architecture"], t["arguments"], tensors, "teacher", where)
+            teacher = TeacherPart(t["architecture"], t["arguments"], module)
+        if box_from_detector is not None:
+            dx, dy, scale = (float(v) for v in box_from_detector)
+            box_from_detector = (dx, dy, scale)
+    except InputError as error:
+        raise InputError(str(error) if where in str(error) else f"{path}: {error}") from error
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: a field of the metadata is missing or wrong ({error!r})") from error
+    if not students:
+        raise InputError(f"{path}: students: expected at least one, given none")
+    return Checkpoint(
+        scheme=scheme,
+        students=students,
+        crop=crop,
+        teacher=teacher,
+        box_from_detector=box_from_detector,
+        **{
+            name: require(data, name, where)
+            for name in (
+                "accuracy",
+                "counts",
+                "seed",
+                "config",
+                "data_hash",
+                "licence",
+                "provenance",
+                "package_version",
+            )
+        },
+    )
+
+
+def _packed(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous().clone()
+    if half and tensor.ndim >= 2 and tensor.dtype == torch.float32:
+        small = tensor.half()
+        if bool(torch.isfinite(small).all()):
+            return small
+    return tensor
+
+
+def _built(
+    architecture: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor], part: str, where: str
+) -> nn.Module:
+    """A network with the tensors of its part; the caller's random numbers are left as they are."""
+    with torch.random.fork_rng(devices=[]):
+        module = build_model(architecture, **arguments)
+    own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
+    wanted = {n: tuple(t.shape) for n, t in module.state_dict().items()}
+    given = {n: tuple(t.shape) for n, t in own.items()}
+    wrong = sorted(n for n in wanted.keys() | given.keys() if wanted.get(n) != given.get(n))
+    if wrong:
+        n = wrong[0]
+        raise InputError(
+            f"{where}: tensor {part}.{n}: expected {wanted.get(n, 'none')}, given {given.get(n, 'none')} "
+            f"({len(wrong)} of {len(wanted)} tensors do not fit); the file does not hold the network it names"
+        )
+    module.load_state_dict(own)
+    return module.eval()
+
+
+def _plain(value: Any) -> Any:
+    """JSON's types; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,130 @@
+"""What a model file says about itself, read without torch and without its tensors.
+
+A .safetensors file is 8 bytes (little-endian length), a JSON header of that length, and the tensors. The
+header's `__metadata__` holds one JSON string of ours, under "fewmark".
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fewmark.errors import InputError
+
+FORMAT_VERSION = 1
+METADATA_KEY = "fewmark"
+
+_LONGEST_HEADER = 100_000_000  # bytes; the limit that the format itself sets
+
+
+def packaged_names() -> list[str]:
+    """The models that come with the package."""
+    folder = resources.files("fewmark") / "weights"
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p.name.removesuffix(".safetensors") for p in folder.iterdir() if p.name.endswith(".safetensors")
+    )
+
+
+def resolve_model(path_or_name: str | Path) -> Path:
+    """The file of a packaged name, or the path itself.
+
+    Raises:
+        InputError: no packaged model has that name and there is no such file.
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    if str(path_or_name) in packaged_names():
+        with resources.as_file(
+            resources.files("fewmark") / "weights" / f"{path_or_name}.safetensors"
+        ) as packaged:
+            return packaged
+    what = "a folder" if path.is_dir() else "neither"
+    raise InputError(
+        f"model {str(path_or_name)!r}: expected a .safetensors file or a packaged name "
+        f"({', '.join(packaged_names()) or 'this installation has none'}), given {what}; check the path"
+    )
+
+
+def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
+    """What a model file says about itself: scheme, parts, codecs, crop, accuracy, counts, seed, config,
+    licence, provenance.
+
+    Args:
+        path_or_name: a .safetensors file, or the name of a packaged model.
+
+    Raises:
+        InputError: no such model, not a safetensors file, a truncated one, one that fewmark did not write, or
+            one of another format version.
+    """
+    path = resolve_model(path_or_name)
+    header = _read_header(path)
+    text = header.get("__metadata__", {}).get(METADATA_KEY)
+    if text is None:
+        raise InputError(
+            f"{path}: expected a model that fewmark wrote, given a safetensors file "
+            f"without {METADATA_KEY!r} in its metadata"
+        )
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: metadata {METADATA_KEY!r}: expected JSON, given something else ({error})"
+        ) from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "install a newer fewmark" if newer else "train or export the model again"
+        raise InputError(f"{path}: format_version: expected {FORMAT_VERSION}, given {version!r}; {advice}")
+    assert isinstance(data, dict)
+    return data
+
+
+def require(data: Mapping[str, Any], field: str, where: str) -> Any:
+    """A field of the metadata.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if field not in data:
+        raise InputError(
+            f"{where}: field {field!r} of the metadata is missing; expected a whole fewmark model"
+        )
+    return data[field]
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            first = file.read(8)
+            length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LONGEST_HEADER + 1
+            if length > _LONGEST_HEADER:
+                raise InputError(
+                    f"{path}: expected a safetensors file, given another kind of file ({size} bytes)"
+                )
+            if size < 8 + length:
+                raise InputError(
+                    f"{path}: truncated: expected {8 + length} bytes, given {size}; copy the file again"
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    try:
+        header = json.loads(raw)
+        ends = [int(t["data_offsets"][1]) for name, t in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path}: expected a safetensors file, given one without a JSON header ({error})"
+        ) from error
+    expected = 8 + length + max(ends, default=0)
+    if size < expected:
+        raise InputError(f"{path}: truncated: expected {expected} bytes, given {size}; copy the file again")
+    assert isinstance(header, dict)
+    return header

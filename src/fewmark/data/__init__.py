@@ -1,0 +1,1 @@
+"""Faces in pictures: samples, files, splits, drawn faces, crops."""

@@ -1,0 +1,141 @@
+"""Augmentation: drawn once as a small record, applied by one warp and one table, and so repeatable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.data.crops import FILL, CachedFace, FaceCrop, cut
+from fewmark.geometry import Similarity
+from fewmark.scheme import LandmarkScheme
+
+
+@dataclass(frozen=True)
+class AugmentRule:
+    """Ranges that augmentations are drawn from.
+
+    Attributes:
+        scale: the crop is scaled by 1 - scale .. 1 + scale.
+        rotation: degrees, to each side.
+        shift: fraction of the crop's size, to each side, on each axis.
+        flip: probability; needs a scheme with a mirror.
+        colour: strength of brightness, contrast and channel gains, 0 = none.
+        erase: probability of a box of plain colour or noise over a part of the face.
+        blur: probability of a loss of resolution.
+
+    Source: TS3, section 4.2 (scale 0.9-1.1, rotation to 30 degrees, random crop). Differs: colour, erasing, blur and flips.
+    """
+
+    scale: float = 0.1
+    rotation: float = 30.0
+    shift: float = 0.05
+    flip: float = 0.5
+    colour: float = 0.3
+    erase: float = 0.3
+    blur: float = 0.1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw: what happens to one face."""
+
+    scale: float
+    angle: float
+    shift: tuple[float, float]
+    flip: bool
+    gain: tuple[float, float, float]
+    offset: float
+    gamma: float
+    grey: bool
+    erase: tuple[float, float, float, float, int] | None
+    blur: float
+
+
+def draw_augmentation(rule: AugmentRule, rng: np.random.Generator, *, can_flip: bool) -> Augmentation:
+    """Draw one augmentation from the rule's ranges."""
+    u = rng.uniform
+    c = rule.colour
+    brightness = u(1 - c, 1 + c)
+    erase = None
+    if rng.random() < rule.erase:
+        w, h = u(0.1, 0.45, 2)
+        erase = (float(u(0, 1)), float(u(0, 1)), float(w), float(h), int(rng.integers(2**31)))
+    return Augmentation(
+        scale=float(u(1 - rule.scale, 1 + rule.scale)),
+        angle=float(u(-rule.rotation, rule.rotation)),
+        shift=(float(u(-rule.shift, rule.shift)), float(u(-rule.shift, rule.shift))),
+        flip=bool(can_flip and rng.random() < rule.flip),
+        gain=tuple(float(g) for g in brightness * u(1 - c / 3, 1 + c / 3, 3)),  # type: ignore[arg-type]
+        offset=float(u(-c, c) * 60),
+        gamma=float(np.exp(u(-c, c))),
+        grey=bool(rng.random() < c / 3),
+        erase=erase,
+        blur=float(u(0.35, 0.9)) if rng.random() < rule.blur else 1.0,
+    )
+
+
+def apply_augmentation(
+    face: CachedFace,
+    augmentation: Augmentation,
+    size: int,
+    scheme: LandmarkScheme,
+    landmarks: NDArray[np.float32] | None = None,
+) -> FaceCrop:
+    """Cut the augmented crop of a face, its landmarks moved by the same map.
+
+    Args:
+        face: the cached face.
+        augmentation: one draw.
+        size: crop px.
+        scheme: gives the mirror for flips.
+        landmarks: (K, 2) px of the upright crop in place of the face's own (a pseudo label).
+    """
+    a = augmentation
+    middle = np.full(2, (size - 1) / 2)
+    moved = Similarity.about(middle, middle + np.array(a.shift) * size, scale=a.scale, angle=a.angle)
+    if a.flip:
+        moved = Similarity.flip(size) @ moved
+    points = moved(face.landmarks if landmarks is None else landmarks)
+    if a.flip and scheme.mirror is not None:
+        points = points[list(scheme.mirror)]
+    image = cut(face.window, moved @ face.crop_from_window, size)
+    image = _colour(image, a)
+    if a.blur < 1:
+        small = max(8, round(size * a.blur))
+        image = np.asarray(
+            cv2.resize(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (size, size)),
+            np.uint8,
+        )
+    if a.erase is not None:
+        image = _erase(image, a.erase)
+    return FaceCrop(image, points.astype(np.float32), moved @ face.crop_from_image)
+
+
+def _colour(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
+    if a.grey:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    levels = (np.arange(256, dtype=np.float32) / 255) ** a.gamma * 255
+    table = (levels[:, None] - 128) * np.asarray(a.gain, np.float32) + 128 + a.offset
+    return np.asarray(cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None]), np.uint8)
+
+
+def _erase(image: NDArray[np.uint8], erase: tuple[float, float, float, float, int]) -> NDArray[np.uint8]:
+    x, y, w, h, seed = erase
+    size = image.shape[0]
+    x0, y0 = int((x - w / 2) * size), int((y - h / 2) * size)
+    x1, y1 = min(size, x0 + int(w * size)), min(size, y0 + int(h * size))
+    x0, y0 = max(0, x0), max(0, y0)
+    if x1 > x0 and y1 > y0:
+        rng = np.random.default_rng(seed)
+        kind = rng.integers(3)
+        image = image.copy()
+        if kind == 0:
+            image[y0:y1, x0:x1] = rng.integers(0, 256, 3)
+        elif kind == 1:
+            image[y0:y1, x0:x1] = rng.integers(0, 256, (y1 - y0, x1 - x0, 3))
+        else:
+            image[y0:y1, x0:x1] = FILL
+    return image

@@ -1,0 +1,135 @@
+"""Crops: the part of a picture that a network sees, by one warp; and the cache that training cuts them from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.data.samples import FaceSample, read_image
+from fewmark.errors import InputError
+from fewmark.geometry import FloatArray, Similarity, crop_from_box, warp_image
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+FILL = (124, 116, 104)
+"""Colour outside the picture: the mean, 0 after normalisation."""
+
+REACH = 1.5
+"""Side of a cached window over the crop's side: what turns, shifts and scales of the augmentation can bring in."""
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """Which part of a picture a network sees: a square of `size` px round the face box, widened by `margin` on each side."""
+
+    size: int
+    margin: float
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or not -0.4 < self.margin < 4:
+            raise ValueError(
+                f"CropRule: expected size >= 8 and -0.4 < margin < 4, given {self.size} and {self.margin}"
+            )
+
+    def crop_from_image(self, box_xyxy: FloatArray, angle: float = 0.0) -> Similarity:
+        """The map from the picture to the crop; `angle` turns the content counter-clockwise, degrees."""
+        return crop_from_box(box_xyxy, self.size, margin=self.margin, angle=angle)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceCrop:
+    """A face as a network sees it.
+
+    Attributes:
+        image: (size, size, 3) uint8.
+        landmarks: (K, 2) crop px, NaN where missing.
+        crop_from_image: image px -> crop px.
+    """
+
+    image: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    crop_from_image: Similarity
+
+
+def cut(image: NDArray[np.uint8], crop_from_image: Similarity, size: int) -> NDArray[np.uint8]:
+    """The crop (size, size, 3) of a picture, by one warp."""
+    return warp_image(image, crop_from_image, (size, size), fill=FILL)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedFace:
+    """A decoded face in memory: a window of its picture, cut without resampling or averaged down by a whole number.
+
+    Attributes:
+        window: (H, W, 3) uint8.
+        crop_from_window: the upright crop of the face, window px -> crop px.
+        crop_from_image: the same crop, image px -> crop px.
+        landmarks: (K, 2) px of the upright crop, NaN where missing; all NaN for an unlabelled face.
+    """
+
+    window: NDArray[np.uint8]
+    crop_from_window: Similarity
+    crop_from_image: Similarity
+    landmarks: NDArray[np.float32]
+
+
+def cache_face(
+    sample: FaceSample, rule: CropRule, n_landmarks: int, image: NDArray[np.uint8] | None = None
+) -> CachedFace:
+    """Decode one face.
+
+    Raises:
+        InputError: the picture cannot be read, the face has neither box nor landmarks, or not `n_landmarks` of them.
+    """
+    if sample.landmarks is not None and sample.landmarks.shape != (n_landmarks, 2):
+        raise InputError(
+            f"{sample.image}: expected {n_landmarks} landmarks, given {len(sample.landmarks)}; check the scheme of the labels"
+        )
+    if image is None:
+        image = read_image(sample.image)
+    try:
+        crop_from_image = rule.crop_from_image(sample.face_box())
+    except ValueError as error:
+        raise InputError(f"{sample.image}: {error}") from None
+    half = rule.size / 2 * REACH
+    middle = (rule.size - 1) / 2
+    image_from_crop = crop_from_image.inverse()
+    low = np.floor(image_from_crop(np.array([middle - half, middle - half])))
+    high = np.ceil(image_from_crop(np.array([middle + half, middle + half])))
+    height, width = image.shape[:2]
+    x0, y0 = (int(v) for v in np.clip(low, 0, [width - 1, height - 1]))
+    x1, y1 = (int(v) for v in np.clip(high, [x0 + 1, y0 + 1], [width, height]))
+    window = image[y0:y1, x0:x1]
+    crop_from_window = crop_from_image @ Similarity.translation(x0, y0)
+    factor = int(1 / crop_from_window.scale / 2 + 0.5)
+    if factor >= 2 and min(window.shape[:2]) >= factor:
+        small = Similarity(
+            np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]])
+        )
+        shape = (window.shape[0] // factor, window.shape[1] // factor)
+        window = window[: shape[0] * factor, : shape[1] * factor]
+        window = window.reshape(shape[0], factor, shape[1], factor, 3).mean((1, 3)).round().astype(np.uint8)
+        crop_from_window = crop_from_window @ small.inverse()
+    if sample.landmarks is None:
+        landmarks = np.full((n_landmarks, 2), np.nan, np.float32)
+    else:
+        landmarks = crop_from_image(sample.landmarks).astype(np.float32)
+    return CachedFace(np.ascontiguousarray(window), crop_from_window, crop_from_image, landmarks)
+
+
+def cache_faces(samples: Sequence[FaceSample], rule: CropRule, n_landmarks: int) -> list[CachedFace]:
+    """Decode faces once; see `cache_face`. A picture with several faces in a row is read once."""
+    cached, last_path, last_image = [], None, None
+    for sample in samples:
+        if sample.image != last_path:
+            last_image, last_path = read_image(sample.image), sample.image
+        cached.append(cache_face(sample, rule, n_landmarks, last_image))
+    return cached
+
+
+def upright_crop(face: CachedFace, size: int) -> NDArray[np.uint8]:
+    """The face's crop without augmentation: (size, size, 3)."""
+    return cut(face.window, face.crop_from_window, size)

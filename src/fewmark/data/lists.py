@@ -1,0 +1,125 @@
+"""Lists: text files that name faces, one a line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from fewmark.data.samples import FaceSample
+from fewmark.errors import InputError
+
+
+def read_list(path: str | Path) -> list[str]:
+    """The names in a list file; blank lines and lines that begin with # are left out.
+
+    Raises:
+        InputError: the file cannot be read, has no name, or has one twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); expected a text file of names, one a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: expected a UTF-8 text file of names, one a line, given other bytes at {error.start}"
+        ) from error
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.strip()
+        if not name or name.startswith("#"):
+            continue
+        if name in lines:
+            raise InputError(
+                f"{path}: line {number}: {name!r} is there twice, first in line {lines[name]}; delete one"
+            )
+        lines[name] = number
+    if not lines:
+        raise InputError(f"{path}: the list is empty; expected the `file` names of faces, one a line")
+    return list(lines)
+
+
+def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSample]:
+    """The faces that a list names, in the list's order.
+
+    A line is a face's name; its picture's file (all faces of that picture); or, where only one picture in
+    the data has it, the file without its folders, without its suffix, or without both.
+
+    Raises:
+        InputError: the list is empty or cannot be read; a name is not in the data, fits several pictures, or
+            comes twice.
+    """
+    names = read_list(list_path)
+    index: list[dict[str, list[int]]] = [{}, {}, {}]  # the face, its file, shorter forms of the file
+    files = [_file_of(s) for s in samples]
+    for i, (s, file) in enumerate(zip(samples, files, strict=True)):
+        index[0].setdefault(_clean(s.name or file), []).append(i)
+        index[1].setdefault(file, []).append(i)
+        pure = PurePosixPath(file)
+        for short in {pure.name, pure.stem, str(pure.with_suffix("")) if pure.name else ""} - {file}:
+            index[2].setdefault(short, []).append(i)
+    chosen: list[int] = []
+    owner: dict[int, str] = {}
+    unknown: list[str] = []
+    for name in names:
+        found = next((level[_clean(name)] for level in index if _clean(name) in level), None)
+        if found is None:
+            unknown.append(name)
+            continue
+        pictures = sorted({files[i] for i in found})
+        if len(pictures) > 1:
+            raise InputError(
+                f"{list_path}: {name!r} fits {len(pictures)} pictures ({pictures[0]}, {pictures[1]}); "
+                "write the whole `file` name"
+            )
+        for i in found:
+            if i in owner:
+                raise InputError(f"{list_path}: {name!r} is there twice, first as {owner[i]!r}; delete one")
+            owner[i] = name
+            chosen.append(i)
+    if unknown:
+        given = f"{unknown[0]!r} is not among the data's {len(samples)} faces"
+        more = f" (nor are {len(unknown) - 1} more of {len(names)})" if len(unknown) > 1 else ""
+        raise InputError(
+            f"{list_path}: {given}{more}; expected `file` names of the data, such as "
+            f"{files[0] if files else '(none)'}"
+        )
+    return [samples[i] for i in chosen]
+
+
+def check_disjoint(
+    a: Sequence[FaceSample], b: Sequence[FaceSample], what: str = "labelled and unlabelled"
+) -> None:
+    """See that no face is in both sets.
+
+    Args:
+        a, b: the sets; the same face has the same picture and the same number in it.
+        what: the two sets' names, for the message.
+
+    Raises:
+        InputError: a face is in both.
+    """
+    in_a = {_key(s) for s in a}
+    both = [s for s in b if _key(s) in in_a]
+    if both:
+        raise InputError(
+            f"{what}: expected no face in both, given {len(both)}, the first "
+            f"{both[0].name or both[0].image}; take them out of one list"
+        )
+
+
+def _clean(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def _file_of(sample: FaceSample) -> str:
+    return re.sub(r"#\d+$", "", _clean(sample.name)) or sample.image.as_posix()
+
+
+def _key(sample: FaceSample) -> tuple[str, str]:
+    number = re.search(r"#(\d+)$", sample.name)
+    return os.path.abspath(sample.image), number.group(1) if number else ""

@@ -1,0 +1,120 @@
+"""Splits: parts that cut no group, and a few labelled faces out of many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewmark.data.samples import FaceSample
+from fewmark.errors import InputError
+
+
+def split_groups(
+    samples: Sequence[FaceSample], fractions: Sequence[float], rng: np.random.Generator
+) -> list[list[FaceSample]]:
+    """Split faces into parts so that no group (person, scene, video) is in two of them.
+
+    Groups are taken in random order, the largest of them first where they differ much, and each goes to the
+    part that is furthest below its share. A face without a group is a group of its own; faces of one picture
+    stay together.
+
+    Args:
+        samples: the faces.
+        fractions: the parts' shares, positive, summing to 1.
+        rng: where the order is drawn from.
+
+    Returns:
+        one list a fraction, each in the order of `samples`; together they are all of them.
+
+    Raises:
+        InputError: a fraction is not positive or they do not sum to 1, or there are fewer groups than parts.
+
+    >>> from pathlib import Path
+    >>> faces = [FaceSample(Path(f"{i}.jpg"), group=str(i // 2)) for i in range(8)]
+    >>> [len(part) for part in split_groups(faces, [0.75, 0.25], np.random.default_rng(0))]
+    [6, 2]
+    """
+    shares = np.asarray(list(fractions), np.float64)
+    if shares.ndim != 1 or len(shares) == 0 or not (shares > 0).all() or abs(float(shares.sum()) - 1) > 1e-6:
+        raise InputError(
+            f"split: fractions: expected positive numbers that sum to 1, given {list(fractions)}"
+        )
+    groups = _groups(samples)
+    if len(groups) < len(shares):
+        raise InputError(
+            f"split: expected at least {len(shares)} groups for {len(shares)} parts, given {len(groups)}"
+        )
+    order = rng.permutation(len(groups))
+    order = order[np.argsort([-len(groups[i]) for i in order], kind="stable")]
+    target = shares * len(samples)
+    parts: list[list[int]] = [[] for _ in shares]
+    for position, index in enumerate(order.tolist()):
+        sizes = np.array([len(part) for part in parts])
+        empty = np.flatnonzero(sizes == 0)
+        if len(groups) - position <= len(empty):  # no part stays empty
+            part = int(empty[0])
+        else:
+            part = int(np.argmax((target - sizes) / target))
+        parts[part] += groups[index]
+    return [[samples[i] for i in sorted(part)] for part in parts]
+
+
+def few_labels(
+    samples: Sequence[FaceSample], fractions: Sequence[float], seed: int
+) -> dict[float, list[FaceSample]]:
+    """Nested sets of the few faces that are labelled: the 5 % are among the 10 %, those among the 20 %.
+
+    The seed gives one random order, and a fraction is its beginning; so every seed is another draw and every
+    fraction of a seed is comparable with the next. Groups may be cut: all these faces are training faces.
+
+    Args:
+        samples: the training faces; those without landmarks are left out.
+        fractions: each in (0, 1].
+        seed: 0, 1, 2 for the three runs of a table.
+
+    Returns:
+        fraction -> round half up of fraction * n faces, at least one, in the order of `samples`.
+
+    Raises:
+        InputError: no face is labelled, or a fraction is not in (0, 1].
+
+    Source: TS3, section 4.1 (5, 10 and 20 % labelled).
+
+    >>> from pathlib import Path
+    >>> faces = [FaceSample(Path(f"{i}.jpg"), landmarks=np.zeros((1, 2), np.float32)) for i in range(1071)]
+    >>> {fraction: len(few) for fraction, few in few_labels(faces, [0.05, 0.1, 0.2], seed=0).items()}
+    {0.05: 54, 0.1: 107, 0.2: 214}
+    """
+    labelled = [s for s in samples if s.landmarks is not None]
+    if not labelled:
+        raise InputError("few_labels: expected labelled faces, given none")
+    wrong = [f for f in fractions if not 0 < f <= 1]
+    if wrong:
+        raise InputError(f"few_labels: fractions: expected numbers above 0 and up to 1, given {wrong[0]}")
+    order = np.random.default_rng(seed).permutation(len(labelled))
+    counts = {f: max(1, math.floor(f * len(labelled) + 0.5)) for f in fractions}
+    return {f: [labelled[i] for i in sorted(order[:n].tolist())] for f, n in counts.items()}
+
+
+def _groups(samples: Sequence[FaceSample]) -> list[list[int]]:
+    """Indices that must stay together: faces joined by a group or by a picture, in order of first
+    appearance."""
+    parent = list(range(len(samples)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for i, s in enumerate(samples):
+        for key in [("picture", str(s.image))] + ([("group", s.group)] if s.group else []):
+            a, b = root(first.setdefault(key, i)), root(i)
+            parent[max(a, b)] = min(a, b)
+    groups: dict[int, list[int]] = {}
+    for i in range(len(samples)):
+        groups.setdefault(root(i), []).append(i)
+    return list(groups.values())

@@ -1,0 +1,94 @@
+"""What several students say together: Eq. 5 of TS3, with averaging over the flipped picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewmark.codec import HeatmapCodec, average_heatmaps
+from fewmark.data.crops import MEAN, STD
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What students say of B crops.
+
+    Attributes:
+        heatmaps: (B, K, h, w) averaged, at the finest stride, without background.
+        landmarks: (B, K, 2) crop px.
+        scores: (B, K).
+    """
+
+    heatmaps: Tensor
+    landmarks: Tensor
+    scores: Tensor
+
+
+def to_tensor(crops: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float, mean 0 and deviation 1 of ImageNet, channels last in memory."""
+    images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+class Ensemble(nn.Module):
+    """Any number of students as one.
+
+    Args:
+        students: each (B, 3, H, W) -> network stages of (B, K', h, w).
+        codecs: one a student.
+        mirror: (K,) permutation of a flipped picture, or None: then nothing is flipped.
+
+    Source: TS3, Eq. 5. Differs: the students' last network stages are averaged; landmarks are the mean of the students'
+    own decoded landmarks where their maps are distributions (the mean of the averaged map is the same point), otherwise
+    decoded from the averaged map.
+    """
+
+    def __init__(
+        self, students: Sequence[nn.Module], codecs: Sequence[HeatmapCodec], mirror: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        if not students or len(students) != len(codecs):
+            raise ValueError(f"Ensemble: expected one codec a student, given {len(students)} and {len(codecs)}")
+        self.students = nn.ModuleList(students)
+        self.codecs = tuple(codecs)
+        self.mirror = None if mirror is None else list(mirror)
+
+    @property
+    def codec(self) -> HeatmapCodec:
+        """The codec of the averaged maps: the finest stride, no background."""
+        return replace(min(self.codecs, key=lambda c: c.stride), background=False)
+
+    def heatmaps(self, images: Tensor) -> list[Tensor]:
+        """Each student's own last heatmaps (B, K, h_s, w_s), normalised, without background."""
+        found = []
+        for student, codec in zip(self.students, self.codecs, strict=True):
+            maps = codec.normalise(student(images)[-1].float())
+            found.append(maps[:, :-1] if codec.background else maps)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the averaged heatmaps (B, K, h, w)."""
+        return average_heatmaps(self.heatmaps(images))
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor, *, flip: bool = False) -> Prediction:
+        """Landmarks of B crops.
+
+        Args:
+            images: (B, 3, H, W) normalised, see `to_tensor`.
+            flip: average with what is seen in the flipped picture, where the scheme has a mirror.
+        """
+        self.eval()
+        heatmaps = self(images)
+        if flip and self.mirror is not None:
+            flipped = self(images.flip(-1).contiguous(memory_format=torch.channels_last))
+            heatmaps = (heatmaps + flipped[:, self.mirror].flip(-1)) / 2
+        landmarks, scores = self.codec.decode(heatmaps)
+        return Prediction(heatmaps, landmarks, scores)

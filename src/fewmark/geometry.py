@@ -1,0 +1,225 @@
+"""Points, boxes and the maps between frames.
+
+Points are xy, and (0, 0) is the centre of the top-left pixel; a picture of width W covers x from -0.5 to W - 0.5.
+Boxes are x0 y0 x1 y1 in the same frame. Angles are degrees, counter-clockwise as a person sees the picture (y down).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating[Any]]
+Box = NDArray[np.float32]
+"""(4,) x0 y0 x1 y1 image px."""
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """A map between two frames of a picture: turn, uniform scale, shift and, for the flip of an image, a reflection.
+
+    Name an instance `target_from_source`: ``target_points = target_from_source(source_points)``, and maps compose as
+    ``c_from_a = c_from_b @ b_from_a``.
+
+    Attributes:
+        matrix: (2, 3) float64, source px -> target px.
+
+    >>> half = Similarity.scaling(0.5)
+    >>> half(np.array([[4.0, 2.0]])).tolist()
+    [[2.0, 1.0]]
+    >>> (half @ half.inverse()).matrix.tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+
+    matrix: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        matrix = np.asarray(self.matrix, dtype=np.float64)
+        if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
+            raise ValueError(f"Similarity.matrix: expected a finite (2, 3) array, given {matrix!r}")
+        object.__setattr__(self, "matrix", matrix)
+
+    def __call__(self, points: FloatArray) -> NDArray[np.float64]:
+        """Map points.
+
+        Args:
+            points: (..., 2) source px; NaN rows stay NaN.
+
+        Returns:
+            (..., 2) target px.
+        """
+        return np.asarray(points, dtype=np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
+
+    def __matmul__(self, other: Similarity) -> Similarity:
+        """self after other."""
+        linear = self.matrix[:, :2] @ other.matrix[:, :2]
+        shift = self.matrix[:, :2] @ other.matrix[:, 2] + self.matrix[:, 2]
+        return Similarity(np.column_stack([linear, shift]))
+
+    def inverse(self) -> Similarity:
+        """source_from_target."""
+        linear = np.linalg.inv(self.matrix[:, :2])
+        return Similarity(np.column_stack([linear, -linear @ self.matrix[:, 2]]))
+
+    @property
+    def scale(self) -> float:
+        """Target px for one source px."""
+        return math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2]))))
+
+    @property
+    def angle(self) -> float:
+        """Degrees counter-clockwise by which the content of the picture is turned, in (-180, 180]."""
+        return math.degrees(math.atan2(self.matrix[0, 1], self.matrix[0, 0]))
+
+    @classmethod
+    def identity(cls) -> Similarity:
+        return cls(np.eye(2, 3))
+
+    @classmethod
+    def scaling(cls, factor: float) -> Similarity:
+        return cls(np.array([[factor, 0.0, 0.0], [0.0, factor, 0.0]]))
+
+    @classmethod
+    def translation(cls, dx: float, dy: float) -> Similarity:
+        return cls(np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]]))
+
+    @classmethod
+    def flip(cls, width: float) -> Similarity:
+        """The left-right flip of a picture of this width (px): x -> width - 1 - x."""
+        return cls(np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]]))
+
+    @classmethod
+    def about(
+        cls,
+        source_centre: FloatArray,
+        target_centre: FloatArray,
+        *,
+        scale: float = 1.0,
+        angle: float = 0.0,
+    ) -> Similarity:
+        """The map that takes one centre to the other, turning the content by `angle` degrees counter-clockwise."""
+        c, s = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
+        linear = np.array([[c, s], [-s, c]])
+        shift = np.asarray(target_centre, np.float64) - linear @ np.asarray(source_centre, np.float64)
+        return cls(np.column_stack([linear, shift]))
+
+
+def fit_similarity(source: FloatArray, target: FloatArray, weights: FloatArray | None = None) -> Similarity:
+    """The similarity (no reflection) that takes `source` to `target` with the least weighted squared error.
+
+    Args:
+        source: (K, 2) source px; rows with NaN in either set are left out.
+        target: (K, 2) target px.
+        weights: (K,) not negative, or None for equal ones.
+
+    Raises:
+        ValueError: fewer than two usable points, or all of them in one place.
+
+    Source: Umeyama, PAMI 1991, Eq. 40-42.
+    """
+    source = np.asarray(source, np.float64)
+    target = np.asarray(target, np.float64)
+    w = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
+    seen = np.isfinite(source).all(1) & np.isfinite(target).all(1) & (w > 0)
+    if seen.sum() < 2:
+        raise ValueError(f"fit_similarity: expected at least 2 points present in both sets, given {int(seen.sum())}")
+    source, target, w = source[seen], target[seen], w[seen] / w[seen].sum()
+    source_mean, target_mean = w @ source, w @ target
+    a, b = source - source_mean, target - target_mean
+    variance = float(w @ (a**2).sum(1))
+    if variance <= 1e-12:
+        raise ValueError("fit_similarity: all source points are in one place")
+    u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
+    sign = np.array([1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
+    rotation = u @ np.diag(sign) @ vt
+    linear = float((d * sign).sum() / variance) * rotation
+    return Similarity(np.column_stack([linear, target_mean - linear @ source_mean]))
+
+
+def box_of_points(points: FloatArray) -> Box:
+    """The tight box round the points that are present.
+
+    Args:
+        points: (K, 2) px, NaN rows left out.
+
+    Raises:
+        ValueError: no point is present.
+    """
+    seen = np.asarray(points)[np.isfinite(points).all(-1)]
+    if len(seen) == 0:
+        raise ValueError("box_of_points: no landmark is present")
+    return np.concatenate([seen.min(0), seen.max(0)]).astype(np.float32)
+
+
+def box_centre(box_xyxy: FloatArray) -> NDArray[np.float64]:
+    """(..., 4) -> (..., 2) px."""
+    box = np.asarray(box_xyxy, np.float64)
+    return (box[..., :2] + box[..., 2:]) / 2
+
+
+def box_size(box_xyxy: FloatArray) -> NDArray[np.float64]:
+    """(..., 4) -> (..., 2) width and height, px."""
+    box = np.asarray(box_xyxy, np.float64)
+    return box[..., 2:] - box[..., :2]
+
+
+def crop_from_box(box_xyxy: FloatArray, size: int, *, margin: float = 0.0, angle: float = 0.0) -> Similarity:
+    """The map from the picture to a square crop of `size` px round a box.
+
+    The crop's side is the box's longer side widened by `margin` of it on each side. The box's centre lands on the
+    crop's centre, (size - 1) / 2, and `angle` turns the content counter-clockwise.
+
+    Raises:
+        ValueError: the box has no extent.
+    """
+    side = float(box_size(box_xyxy).max()) * (1 + 2 * margin)
+    if not math.isfinite(side) or side <= 0:
+        raise ValueError(f"crop_from_box: expected a box x0 y0 x1 y1 with an extent, given {np.asarray(box_xyxy).tolist()}")
+    middle = np.full(2, (size - 1) / 2)
+    return Similarity.about(box_centre(box_xyxy), middle, scale=size / side, angle=angle)
+
+
+def warp_image(
+    image: NDArray[np.uint8],
+    target_from_image: Similarity,
+    size: tuple[int, int],
+    *,
+    fill: tuple[int, int, int] = (0, 0, 0),
+) -> NDArray[np.uint8]:
+    """Resample a picture once, bilinear; the only place where pixels move.
+
+    Where the map shrinks the picture by 2 or more, the picture is first averaged down by a whole number (cv2's area
+    filter), so that the result does not alias.
+
+    Args:
+        image: (H, W, 3) or (H, W) uint8.
+        target_from_image: image px -> target px.
+        size: (height, width) of the result.
+        fill: colour outside the picture.
+    """
+    factor = int(1 / max(target_from_image.scale, 1e-6) + 1e-6)
+    if factor >= 2:
+        h, w = image.shape[0] // factor, image.shape[1] // factor
+        if h >= 1 and w >= 1:
+            image = np.asarray(
+                cv2.resize(image[: h * factor, : w * factor], (w, h), interpolation=cv2.INTER_AREA), np.uint8
+            )
+            # pixel i of the small picture covers i * factor ... of the large one
+            image_from_small = Similarity(
+                np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64)
+            )
+            target_from_image = target_from_image @ image_from_small
+    warped = cv2.warpAffine(
+        image,
+        target_from_image.matrix,
+        (size[1], size[0]),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=fill,
+    )
+    return np.asarray(warped, np.uint8)

@@ -1,0 +1,89 @@
+"""Losses of the students and of the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fewmark.codec import HeatmapCodec
+
+
+def heatmap_loss(
+    outputs: Sequence[Tensor],
+    heatmaps: Tensor,
+    weights: Tensor,
+    *,
+    reduction: Literal["sum", "mean"] = "mean",
+) -> Tensor:
+    """Squared error of all network stages against the ideal heatmaps.
+
+    Args:
+        outputs: network stages of (B, K', h, w).
+        heatmaps: (B, K', h, w) ideal ones.
+        weights: (B, K', 1, 1), 0 where a landmark is missing.
+        reduction: "sum" over maps and cells, halved and averaged over faces (the authors' CPM); "mean" over cells of the
+            present maps (the authors' hourglass). Their learning rates differ by the factor between the two.
+
+    Returns:
+        A scalar, summed over the network stages.
+
+    Source: TS3, Eq. 2.
+    """
+    batch, _, h, w = heatmaps.shape
+    total = heatmaps.new_zeros(())
+    for maps in outputs:
+        squared = ((maps.float() - heatmaps) ** 2 * weights).sum()
+        total = total + (squared / (2 * batch) if reduction == "sum" else squared / (weights.sum() * h * w).clamp_min(1))
+    return total
+
+
+def face_heatmap_loss(outputs: Sequence[Tensor], heatmaps: Tensor, weights: Tensor) -> Tensor:
+    """The squared error of Eq. 2 for each face, as a mean over the cells of its present maps: (B,).
+
+    Source: TS3, Eq. 2 and 4 (the teacher's target is its negative).
+    """
+    cells = heatmaps.shape[-1] * heatmaps.shape[-2]
+    n = weights.sum((1, 2, 3)).clamp_min(1) * cells
+    return torch.stack([((m.float() - heatmaps) ** 2 * weights).sum((1, 2, 3)) / n for m in outputs]).sum(0)
+
+
+def integral_loss(
+    outputs: Sequence[Tensor],
+    landmarks: Tensor,
+    codec: HeatmapCodec,
+    size: tuple[int, int],
+    *,
+    map_weight: float = 1.0,
+    landmark_weights: Tensor | None = None,
+) -> Tensor:
+    """L1 between the mean of each map and its landmark, and the cross-entropy of the map to the ideal one.
+
+    Args:
+        outputs: network stages of (B, K, h, w) logits.
+        landmarks: (B, K, 2) crop px, NaN where missing; those outside the crop count for the L1 term alone.
+        codec: with `logits`.
+        size: crop (H, W), px.
+        map_weight: of the cross-entropy term.
+        landmark_weights: (B, K) or None.
+
+    Returns:
+        A scalar: the mean over network stages of L1 (in cells) + map_weight * KL (nats).
+
+    Source: Sun et al., Integral human pose regression, ECCV 2018; Nibali et al., DSNT, 2018 (the map's regulariser).
+    """
+    present = torch.isfinite(landmarks).all(-1)
+    targets, _ = codec.encode(landmarks, size)
+    truth = torch.where(present[..., None], landmarks, torch.zeros_like(landmarks))
+    inside = present & (truth > -0.5).all(-1) & (truth[..., 0] < size[1] - 0.5) & (truth[..., 1] < size[0] - 0.5)
+    weights = present.float() if landmark_weights is None else present.float() * landmark_weights
+    total = landmarks.new_zeros(())
+    for maps in outputs:
+        log_p = torch.log_softmax(maps.float().flatten(2), -1)
+        expected = codec.expectation(log_p.exp().view(maps.shape))
+        distance = (expected - truth).abs().sum(-1) / codec.stride
+        divergence = (targets.flatten(2) * (targets.flatten(2).clamp_min(1e-12).log() - log_p)).sum(-1)
+        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(1e-6)
+    return total / len(outputs)

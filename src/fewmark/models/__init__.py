@@ -1,0 +1,1 @@
+"""Networks, one a file. `build.build_model` makes one by its name."""

@@ -1,0 +1,95 @@
+"""A network from its name and arguments, as recipes and checkpoints give them; and what it costs."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewmark.errors import InputError
+from fewmark.models.teacher import Teacher
+
+MODELS = {
+    "compact": "Compact",
+    "convolutional_pose_machine": "ConvolutionalPoseMachine",
+    "stacked_hourglass": "StackedHourglass",
+    "teacher": "Teacher",
+}
+"""The file of each network in this package -> its class."""
+
+
+def build_model(name: str, **arguments: Any) -> nn.Module:
+    """Make a network with fresh weights (drawn from torch's default generator).
+
+    Args:
+        name: one of `MODELS`.
+        arguments: its constructor's.
+
+    Raises:
+        InputError: no such network, an argument that it does not have, or a value out of range.
+
+    >>> build_model("stacked_hourglass", n_maps=5, n_features=32, n_stacks=2).stride
+    4
+    """
+    if name not in MODELS:
+        raise InputError(f"model {name!r}: expected one of {', '.join(MODELS)}")
+    network = getattr(import_module(f"fewmark.models.{name}"), MODELS[name])
+    parameters = inspect.signature(network).parameters
+    for argument in arguments:
+        if argument not in parameters:
+            raise InputError(f"{name}: no argument {argument!r}; expected some of {', '.join(parameters)}")
+    for argument, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and argument not in arguments:
+            raise InputError(f"{name}: argument {argument!r} is missing")
+    model = network(**arguments)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers a network learns."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_multiply_adds(module: nn.Module, size: int | tuple[int, int]) -> int:
+    """Multiply-adds of one image's forward pass; biases count one for each output, norms nothing.
+
+    Args:
+        module: a student or a teacher (which is given heatmaps of a quarter of the size); left as it is.
+        size: (height, width) px, or one number for a square.
+
+    Source: this rule gives the 1720.98 M and 1600.85 M that TS3 prints in section 4.2.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.ConvTranspose2d):
+            total += inputs[0][0].numel() * math.prod(layer.weight.shape[1:])
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
+            total += output[0].numel() * math.prod(layer.weight.shape[1:])
+        if isinstance(layer.bias, Tensor):
+            total += output[0].numel()
+
+    device = next(module.parameters()).device
+    inputs = [torch.zeros(1, 3, height, width, device=device)]
+    if isinstance(module, Teacher):
+        inputs.append(torch.zeros(1, module.n_maps, max(1, height // 4), max(1, width // 4), device=device))
+    counted = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    hooks = [m.register_forward_hook(count) for m in counted]
+    was_training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for m in was_training:
+            m.training = True
+    return total

@@ -1,0 +1,101 @@
+"""Compact: a U-shaped heatmap network for CPUs.
+
+A residual encoder down to 1/32 of the crop, where one cell sees the whole face, and a light decoder that adds the finer
+levels back, up to the heatmap's stride. After U-Net (Ronneberger et al., MICCAI 2015) and SimpleBaseline (Xiao et al.,
+ECCV 2018); the widths follow what a CPU multiplies well: equal work at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions with batch norm, the input added."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(n_out)
+        self.second = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(n_out)
+        self.short = (
+            nn.Identity()
+            if stride == 1 and n_in == n_out
+            else nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+        )
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm1(self.first(x)), inplace=True)
+        return functional.relu(self.norm2(self.second(y)) + self.short(x), inplace=True)
+
+
+def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
+    )
+
+
+class Compact(nn.Module):
+    """A U-shaped heatmap network.
+
+    Args:
+        n_maps: heatmaps.
+        widths: channels at strides 2, 4, 8, 16 and 32.
+        n_blocks: residual blocks at strides 4, 8, 16 and 32.
+        decoder: channels of the decoder.
+        stride: of the heatmaps, 2 or 4.
+        dropout: of whole channels at the bottom.
+
+    Raises:
+        ValueError: another stride, or not one width a level.
+    """
+
+    def __init__(
+        self,
+        n_maps: int,
+        *,
+        widths: Sequence[int] = (32, 64, 96, 160, 224),
+        n_blocks: Sequence[int] = (1, 2, 2, 2),
+        decoder: int = 96,
+        stride: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if stride not in (2, 4) or len(widths) != 5 or len(n_blocks) != 4:
+            raise ValueError(
+                f"Compact: expected stride 2 or 4, 5 widths and 4 numbers of blocks, given {stride}, {widths}, {n_blocks}"
+            )
+        self.stride, self.n_maps = stride, n_maps
+        self.stem = _conv(3, widths[0], 3, 2)
+        levels = []
+        for level, n in enumerate(n_blocks):
+            n_in, n_out = widths[level], widths[level + 1]
+            levels.append(
+                nn.Sequential(_Residual(n_in, n_out, 2), *(_Residual(n_out, n_out) for _ in range(n - 1)))
+            )
+        self.levels = nn.ModuleList(levels)
+        self.dropout = nn.Dropout2d(dropout)
+        skips = widths[1:-1] if stride == 4 else widths[:-1]
+        self.bottom = nn.Conv2d(widths[-1], decoder, 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(n, decoder, 1) for n in skips)
+        self.merge = nn.ModuleList(_conv(decoder, decoder, 3) for _ in skips)
+        self.head = nn.Conv2d(decoder, n_maps, 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W), H and W multiples of 32 -> [(B, n_maps, H / stride, W / stride)]."""
+        features = [self.stem(images)]
+        for level in self.levels:
+            features.append(level(features[-1]))
+        x = self.bottom(self.dropout(features[-1]))
+        skips = features[1:-1] if self.stride == 4 else features[:-1]
+        for skip, lateral, merge in zip(
+            reversed(skips), reversed(self.lateral), reversed(self.merge), strict=True
+        ):
+            x = functional.interpolate(x, size=skip.shape[-2:], mode="nearest") + lateral(skip)
+            x = merge(x)
+        return [self.head(x)]

@@ -1,0 +1,74 @@
+"""What several networks share: channel counts, convolutions, initial weights, argument checks."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fewmark.errors import InputError
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """`channels` times `width`, to the nearest multiple of 8 and at least 8.
+
+    >>> scaled_channels(512, 0.5), scaled_channels(128, 0.1)
+    (256, 16)
+    """
+    return max(8, 8 * int(channels * width / 8 + 0.5))
+
+
+def conv_relu(n_in: int, n_out: int, kernel: int, *, batch_norm: bool = False) -> list[nn.Module]:
+    """Convolution of the same size, batch norm where asked for (then without a bias before it), ReLU."""
+    conv = nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2, bias=not batch_norm)
+    norm = [nn.BatchNorm2d(n_out)] if batch_norm else []
+    return [conv, *norm, nn.ReLU(inplace=True)]
+
+
+def init_normal(network: nn.Module, std: float) -> None:
+    """Every convolution's weights from N(0, std), its bias 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=std)
+            _zero_bias(module)
+
+
+def init_he(network: nn.Module) -> None:
+    """Every convolution's weights as He et al. draw them for ReLU (normal, fan out), its bias 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            _zero_bias(module)
+
+
+def init_xavier(network: nn.Module) -> None:
+    """Every convolution's weights as Glorot and Bengio draw them (normal), its bias 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_normal_(module.weight)
+            _zero_bias(module)
+
+
+def _zero_bias(conv: nn.Conv2d) -> None:
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+def check_counts(network: str, **counts: int) -> None:
+    """Every given argument is a whole number of at least 1.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{network}: {name}: expected a whole number of at least 1, given {value!r}")
+
+
+def check_choice(network: str, name: str, value: object, choices: tuple[object, ...]) -> None:
+    """The argument is one of the choices.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in choices:
+        expected = ", ".join(str(c) for c in choices)
+        raise InputError(f"{network}: {name}: expected one of {expected}, given {value!r}")

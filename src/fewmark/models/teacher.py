@@ -1,0 +1,98 @@
+"""The teacher of TS3: it sees a face and its heatmaps and says how good these are.
+
+Source: TS3, section 3.2 and 4.2, which takes CycleGAN's discriminator: the PatchGAN of Isola et al.,
+Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewmark.errors import InputError
+from fewmark.models.layers import check_choice, check_counts, init_xavier
+
+NORMS = ("instance", "group", "batch", "none")
+N_GROUPS = 8
+"""Groups of the group norm: few, so that the heights of a group's maps keep their proportion."""
+
+
+class Teacher(nn.Module):
+    """(B, 3, H, W) images and (B, n_maps, h, w) heatmaps -> (B, 1, p, q) quality of each patch, 6x6 at 64x64.
+
+    Args:
+        n_maps: maps a face, as the students write them.
+        width: channels of the first layer, a multiple of 8; the next ones have 2, 4 and 8 times as many.
+        norm: "instance" (the paper's), "group", "batch" or "none"; never on the first and the last layer.
+        n_layers: convolutions that halve; two more of stride 1 follow.
+
+    Raises:
+        InputError: an argument is out of its range.
+
+    Source: TS3, Eq. 3 and 4, section 4.2; 2.834 M parameters with 68 maps and instance norm.
+    Differs: the paper speaks of one number; the network gives a map, of which `label_quality` takes the mean.
+        The default is group norm: instance norm divides every channel by its own spread, and with it goes the
+        height of the heatmaps, the plainest sign of a good label.
+    """
+
+    def __init__(self, n_maps: int, *, width: int = 64, norm: str = "group", n_layers: int = 3) -> None:
+        super().__init__()
+        check_counts("teacher", n_maps=n_maps, width=width, n_layers=n_layers)
+        check_choice("teacher", "norm", norm, NORMS)
+        if width % 8:
+            raise InputError(f"teacher: width: expected a multiple of 8, given {width}")
+        self.n_maps, self.n_layers = n_maps, n_layers
+        layers: list[nn.Module] = [
+            nn.Conv2d(3 + n_maps, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        n_in = width
+        for i in range(1, n_layers + 1):
+            n_out = width * min(2**i, 8)
+            stride = 2 if i < n_layers else 1
+            bias = norm in ("instance", "none")  # the other norms bring their own
+            layers.append(nn.Conv2d(n_in, n_out, 4, stride=stride, padding=1, bias=bias))
+            layers += [*_norm(norm, n_out), nn.LeakyReLU(0.2, inplace=True)]
+            n_in = n_out
+        layers.append(nn.Conv2d(n_in, 1, 4, padding=1))
+        self.layers = nn.Sequential(*layers)
+        init_xavier(self)
+
+    def forward(self, images: Tensor, heatmaps: Tensor) -> Tensor:
+        """Judge the heatmaps of faces.
+
+        Args:
+            images: (B, 3, H, W) normalised, as the students see them.
+            heatmaps: (B, n_maps, h, w) on the same crops; they are resized to H x W.
+
+        Returns:
+            (B, 1, p, q) quality, the higher the better: it is trained on the labels' loss, negated.
+
+        Raises:
+            InputError: the images are too small for the network.
+        """
+        size = images.shape[2:]
+        least = 3 * 2**self.n_layers
+        if min(size) < least:
+            raise InputError(
+                f"teacher: expected images of at least {least}x{least} px for n_layers={self.n_layers}, "
+                f"given {size[1]}x{size[0]}; take larger crops or fewer layers"
+            )
+        if heatmaps.shape[2:] != size:
+            heatmaps = functional.interpolate(heatmaps, size=size, mode="bilinear", align_corners=False)
+        quality: Tensor = self.layers(torch.cat([images, heatmaps.to(images.dtype)], 1))
+        return quality
+
+    def label_quality(self, images: Tensor, heatmaps: Tensor) -> Tensor:
+        """(B,) the mean over each face's quality map; arguments as for `forward`."""
+        quality: Tensor = self(images, heatmaps)
+        return quality.mean((1, 2, 3))
+
+
+def _norm(norm: str, channels: int) -> list[nn.Module]:
+    if norm == "instance":
+        return [nn.InstanceNorm2d(channels)]
+    if norm == "group":
+        return [nn.GroupNorm(N_GROUPS, channels)]
+    return [nn.BatchNorm2d(channels)] if norm == "batch" else []

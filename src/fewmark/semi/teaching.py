@@ -1,0 +1,181 @@
+"""Train the teacher: it sees faces with the students' heatmaps and learns how good these are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewmark.codec import HeatmapCodec
+from fewmark.data.augment import AugmentRule, apply_augmentation, draw_augmentation
+from fewmark.data.crops import CachedFace
+from fewmark.ensemble import Ensemble, to_tensor
+from fewmark.fitting import FitState, cosine, fit
+from fewmark.models.build import build_model
+from fewmark.scheme import LandmarkScheme
+
+TeacherSource = Literal["labelled", "out-of-fold", "validation"]
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """How a teacher is made and trained; a new one from scratch at every call.
+
+    Attributes:
+        source: the faces on whose predictions it learns: "labelled" (the paper's: the students have seen them), "out-of-fold"
+            (predictions by students that were trained without the face) or "validation" (faces of their own).
+        target: "heatmap" (Eq. 4: the squared error of the maps) or "landmark" (the mean distance, crop px).
+        standardise: the target is the z-score of its logarithm; the ranking stays, the scale no longer depends on the round.
+        n_copies: augmented copies of each face; their predictions are made once a call.
+        width, norm: of the network, see `models.teacher`.
+        n_steps, batch_size, learning_rate: Adam, a cosine.
+    """
+
+    source: TeacherSource = "out-of-fold"
+    target: Literal["heatmap", "landmark"] = "landmark"
+    standardise: bool = True
+    n_copies: int = 8
+    width: int = 16
+    norm: str = "group"
+    n_steps: int = 150
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedPredictions:
+    """Predictions on faces whose truth is known.
+
+    Attributes:
+        images: (N, size, size, 3) uint8 crops.
+        heatmaps: (N, K, h, w) float16, the averaged ones on the teacher's scale.
+        targets: (N,) the true quality: the negative loss, or the negative z-score of its logarithm.
+    """
+
+    images: NDArray[np.uint8]
+    heatmaps: NDArray[np.float16]
+    targets: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    images: NDArray[np.uint8]
+    heatmaps: NDArray[np.float16]
+    targets: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _ExampleBatches:
+    data: JudgedPredictions
+    batch_size: int
+    n_batches: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __call__(self, epoch: int) -> Iterator[_Examples]:
+        rng = np.random.default_rng([self.seed, epoch, 2])
+        order = np.resize(rng.permutation(len(self.data.targets)), self.n_batches * self.batch_size)
+        for rows in order.reshape(self.n_batches, self.batch_size):
+            yield _Examples(self.data.images[rows], self.data.heatmaps[rows], self.data.targets[rows])
+
+
+@torch.inference_mode()
+def judge_predictions(
+    students: Sequence[nn.Module],
+    codecs: Sequence[HeatmapCodec],
+    faces: Sequence[CachedFace],
+    plan: TeacherPlan,
+    *,
+    scheme: LandmarkScheme,
+    size: int,
+    augment: AugmentRule,
+    seed: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+) -> JudgedPredictions:
+    """Predict augmented copies of labelled faces by Eq. 5 and measure how wrong the predictions are.
+
+    The first copy of a face is the upright crop itself.
+
+    Source: TS3, Algorithm 1, lines 7-8; the target of Eq. 4 before standardisation.
+    """
+    ensemble = Ensemble(students, codecs, scheme.mirror).to(device).eval()
+    codec = ensemble.codec
+    none = AugmentRule(scale=0, rotation=0, shift=0, flip=0, colour=0, erase=0, blur=0)
+    jobs = [(i, c) for c in range(plan.n_copies) for i in range(len(faces))]
+    images, heatmaps, losses = [], [], []
+    for start in range(0, len(jobs), batch_size):
+        crops = []
+        for i, copy in jobs[start : start + batch_size]:
+            rng = np.random.default_rng([seed, copy, i, 3])
+            drawn = draw_augmentation(augment if copy else none, rng, can_flip=scheme.mirror is not None)
+            crops.append(apply_augmentation(faces[i], drawn, size, scheme))
+        pictures = np.stack([c.image for c in crops])
+        truth = torch.from_numpy(np.stack([c.landmarks for c in crops])).to(device)
+        maps = ensemble(to_tensor(pictures, device))
+        if plan.target == "heatmap":
+            ideal, weights = codec.encode(truth, (size, size))
+            squared = (codec.heights(maps) - codec.heights(ideal)) ** 2 * weights
+            loss = squared.sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp_min(1)
+        else:
+            points, _ = codec.decode(maps)
+            loss = torch.nanmean((points - truth).norm(dim=-1), dim=1)
+        images.append(pictures)
+        heatmaps.append(codec.heights(maps).half().cpu().numpy())
+        losses.append(loss.cpu().numpy())
+    loss_values = np.concatenate(losses).astype(np.float64)
+    if plan.standardise:
+        logs = np.log(np.maximum(loss_values, 1e-9))
+        targets = -(logs - logs.mean()) / max(float(logs.std()), 1e-9)
+    else:
+        targets = -loss_values
+    return JudgedPredictions(np.concatenate(images), np.concatenate(heatmaps), targets.astype(np.float32))
+
+
+def join_judged(parts: Sequence[JudgedPredictions]) -> JudgedPredictions:
+    """Several folds as one. Their targets were standardised each by itself, which keeps the folds' students comparable."""
+    return JudgedPredictions(
+        np.concatenate([p.images for p in parts]),
+        np.concatenate([p.heatmaps for p in parts]),
+        np.concatenate([p.targets for p in parts]),
+    )
+
+
+def train_teacher(
+    plan: TeacherPlan, data: JudgedPredictions, *, n_landmarks: int, fabric: Fabric, seed: int
+) -> tuple[nn.Module, FitState]:
+    """A new teacher, trained from scratch to give the true quality by an L1 loss.
+
+    Source: TS3, Eq. 4: |q + ||H - H*||^2|. Differs: q is the mean of the PatchGAN's map; see `TeacherPlan` for the target.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build_model("teacher", n_maps=n_landmarks, width=plan.width, norm=plan.norm)
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def step(network: nn.Module, batch: _Examples) -> dict[str, Tensor]:
+        maps = torch.from_numpy(batch.heatmaps).to(fabric.device).float()
+        quality = network(to_tensor(batch.images, fabric.device), maps).mean((1, 2, 3))
+        return {"loss": (quality - torch.from_numpy(batch.targets).to(fabric.device)).abs().mean()}
+
+    n_batches = 25
+    state = fit(
+        step,  # type: ignore[arg-type]
+        _ExampleBatches(data, plan.batch_size, n_batches, seed),
+        module,
+        torch.optim.Adam(module.parameters(), lr=plan.learning_rate),
+        fabric=fabric,
+        n_epochs=max(1, plan.n_steps // n_batches),
+        learning_rate=cosine(),
+        seed=seed,
+        clip_norm=5.0,
+    )
+    return module, state

@@ -1,0 +1,270 @@
+"""The detector, with a network whose answer is known: it sees the red and the green dot of a drawing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewmark.checkpoint import Checkpoint, StudentPart, save_checkpoint
+from fewmark.codec import HeatmapCodec
+from fewmark.data.crops import STD, CropRule
+from fewmark.data.samples import FaceSample
+from fewmark.detector import Detector, Face, check_boxes, evaluate_samples
+from fewmark.errors import InputError
+from fewmark.faces import FoundFace
+from fewmark.models.build import build_model
+from fewmark.scheme import LandmarkScheme
+
+SCHEME = LandmarkScheme("dots-2", ("red", "green"), mirror=(0, 1), edges=((0, 1),))
+
+
+class SeesDots(nn.Module):
+    """Heat where red, or green, is far above the other colours: (B, 3, H, W) -> one (B, 2, H / 4, W / 4)."""
+
+    stride = 4
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        rgb = images * torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+        red, green, blue = rgb.unbind(1)
+        heat = torch.stack([red - green - blue.clamp_min(0), green - red - blue.clamp_min(0)], 1) - 60
+        return [functional.avg_pool2d(heat.clamp_min(0), 4)]
+
+
+def dots_detector(
+    finder: object = None, box_from_detector: tuple[float, float, float] | None = None
+) -> Detector:
+    codec = HeatmapCodec(stride=4, sigma=4.0, decoding="soft-argmax")
+    student = StudentPart("dots", "dots", {}, codec, SeesDots())
+    checkpoint = Checkpoint(
+        SCHEME, [student], CropRule(size=64, margin=0.5), box_from_detector=box_from_detector
+    )
+    return Detector(checkpoint, finder=finder)  # type: ignore[arg-type]
+
+
+def draw_dots(
+    points: NDArray[np.float64], size: tuple[int, int] = (240, 320), radius: int = 6
+) -> NDArray[np.uint8]:
+    image = np.full((*size, 3), (124, 116, 104), np.uint8)
+    for i, (x, y) in enumerate(points):
+        colour = (255, 60, 60) if i % 2 == 0 else (60, 255, 60)
+        cv2.circle(image, (round(x * 16), round(y * 16)), radius * 16, colour, -1, cv2.LINE_AA, 4)
+    return image
+
+
+def box_round(points: NDArray[np.float64], pad: float = 30) -> NDArray[np.float32]:
+    return np.concatenate([points.min(0) - pad, points.max(0) + pad]).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(60, 260), st.floats(60, 180), st.floats(-25, 25), st.floats(-25, 25), st.booleans())
+def test_finds_the_dots_where_they_are(x: float, y: float, dx: float, dy: float, flip: bool) -> None:
+    if abs(dx) + abs(dy) < 16:
+        dx += 16
+    points = np.array([[x - dx, y - dy], [x + dx, y + dy]])
+    (face,) = dots_detector().detect(draw_dots(points), box_round(points)[None], flip=flip)
+    np.testing.assert_allclose(face.landmarks, points, atol=0.2)
+    assert face.landmarks.dtype == face.scores.dtype == np.float32
+    assert face.box_score is None
+
+
+def test_a_large_picture_and_a_face_at_its_edge() -> None:
+    points = np.array([[2950.0, 1500.0], [2990.0, 1560.0]])
+    image = draw_dots(points, (2000, 3000), radius=9)
+    (face,) = dots_detector().detect(image, box_round(points, 60)[None])
+    np.testing.assert_allclose(face.landmarks, points, atol=1.5)
+    points = np.array([[300.0, 400.0], [2700.0, 1700.0]])
+    (face,) = dots_detector().detect(
+        draw_dots(points, (2000, 3000), radius=90), box_round(points)[None], flip=False
+    )
+    np.testing.assert_allclose(face.landmarks, points, atol=10)
+
+
+def test_many_faces_keep_the_order_of_their_boxes() -> None:
+    faces = [np.array([[x, y], [x + 14.0, y + 6.0]]) for y in (30, 90, 150, 210) for x in range(30, 380, 42)]
+    image = np.full((240, 420, 3), (124, 116, 104), np.uint8)
+    for f in faces:
+        patch = draw_dots(f, (240, 420), radius=3)
+        changed = (patch != (124, 116, 104)).any(-1)
+        image[changed] = patch[changed]
+    boxes = np.stack([box_round(f, 3) for f in faces])
+    found = dots_detector().detect(image, boxes)
+    assert len(found) == len(faces) == 36
+    for face, true in zip(found, faces, strict=True):
+        np.testing.assert_allclose(face.landmarks, true, atol=0.6)
+
+
+class FindsBox:
+    """A face detector whose answer is given."""
+
+    def __init__(self, *boxes: NDArray[np.float32]) -> None:
+        self.boxes = boxes
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+        return [FoundFace(b, 0.9) for b in self.boxes]
+
+
+def test_found_boxes_are_adapted_and_looked_at_twice() -> None:
+    points = np.array([[120.0, 110.0], [180.0, 130.0]])
+    found = np.array(
+        [100, 60, 200, 160], np.float32
+    )  # centre (150, 110); the points' box is lower and smaller
+    detector = dots_detector(FindsBox(found), box_from_detector=(0.0, 0.1, 0.8))
+    image = draw_dots(points)
+    (once,) = detector.detect(image, passes=1)
+    (twice,) = detector.detect(image)
+    assert once.box.tolist() == [110, 80, 190, 160]
+    assert twice.box.tolist() == once.box.tolist()
+    assert once.box_score == 0.9
+    assert not np.array_equal(once.landmarks, twice.landmarks)
+    np.testing.assert_allclose(twice.landmarks, points, atol=0.6)
+    by_hand = detector.detect(image, once.box[None], passes=2)[0]
+    np.testing.assert_array_equal(by_hand.landmarks, twice.landmarks)
+
+
+def test_a_wild_first_pass_does_not_move_the_box() -> None:
+    one_place = draw_dots(np.array([[150.0, 110.0], [151.0, 110.0]]), radius=9)
+    box = np.array([[80, 40, 220, 180]], np.float32)
+    detector = dots_detector()
+    first, second = (detector.detect(one_place, box, passes=n)[0] for n in (1, 2))
+    np.testing.assert_array_equal(first.landmarks, second.landmarks)
+
+
+def test_a_batch_is_its_pictures_one_by_one(tmp_path: Path) -> None:
+    a, b = np.array([[100.0, 90.0], [140.0, 120.0]]), np.array([[60.0, 60.0], [90.0, 40.0]])
+    images = [draw_dots(a), draw_dots(b, (120, 160))]
+    path = tmp_path / "b.png"
+    cv2.imwrite(str(path), images[1][..., ::-1])
+    detector = dots_detector(FindsBox(box_round(a)))
+    batch = detector.detect_batch([images[0], path, images[1]], [None, box_round(b)[None], np.zeros((0, 4))])
+    assert [len(faces) for faces in batch] == [1, 1, 0]
+    np.testing.assert_allclose(batch[0][0].landmarks, detector.detect(images[0])[0].landmarks, atol=1e-3)
+    np.testing.assert_allclose(batch[1][0].landmarks, b, atol=0.5)
+    assert dots_detector(FindsBox()).detect(images[0]) == []
+
+
+def test_every_kind_of_picture() -> None:
+    points = np.array([[120.0, 110.0], [180.0, 130.0]])
+    image, box = draw_dots(points), box_round(points)[None]
+    detector = dots_detector()
+    expected = detector.detect(image, box)[0].landmarks
+    alpha = np.concatenate([image, np.full((240, 320, 1), 9, np.uint8)], -1)
+    for same in (alpha, image.astype(np.uint16) * 257, image.astype(np.float32) / 255):
+        np.testing.assert_allclose(detector.detect(same, box)[0].landmarks, expected, atol=0.01)
+    grey = detector.detect(image[..., 0], box)[0]
+    assert grey.landmarks.shape == (2, 2)
+    tiny = detector.detect(np.full((1, 1, 3), 80, np.uint8), np.array([[-0.5, -0.5, 0.5, 0.5]]))
+    assert tiny[0].landmarks.shape == (2, 2)
+    assert detector.detect(np.full((1, 1, 3), 80, np.uint8)) == []
+    with pytest.raises(InputError, match="RGB"):
+        detector.detect(np.zeros((4, 4, 2), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "says"),
+    [
+        ([[10, 10, 10, 20]], "box 0: expected x0 < x1"),
+        ([[10, 10, 20, 20], [30, 30, 20, 20]], "box 1: .*width height"),
+        ([[10, 10, np.nan, 20]], "box 0"),
+        ([[400, 10, 500, 20]], "picture of 320 x 240 px"),
+        ([[-50, -50, -1, -1]], "picture of 320 x 240 px"),
+        ([[1, 2, 3]], r"expected \(N, 4\)"),
+    ],
+)
+def test_bad_boxes(boxes: list[list[float]], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        dots_detector().detect(np.zeros((240, 320, 3), np.uint8), np.array(boxes))
+
+
+def test_bad_requests() -> None:
+    image = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(InputError, match="one entry for each of 2 pictures"):
+        dots_detector().detect_batch([image, image], [None])
+    with pytest.raises(InputError, match="passes"):
+        dots_detector().detect(image, passes=0)
+    with pytest.raises(InputError, match="threads"):
+        Detector.load("whatever", threads=0)
+    assert check_boxes(np.array([1.0, 2, 3, 4]), (9, 9), "x").shape == (1, 4)
+
+
+def test_a_face_as_data() -> None:
+    points = np.array([[1.25, 2.5], [np.nan, np.nan]], np.float32)
+    face = Face(np.array([0, 0, 9, 9], np.float32), points, np.array([0.5, np.nan], np.float32), 0.75, SCHEME)
+    assert face.by_name["red"].tolist() == [1.25, 2.5]
+    assert json.loads(json.dumps(face.to_dict(), allow_nan=False)) == {
+        "scheme": "dots-2",
+        "box_xyxy": [0, 0, 9, 9],
+        "box_score": 0.75,
+        "landmarks": [[1.25, 2.5], None],
+        "scores": [0.5, None],
+    }
+
+
+def test_load_and_run_a_real_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    arguments = {"n_maps": 3, "n_stacks": 1, "n_features": 16, "depth": 2}
+    codec = HeatmapCodec(stride=4, sigma=3.0, background=True)
+    module = build_model("stacked_hourglass", **arguments)
+    part = StudentPart("hourglass", "stacked_hourglass", arguments, codec, module)
+    save_checkpoint(tmp_path / "m.safetensors", Checkpoint(SCHEME, [part], CropRule(size=32, margin=0.1)))
+    image = np.random.default_rng(0).integers(0, 255, (90, 80, 3), np.uint8)
+    box = np.array([[20, 20, 60, 60]], np.float32)
+    detectors = [Detector.load(tmp_path / "m.safetensors", threads=1) for _ in range(2)]
+    first, second = (d.detect(image, box)[0] for d in detectors)
+    np.testing.assert_array_equal(first.landmarks, second.landmarks)
+    assert np.isfinite(first.landmarks).all()
+    # a crop of 32 px with a margin of 0.1 sees 48 px round the box: every answer lies inside
+    assert ((first.landmarks > 15) & (first.landmarks < 65)).all()
+    one, other = detectors[0].detect(image, box, flip=False)[0], first
+    assert not np.array_equal(one.landmarks, other.landmarks)
+
+
+def write_samples(folder: Path, n: int) -> list[FaceSample]:
+    rng = np.random.default_rng(3)
+    samples = []
+    for i in range(n):
+        points = rng.uniform(80, 160, (1, 2)) + np.array([[-20.0, -9.0], [20.0, 9.0]])
+        path = folder / f"{i}.png"
+        cv2.imwrite(str(path), draw_dots(points)[..., ::-1])
+        samples.append(FaceSample(path, box_round(points, 25), points.astype(np.float32)))
+    return samples
+
+
+def test_evaluate_with_every_kind_of_box(tmp_path: Path) -> None:
+    samples = write_samples(tmp_path, 3)
+    true = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    wrong = np.array([0, 0, 20, 20], np.float32)
+    found = [dots_detector(FindsBox(wrong, box_round(true[1].astype(np.float64))))]
+    for box in ("gt", "column"):
+        np.testing.assert_allclose(evaluate_samples(found[0], samples, box), true, atol=0.6)  # type: ignore[arg-type]
+    detected = evaluate_samples(found[0], samples[1:2], "detect")
+    np.testing.assert_allclose(detected, true[1:2], atol=0.6)
+    missed = evaluate_samples(dots_detector(FindsBox(wrong)), samples, "detect")
+    assert missed.shape == (3, 2, 2)
+    assert np.isnan(missed).all()
+
+
+def test_evaluate_bad_samples(tmp_path: Path) -> None:
+    (sample,) = write_samples(tmp_path, 1)
+    assert sample.landmarks is not None
+    detector = dots_detector()
+    for bad, box, says in (
+        (FaceSample(sample.image, sample.box, None), "gt", "without landmarks"),
+        (FaceSample(sample.image, None, sample.landmarks), "column", "box_x0"),
+        (FaceSample(sample.image, None, sample.landmarks[:1]), "gt", "expected 2 landmarks"),
+        (FaceSample(sample.image, None, sample.landmarks[[0, 0]]), "gt", "one point"),
+        (FaceSample(sample.image, np.ones(4, np.float32), sample.landmarks), "column", "extent"),
+        (sample, "tight", "gt, detect or column"),
+    ):
+        with pytest.raises(InputError, match=says):
+            evaluate_samples(detector, [bad], box)  # type: ignore[arg-type]
+    assert evaluate_samples(detector, []).shape == (0, 2, 2)
