@@ -205,7 +205,7 @@ def test_truncated(tmp_path: Path, keep: float) -> None:
     save_checkpoint(path, make_checkpoint())
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * keep)])
-    with pytest.raises(InputError, match="truncated: expected [0-9]+ bytes"):
+    with pytest.raises(InputError, match=r"truncated: expected [0-9]+ bytes"):
         load_checkpoint(path)
 
 

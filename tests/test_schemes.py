@@ -20,7 +20,8 @@ from fewmark.scheme_picture import draw_scheme
 DATA = Path(__file__).parents[1].parent / "shared/data"
 SIZES = {
     "ibug-68": 68, "ibug-51": 51, "ibug-49": 49, "menpo-39": 39, "megvii-81": 81, "scut-86": 86,
-    "webmorph-189": 189, "aflw-19": 19, "wflw-98": 98, "cofw-29": 29, "lapa-106": 106, "mtfl-5": 5, "lfw-10": 10,
+    "webmorph-189": 189, "aflw-19": 19, "wflw-98": 98, "cofw-29": 29, "lapa-106": 106, "mtfl-5": 5,
+    "lfw-10": 10,
 }  # fmt: skip
 MIRRORED = sorted(set(SIZES) - {"menpo-39"})
 NORMALIZERS = {
@@ -261,6 +262,15 @@ def test_the_line_of_the_81_points() -> None:
     face = load_scheme("megvii-81").mean_face
     assert face is not None
     assert np.ptp(face[[0, 18, 20, 54, 58, 69], 1]) < 1e-3
+
+
+def test_only_a_face_of_one_side_may_be_its_own_mirror() -> None:
+    profile, frontal = load_scheme("menpo-39"), load_scheme("lfw-10")
+    assert check_scheme(with_mirror(profile, np.arange(39))) == []
+    nameless = dataclasses.replace(
+        frontal, landmarks=tuple("abcdefghij"), components={"all": tuple(range(10))}
+    )
+    assert check_scheme(with_mirror(nameless, np.arange(10)))
 
 
 @pytest.mark.parametrize("name", ["menpo-39", "ibug-68", "cofw-29"])

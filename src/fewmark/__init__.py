@@ -1,3 +1,75 @@
-"""fewmark: a few labelled faces and many unlabelled ones in, a facial landmark detector out."""
+"""fewmark: a few labelled faces and many unlabelled ones in, a facial landmark detector out.
+
+The names below are imported when they are first used, so that `import fewmark` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewmark.checkpoint import load_checkpoint, save_checkpoint
+    from fewmark.config import Config, load_config
+    from fewmark.data.formats import read_faces, write_faces
+    from fewmark.data.samples import FaceSample, read_image
+    from fewmark.detector import Detector, Face
+    from fewmark.errors import InputError
+    from fewmark.metrics import score
+    from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
+    from fewmark.training import TrainingData, run_training
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "config",
+    "Detector": "detector",
+    "Face": "detector",
+    "FaceSample": "data.samples",
+    "InputError": "errors",
+    "LandmarkScheme": "scheme",
+    "TrainingData": "training",
+    "load_checkpoint": "checkpoint",
+    "load_config": "config",
+    "load_scheme": "scheme",
+    "read_faces": "data.formats",
+    "read_image": "data.samples",
+    "run_training": "training",
+    "save_checkpoint": "checkpoint",
+    "scheme_names": "scheme",
+    "score": "metrics",
+    "write_faces": "data.formats",
+}
+
+__all__ = [
+    "Config",
+    "Detector",
+    "Face",
+    "FaceSample",
+    "InputError",
+    "LandmarkScheme",
+    "TrainingData",
+    "__version__",
+    "load_checkpoint",
+    "load_config",
+    "load_scheme",
+    "read_faces",
+    "read_image",
+    "run_training",
+    "save_checkpoint",
+    "scheme_names",
+    "score",
+    "write_faces",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fewmark' has no attribute {name!r}")
+    value = getattr(import_module(f"fewmark.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

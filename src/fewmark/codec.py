@@ -1,18 +1,23 @@
-"""HeatmapCodec: landmarks <-> heatmaps. The only home of stride, sigma, the half-pixel offset and the background map."""
+"""HeatmapCodec: landmarks <-> heatmaps.
+
+The only home of stride, sigma, the half-pixel offset and the background map.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from fewmark.errors import InputError
+
 Decoding = Literal["argmax", "quarter", "centroid", "parabola", "soft-argmax"]
 
-_CENTROID_RADIUS = 2  # cells; 4, as in the authors' code, spans most of a 16 x 16 map (see docs/papers/ts3.md)
+_CENTROID_RADIUS = 2  # cells; 4, as in the authors' code, spans most of a 16 x 16 map
 _TINY = 1e-12
 
 
@@ -20,20 +25,20 @@ _TINY = 1e-12
 class HeatmapCodec:
     """How K landmarks become K (or K + 1) heatmaps and how heatmaps become landmarks again.
 
-    Cell (i, j) of a heatmap looks at the crop px (i * stride + (stride - 1) / 2, j * stride + (stride - 1) / 2).
+    Cell i of a heatmap's axis looks at the crop px i * stride + (stride - 1) / 2.
 
     Attributes:
         stride: crop px for one cell.
         sigma: standard deviation of the Gaussian, crop px.
         background: a last map, 1 - max of the others, is added.
-        decoding: "argmax" (the paper's), "quarter" (argmax and a quarter of a cell towards the higher neighbour),
-            "centroid" (of the map round its peak), "parabola" (through the logarithm of the peak and its neighbours: exact for
-            a Gaussian), "soft-argmax" (the mean of the map as a distribution).
-        logits: the network writes logits of a distribution over cells (softmax) and not heights; the heatmap is then that
-            distribution.
+        decoding: "argmax" (the paper's), "quarter" (argmax and a quarter of a cell towards the higher
+            neighbour), "centroid" (of the map round its peak), "parabola" (through the logarithm of the peak
+            and its neighbours: exact for a Gaussian), "soft-argmax" (the mean of the map as a distribution).
+        logits: the network writes logits of a distribution over cells (softmax) and not heights; the heatmap
+            is then that distribution.
 
-    Source: TS3, section 3.2 (p(y), sigma 3, argmax); Differs: sub-pixel decoding by default, since argmax alone has an NME
-    of 5.9 % (stride 4) or 11 % (stride 8) on perfect maps of a 64 px crop.
+    Source: TS3, section 3.2 (p(y), sigma 3, argmax); Differs: sub-pixel decoding by default, since argmax
+    alone has an NME of 5.9 % (stride 4) or 11 % (stride 8) on perfect maps of a 64 px crop.
     """
 
     stride: int = 4
@@ -44,11 +49,14 @@ class HeatmapCodec:
 
     def __post_init__(self) -> None:
         if self.stride < 1 or not self.sigma > 0:
-            raise ValueError(f"HeatmapCodec: expected stride >= 1 and sigma > 0, given {self.stride} and {self.sigma}")
-        if self.decoding not in ("argmax", "quarter", "centroid", "parabola", "soft-argmax"):
-            raise ValueError(f"HeatmapCodec.decoding: expected one of {Decoding}, given {self.decoding!r}")
+            raise InputError(
+                f"HeatmapCodec: expected stride >= 1 and sigma > 0, given {self.stride} and {self.sigma}"
+            )
+        if self.decoding not in get_args(Decoding):
+            expected = ", ".join(get_args(Decoding))
+            raise InputError(f"HeatmapCodec.decoding: expected one of {expected}, given {self.decoding!r}")
         if self.logits and self.background:
-            raise ValueError("HeatmapCodec: a map of logits is a distribution and has no background map")
+            raise InputError("HeatmapCodec: a map of logits is a distribution and has no background map")
 
     def n_maps(self, n_landmarks: int) -> int:
         """Maps that a network writes for this number of landmarks."""
@@ -66,8 +74,8 @@ class HeatmapCodec:
             size: crop (H, W), px.
 
         Returns:
-            heatmaps (B, K', h, w) and weights (B, K', 1, 1): 0 for a missing landmark, whose map is empty, and 1 for the rest
-            and for the background.
+            heatmaps (B, K', h, w) and weights (B, K', 1, 1): 0 for a missing landmark, whose map is empty,
+            and 1 for the rest and for the background.
         """
         h, w = size[0] // self.stride, size[1] // self.stride
         present = torch.isfinite(landmarks).all(-1)
@@ -85,7 +93,7 @@ class HeatmapCodec:
         return heatmaps, weights
 
     def normalise(self, maps: Tensor) -> Tensor:
-        """What a network writes -> heatmaps: a distribution over the cells for logits, otherwise the heights as they are.
+        """What a network writes -> heatmaps: logits become a distribution over the cells, heights stay.
 
         Args:
             maps: (B, K', h, w).
@@ -111,13 +119,13 @@ class HeatmapCodec:
             heatmaps: (B, K', h, w); the background map is left out.
 
         Returns:
-            landmarks (B, K, 2) crop px and scores (B, K): the height of the peak, or for distributions the mass in the
-            3 x 3 cells round it.
+            landmarks (B, K, 2) crop px and scores (B, K): the height of the peak, or for distributions the
+            mass in the 3 x 3 cells round it.
         """
         maps = heatmaps.detach().float() if not heatmaps.requires_grad else heatmaps.float()
         if self.background:
             maps = maps[:, :-1]
-        b, k, h, w = maps.shape
+        h, w = maps.shape[-2:]
         peak, index = maps.flatten(2).max(-1)
         ix, iy = index % w, index // w
         if self.logits:
@@ -166,8 +174,8 @@ def average_heatmaps(heatmaps: Sequence[Tensor]) -> Tensor:
     Args:
         heatmaps: each (B, K', h_s, w_s), normalised.
 
-    Source: TS3, Eq. 5; Differs: the paper does not say how an 8 x 8 map and a 16 x 16 map are averaged, nor what becomes of
-    stage m = 4, which only one of the students has: the last stages are averaged.
+    Source: TS3, Eq. 5; Differs: the paper does not say how an 8 x 8 map and a 16 x 16 map are averaged, nor
+    what becomes of stage m = 4, which only one of the students has: the last stages are averaged.
     """
     size = max((m.shape[-2:] for m in heatmaps), key=lambda s: s[0])
     total = torch.zeros(())
@@ -187,7 +195,7 @@ def _quarter(left: Tensor, peak: Tensor, right: Tensor) -> Tensor:
 
 
 def _parabola(left: Tensor, peak: Tensor, right: Tensor) -> Tensor:
-    """Vertex of the parabola through three logarithms; exact for a sampled Gaussian, within half a cell by construction."""
+    """Vertex of the parabola through three logarithms, within half a cell; exact for a sampled Gaussian."""
     smallest = torch.finfo(peak.dtype).tiny
     a, b, c = (v.clamp_min(smallest).log() for v in (left, peak, right))
     curvature = a + c - 2 * b

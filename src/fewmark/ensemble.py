@@ -30,7 +30,7 @@ class Prediction:
 
 
 def to_tensor(crops: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float, mean 0 and deviation 1 of ImageNet, channels last in memory."""
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float by ImageNet's mean and deviation, channels last."""
     images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
@@ -45,17 +45,22 @@ class Ensemble(nn.Module):
         codecs: one a student.
         mirror: (K,) permutation of a flipped picture, or None: then nothing is flipped.
 
-    Source: TS3, Eq. 5. Differs: the students' last network stages are averaged; landmarks are the mean of the students'
-    own decoded landmarks where their maps are distributions (the mean of the averaged map is the same point), otherwise
-    decoded from the averaged map.
+    Source: TS3, Eq. 5. Differs: the students' last network stages are averaged; landmarks are the mean of
+    the students' own decoded landmarks where their maps are distributions (the mean of the averaged map is
+    the same point), otherwise decoded from the averaged map.
     """
 
     def __init__(
-        self, students: Sequence[nn.Module], codecs: Sequence[HeatmapCodec], mirror: Sequence[int] | None = None
+        self,
+        students: Sequence[nn.Module],
+        codecs: Sequence[HeatmapCodec],
+        mirror: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not students or len(students) != len(codecs):
-            raise ValueError(f"Ensemble: expected one codec a student, given {len(students)} and {len(codecs)}")
+            raise ValueError(
+                f"Ensemble: expected one codec a student, given {len(students)} and {len(codecs)}"
+            )
         self.students = nn.ModuleList(students)
         self.codecs = tuple(codecs)
         self.mirror = None if mirror is None else list(mirror)

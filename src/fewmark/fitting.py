@@ -19,7 +19,7 @@ from fewmark.data.batches import Batch
 from fewmark.errors import InputError
 
 SAVE_EVERY_S = 20.0
-"""Seconds between two saved states of a training; a killed run loses at most these (and the epoch under way)."""
+"""Seconds between two saved states of a training; a killed run loses these and the epoch under way."""
 
 
 class Batches(Protocol):
@@ -92,9 +92,9 @@ def fit(
 ) -> FitState:
     """Train a network.
 
-    The same code runs on one CPU, on GPUs and, started by torchrun, on N machines: `fabric` says which. What happens is a
-    function of the arguments alone, so a run that was killed goes on from `state_path` and ends with the same weights (on CPU,
-    to the bit).
+    The same code runs on one CPU, on GPUs and, started by torchrun, on N machines: `fabric` says which. What
+    happens is a function of the arguments alone, so a run that was killed goes on from `state_path` and ends
+    with the same weights (on CPU, to the bit).
 
     Args:
         step: (module, batch) -> {"loss": scalar, ...}; the module is the one set up by fabric.
@@ -107,21 +107,28 @@ def fit(
         seed: of the torch generator (dropout), by epoch.
         clip_norm: of the gradient; 0 = none.
         on_epoch: told after every epoch.
-        state_path: where the state is kept while the training runs, and removed when it has ended.
+        state_path: where the state is kept while the training runs; the caller removes it when it has the weights.
 
     Raises:
-        InputError: the loss is not finite (the learning rate is too high), or the state belongs to another training.
+        InputError: the loss is not finite (the learning rate is too high), or the state belongs to another
+            training.
     """
     base = [float(group["lr"]) for group in optimizer.param_groups]
     first, losses = 0, []
     if state_path is not None and state_path.is_file():
         state = torch.load(state_path, map_location="cpu", weights_only=True)
         if state["n_epochs"] != n_epochs or state["n_batches"] != len(batches) or state["seed"] != seed:
-            raise InputError(f"{state_path}: a state of another training; start into an empty folder or with the same settings")
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+            raise InputError(
+                f"{state_path}: a state of another training; use the same settings or an empty folder"
+            )
         first, losses = int(state["epoch"]), [float(v) for v in state["losses"]]
     wrapped, wrapped_optimizer = fabric.setup(module, optimizer)
+    if first:  # after the setup, so that the optimizer's state lies where the parameters are
+        try:
+            module.load_state_dict(state["module"])
+            optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{state_path}: the state of another network; use an empty folder") from error
     began = saved = time.monotonic()
     n_batches = len(batches)
     for epoch in range(first, n_epochs):
@@ -135,7 +142,9 @@ def fit(
             loss = step(wrapped, batch)["loss"]
             fabric.backward(loss)
             if clip_norm:
-                fabric.clip_gradients(wrapped, wrapped_optimizer, max_norm=clip_norm, error_if_nonfinite=False)
+                fabric.clip_gradients(
+                    wrapped, wrapped_optimizer, max_norm=clip_norm, error_if_nonfinite=False
+                )
             wrapped_optimizer.step()
             wrapped_optimizer.zero_grad()
             total += loss.detach()
@@ -143,11 +152,17 @@ def fit(
         mean = float(fabric.all_reduce(total / n, reduce_op="mean"))
         if not math.isfinite(mean):
             raise InputError(
-                f"training: the loss is {mean} in epoch {epoch + 1} of {n_epochs}; lower the learning rate or set clip_norm"
+                f"training: the loss is {mean} in epoch {epoch + 1} of {n_epochs}; "
+                "lower the learning rate or set clip_norm"
             )
         losses.append(mean)
         now = time.monotonic()
-        if state_path is not None and fabric.is_global_zero and epoch + 1 < n_epochs and now - saved > SAVE_EVERY_S:
+        if (
+            state_path is not None
+            and fabric.is_global_zero
+            and epoch + 1 < n_epochs
+            and now - saved > SAVE_EVERY_S
+        ):
             _save(state_path, module, optimizer, epoch + 1, n_epochs, n_batches, seed, losses)
             saved = now
         if on_epoch is not None:

@@ -24,8 +24,9 @@ def heatmap_loss(
         outputs: network stages of (B, K', h, w).
         heatmaps: (B, K', h, w) ideal ones.
         weights: (B, K', 1, 1), 0 where a landmark is missing.
-        reduction: "sum" over maps and cells, halved and averaged over faces (the authors' CPM); "mean" over cells of the
-            present maps (the authors' hourglass). Their learning rates differ by the factor between the two.
+        reduction: "sum" over maps and cells, halved and averaged over faces (the authors' CPM); "mean" over
+            cells of the present maps (the authors' hourglass). Their learning rates differ by the factor
+            between the two.
 
     Returns:
         A scalar, summed over the network stages.
@@ -36,7 +37,9 @@ def heatmap_loss(
     total = heatmaps.new_zeros(())
     for maps in outputs:
         squared = ((maps.float() - heatmaps) ** 2 * weights).sum()
-        total = total + (squared / (2 * batch) if reduction == "sum" else squared / (weights.sum() * h * w).clamp_min(1))
+        total = total + (
+            squared / (2 * batch) if reduction == "sum" else squared / (weights.sum() * h * w).clamp_min(1)
+        )
     return total
 
 
@@ -72,12 +75,15 @@ def integral_loss(
     Returns:
         A scalar: the mean over network stages of L1 (in cells) + map_weight * KL (nats).
 
-    Source: Sun et al., Integral human pose regression, ECCV 2018; Nibali et al., DSNT, 2018 (the map's regulariser).
+    Source: Sun et al., Integral human pose regression, ECCV 2018; Nibali et al., DSNT, 2018 (the map's
+    regulariser).
     """
     present = torch.isfinite(landmarks).all(-1)
     targets, _ = codec.encode(landmarks, size)
     truth = torch.where(present[..., None], landmarks, torch.zeros_like(landmarks))
-    inside = present & (truth > -0.5).all(-1) & (truth[..., 0] < size[1] - 0.5) & (truth[..., 1] < size[0] - 0.5)
+    inside = (
+        present & (truth > -0.5).all(-1) & (truth[..., 0] < size[1] - 0.5) & (truth[..., 1] < size[0] - 0.5)
+    )
     weights = present.float() if landmark_weights is None else present.float() * landmark_weights
     total = landmarks.new_zeros(())
     for maps in outputs:
@@ -85,5 +91,7 @@ def integral_loss(
         expected = codec.expectation(log_p.exp().view(maps.shape))
         distance = (expected - truth).abs().sum(-1) / codec.stride
         divergence = (targets.flatten(2) * (targets.flatten(2).clamp_min(1e-12).log() - log_p)).sum(-1)
-        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(1e-6)
+        total = total + (
+            weights * (distance + map_weight * inside * divergence)
+        ).sum() / weights.sum().clamp_min(1e-6)
     return total / len(outputs)

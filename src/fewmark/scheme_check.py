@@ -128,6 +128,16 @@ def _other_side(name: str) -> str:
     return name.replace("left", "\0").replace("right", "left").replace("\0", "right")
 
 
+def _is_one_sided(scheme: LandmarkScheme) -> bool:
+    """Whether this is a profile whose landmarks keep their places: its mean face is not like its flip."""
+    if scheme.mean_face is None or scheme.mirror != tuple(range(scheme.n_landmarks)):
+        return False
+    face = scheme.mean_face.astype(np.float64)
+    flipped = (face.min(0) + face.max(0)) * (1, 0) + face * (-1, 1)
+    nearest = np.linalg.norm(flipped[:, None] - face[None], axis=-1).min(1)
+    return bool(np.median(nearest) > 0.02 * np.linalg.norm(np.ptp(face, axis=0)))
+
+
 def _check_mirror(scheme: LandmarkScheme) -> list[str]:
     if scheme.mirror is None:
         return []
@@ -147,7 +157,7 @@ def _check_mirror(scheme: LandmarkScheme) -> list[str]:
             found.append(
                 f"mirror: component {name} does not go to {_other_side(name)}: {_names(scheme, stray)}"
             )
-    if scheme.mean_face is None or np.ptp(scheme.mean_face, axis=0).max() == 0:
+    if scheme.mean_face is None or np.ptp(scheme.mean_face, axis=0).max() == 0 or _is_one_sided(scheme):
         return found
     distances = mirror_distances(scheme, scheme.mean_face)
     for i, mirror in enumerate(scheme.mirror):

@@ -411,7 +411,7 @@ def _finish(
         ced={} if result is None else {"validation": result.per_face},
         best=[_tile(checkpoint, *f) for f in faces[:6]],
         worst=[_tile(checkpoint, *f) for f in faces[::-1][:6]],
-        quality=_quality_for_report(history, unlabelled_lengths),
+        quality=_quality_for_report(history, lengths),
         facts={**facts, "minutes": f"{seconds / 60:.1f}"},
         normalizer=checkpoint.scheme.default_normalizer,
     )

@@ -26,7 +26,8 @@ class AugmentRule:
         erase: probability of a box of plain colour or noise over a part of the face.
         blur: probability of a loss of resolution.
 
-    Source: TS3, section 4.2 (scale 0.9-1.1, rotation to 30 degrees, random crop). Differs: colour, erasing, blur and flips.
+    Source: TS3, section 4.2 (scale 0.9-1.1, rotation to 30 degrees, random crop). Differs: colour, erasing,
+    blur and flips.
     """
 
     scale: float = 0.1
@@ -90,17 +91,18 @@ def apply_augmentation(
         face: the cached face.
         augmentation: one draw.
         size: crop px.
-        scheme: gives the mirror for flips.
+        scheme: gives the mirror for flips; without one nothing is flipped.
         landmarks: (K, 2) px of the upright crop in place of the face's own (a pseudo label).
     """
     a = augmentation
     middle = np.full(2, (size - 1) / 2)
     moved = Similarity.about(middle, middle + np.array(a.shift) * size, scale=a.scale, angle=a.angle)
-    if a.flip:
+    flip = a.flip and scheme.mirror is not None
+    if flip:
         moved = Similarity.flip(size) @ moved
     points = moved(face.landmarks if landmarks is None else landmarks)
-    if a.flip and scheme.mirror is not None:
-        points = points[list(scheme.mirror)]
+    if flip:
+        points = points[list(scheme.mirror or ())]
     image = cut(face.window, moved @ face.crop_from_window, size)
     image = _colour(image, a)
     if a.blur < 1:
@@ -119,7 +121,7 @@ def _colour(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     levels = (np.arange(256, dtype=np.float32) / 255) ** a.gamma * 255
     table = (levels[:, None] - 128) * np.asarray(a.gain, np.float32) + 128 + a.offset
-    return np.asarray(cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None]), np.uint8)
+    return np.asarray(cv2.LUT(image, np.rint(np.clip(table, 0, 255)).astype(np.uint8)[None]), np.uint8)
 
 
 def _erase(image: NDArray[np.uint8], erase: tuple[float, float, float, float, int]) -> NDArray[np.uint8]:

@@ -1,4 +1,7 @@
-"""Batches of augmented crops, a function of (seed, epoch) alone: so a run can be repeated, split over machines and resumed."""
+"""Batches of augmented crops, a function of (seed, epoch) alone.
+
+So a run can be repeated, split over machines and resumed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewmark.data.augment import AugmentRule, apply_augmentation, draw_augmentation
 from fewmark.data.crops import CachedFace
+from fewmark.errors import InputError
 from fewmark.scheme import LandmarkScheme
 
 
@@ -46,7 +50,8 @@ class FaceBatches:
         landmarks: (N, K, 2) px of the upright crops in place of the faces' own (pseudo labels), or None.
         weights: (N, K) weights of the landmarks in the loss, or None for 1.
         shares: (N,) how often a face is drawn relative to the others, or None: every face once an epoch.
-        n_batches: batches an epoch, or None: one pass over the faces, the rest of an incomplete batch filled from the start.
+        n_batches: batches an epoch, or None: one pass over the faces, the rest of an incomplete batch filled
+            from the start.
         rank, world_size: this process takes its slice of every batch.
         n_threads: that cut crops ahead of the training step.
     """
@@ -67,10 +72,10 @@ class FaceBatches:
 
     def __post_init__(self) -> None:
         if not self.faces:
-            raise ValueError("FaceBatches: no faces")
+            raise InputError("FaceBatches: expected at least one face, given none")
         if self.batch_size % self.world_size:
-            raise ValueError(
-                f"FaceBatches: batch_size {self.batch_size} is not a multiple of the {self.world_size} processes"
+            raise InputError(
+                f"batch_size: expected a multiple of the {self.world_size} processes, given {self.batch_size}"
             )
 
     def __len__(self) -> int:
@@ -82,15 +87,18 @@ class FaceBatches:
         if self.shares is None and self.n_batches is None:
             permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.faces))
             return np.resize(permutation, n).astype(np.int64)
-        # a run of permutations without end: the epoch takes its n of them, so every face comes as often as its share says
+        # the whole part of a face's due for certain, the rest by systematic sampling: each face gets its due on
+        # average, and faces of one share (the labelled, the pseudo-labelled) theirs within a draw in every epoch
         shares = np.ones(len(self.faces)) if self.shares is None else self.shares
         rng = np.random.default_rng([self.seed, epoch, 0])
         expected = shares / shares.sum() * n
         counts = np.floor(expected).astype(np.int64)
         rest = n - int(counts.sum())
         if rest:
-            left = expected - counts
-            counts[rng.choice(len(counts), rest, replace=False, p=left / left.sum())] += 1
+            line = np.lexsort((rng.random(len(shares)), shares))
+            edges = np.cumsum((expected - counts)[line])
+            drawn = np.searchsorted(edges * (rest / edges[-1]), np.arange(rest) + rng.random(), side="right")
+            np.add.at(counts, line[np.minimum(drawn, len(counts) - 1)], 1)
         return rng.permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Crops: the part of a picture that a network sees, by one warp; and the cache that training cuts them from."""
+"""Crops: the part of a picture that a network sees, by one warp; and the cache they are cut from."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ FILL = (124, 116, 104)
 """Colour outside the picture: the mean, 0 after normalisation."""
 
 REACH = 1.5
-"""Side of a cached window over the crop's side: what turns, shifts and scales of the augmentation can bring in."""
+"""Side of a cached window over the crop's side: what an augmentation brings in, but for the far corners."""
 
 
 @dataclass(frozen=True)
 class CropRule:
-    """Which part of a picture a network sees: a square of `size` px round the face box, widened by `margin` on each side."""
+    """Which part of a picture a network sees: a square round the face box.
+
+    Attributes:
+        size: of the crop, px.
+        margin: added to the box on each side, as a part of its longer side.
+    """
 
     size: int
     margin: float
 
     def __post_init__(self) -> None:
         if self.size < 8 or not -0.4 < self.margin < 4:
-            raise ValueError(
+            raise InputError(
                 f"CropRule: expected size >= 8 and -0.4 < margin < 4, given {self.size} and {self.margin}"
             )
 
@@ -61,7 +66,7 @@ def cut(image: NDArray[np.uint8], crop_from_image: Similarity, size: int) -> NDA
 
 @dataclass(frozen=True, eq=False)
 class CachedFace:
-    """A decoded face in memory: a window of its picture, cut without resampling or averaged down by a whole number.
+    """A decoded face in memory: a window of its picture, as it is or averaged down by a whole number.
 
     Attributes:
         window: (H, W, 3) uint8.
@@ -82,11 +87,13 @@ def cache_face(
     """Decode one face.
 
     Raises:
-        InputError: the picture cannot be read, the face has neither box nor landmarks, or not `n_landmarks` of them.
+        InputError: the picture cannot be read, the face has neither box nor landmarks, or not `n_landmarks`
+            of them.
     """
     if sample.landmarks is not None and sample.landmarks.shape != (n_landmarks, 2):
         raise InputError(
-            f"{sample.image}: expected {n_landmarks} landmarks, given {len(sample.landmarks)}; check the scheme of the labels"
+            f"{sample.image}: expected {n_landmarks} landmarks, given {len(sample.landmarks)}; "
+            "check the scheme of the labels"
         )
     if image is None:
         image = read_image(sample.image)
@@ -117,7 +124,7 @@ def cache_face(
         landmarks = np.full((n_landmarks, 2), np.nan, np.float32)
     else:
         landmarks = crop_from_image(sample.landmarks).astype(np.float32)
-    return CachedFace(np.ascontiguousarray(window), crop_from_window, crop_from_image, landmarks)
+    return CachedFace(np.array(window), crop_from_window, crop_from_image, landmarks)
 
 
 def cache_faces(samples: Sequence[FaceSample], rule: CropRule, n_landmarks: int) -> list[CachedFace]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.data.synthetic_brush import fixed, smooth
+from fewmark.data.synthetic_cover import paint_covers
 from fewmark.data.synthetic_look import sample_look
 from fewmark.data.synthetic_paint import paint_face
 from fewmark.data.synthetic_photo import lit, photograph, sample_light
@@ -92,7 +93,8 @@ def draw_face(
     scene.paint_behind()
     outline = smooth(np.concatenate([seen68[:17], hairline[::-1]]))
     part, depth = _lay_face(scene.image, texture, unit, relief, camera, outline, float(rng.uniform(0.6, 1.6)) * size / 160)
-    scene.paint_before()
+    scene.paint_hair()
+    paint_covers(rng, scene)
     image = photograph(rng, scene.image, size)
 
     seen, at = project_visible(relief, camera, weights @ controls)

@@ -107,7 +107,7 @@ class Brush:
         *,
         width: float = 0.0,
         within: Sequence[FloatArray] = (),
-    ) -> None:
+    ) -> tuple[slice, slice, Picture]:
         """Outlines filled or, with a width, curves drawn, their edges blurred.
 
         Args:
@@ -117,6 +117,9 @@ class Brush:
             blur: sigma, face units.
             width: of the curves, face units.
             within: outlines, each (M, 2) px, that the paint does not leave.
+
+        Returns:
+            The rows and columns that were touched, and the shapes' cover of them, 0..255.
         """
         sigma, thick = blur * self.unit, width * self.unit
         pad = int(2.5 * sigma + thick) + 2
@@ -126,8 +129,8 @@ class Brush:
         right, bottom = every.max(0)
         x0, y0 = max(0, int(left) - pad), max(0, int(top) - pad)
         x1, y1 = min(w, int(right) + pad + 1), min(h, int(bottom) + pad + 1)
-        if x1 <= x0 or y1 <= y0 or alpha <= 0:
-            return
+        if x1 <= x0 or y1 <= y0:
+            return slice(0, 0), slice(0, 0), np.zeros((0, 0), np.uint8)
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         shift = np.array([x0, y0])
         shapes = [fixed(c - shift) for c in curves]
@@ -145,7 +148,8 @@ class Brush:
             for outline in within:
                 cv2.fillPoly(clip, [fixed(outline - shift)], 255, cv2.LINE_AA, 4)
             mask = np.asarray(cv2.multiply(mask, clip, scale=1 / 255), np.uint8)
-        self.lay(x0, y0, mask, colour[y0:y1, x0:x1] if np.ndim(colour) == 3 else colour, alpha)
+        self.lay(x0, y0, mask, colour[y0:y1, x0:x1] if colour.ndim == 3 else colour, alpha)
+        return slice(y0, y1), slice(x0, x1), mask
 
     def lay(self, x0: int, y0: int, mask: Picture, colour: FloatArray | Picture, alpha: float) -> None:
         """Blend a colour, or a picture of the mask's size, at (x0, y0)."""

@@ -20,7 +20,7 @@ Map = NDArray[np.float32]
 X0, Y0 = -1.4, -1.45
 EXTENT = 3.6  # the square of the face frame that the relief and the texture cover, from (X0, Y0)
 _GRID = 72
-_CENTRE = np.array([0.0, 0.25])  # the face's outline is star-shaped seen from here
+CENTRE = np.array([0.0, 0.25])  # the face's outline is star-shaped seen from here
 _PIVOT = np.array([0.0, 0.3, -0.85])
 # depth of the outline below the face's centre: 17 contour points, then the hairline from the right temple to the left
 _OUTLINE_DEPTH = np.array(
@@ -67,7 +67,7 @@ class Relief:
     def __init__(self, controls: Points, nose: float = 1.0) -> None:
         """Args: controls: (75, 2) face frame. nose: factor on how far the nose stands out."""
         self.outline = np.concatenate([controls[:17], controls[:67:-1]])
-        d = self.outline - _CENTRE
+        d = self.outline - CENTRE
         angle = np.arctan2(d[:, 0], d[:, 1])  # 0 at the chin
         order = np.argsort(angle)
         self._angle = np.concatenate([angle[order] - 2 * np.pi, angle[order], angle[order] + 2 * np.pi])
@@ -77,12 +77,12 @@ class Relief:
 
     def fraction(self, points: FloatArray) -> NDArray[np.floating[Any]]:
         """(..., 2) face frame -> (...): 0 at the centre, 1 on the outline."""
-        dx, dy = points[..., 0] - _CENTRE[0], points[..., 1] - _CENTRE[1]
+        dx, dy = points[..., 0] - CENTRE[0], points[..., 1] - CENTRE[1]
         return np.asarray(np.hypot(dx, dy) / np.interp(np.arctan2(dx, dy), self._angle, self._radius))
 
     def _build(self, p: Points, nose: float) -> Map:
         x, y = _GRID_X, _GRID_Y
-        dx, dy = x - _CENTRE[0], y - _CENTRE[1]
+        dx, dy = x - CENTRE[0], y - CENTRE[1]
         angle = np.arctan2(dx, dy)
         s = (np.hypot(dx, dy) / np.interp(angle, self._angle, self._radius)).astype(np.float32)
         depth = np.interp(angle, self._angle, self._depth).astype(np.float32)
@@ -194,8 +194,8 @@ def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple
     if len(edge) == 0:
         return camera(lifted), lifted
     steps = np.linspace(1.0, 0.6, 41)[:, None, None]
-    ray = points[edge] - _CENTRE
-    candidates = relief.lift(_CENTRE + steps * ray)  # (41, E, 3)
+    ray = points[edge] - CENTRE
+    candidates = relief.lift(CENTRE + steps * ray)  # (41, E, 3)
     seen = camera(candidates)
     roll_only = np.column_stack(
         [camera.rotation[:2, 1][::-1] * (1, -1), camera.rotation[:2, 1]]
@@ -243,7 +243,7 @@ def face_from_picture(
         surface = cv2.remap(relief.height, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(origin[2] + slope[2] * t - surface.reshape(-1, *cells), np.float32)
 
-    reach = camera.depth(relief.lift(np.concatenate([relief.outline, [_CENTRE, (0, 0.47), (0, 1.2)]])))
+    reach = camera.depth(relief.lift(np.concatenate([relief.outline, [CENTRE, (0, 0.47), (0, 1.2)]])))
     near, far = float(reach.max()) + 0.3, float(reach.min()) - 0.1
     depths = np.linspace(near, far, steps, dtype=np.float32)
     step = depths[0] - depths[1]

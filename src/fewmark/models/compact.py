@@ -1,8 +1,9 @@
 """Compact: a U-shaped heatmap network for CPUs.
 
-A residual encoder down to 1/32 of the crop, where one cell sees the whole face, and a light decoder that adds the finer
-levels back, up to the heatmap's stride. After U-Net (Ronneberger et al., MICCAI 2015) and SimpleBaseline (Xiao et al.,
-ECCV 2018); the widths follow what a CPU multiplies well: equal work at every level.
+A residual encoder down to 1/32 of the crop, where one cell sees the whole face, and a light decoder that
+adds the finer levels back, up to the heatmap's stride. After U-Net (Ronneberger et al., MICCAI 2015) and
+SimpleBaseline (Xiao et al., ECCV 2018); the widths follow what a CPU multiplies well: equal work at every
+level.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Sequence
 
 import torch.nn.functional as functional
 from torch import Tensor, nn
+
+from fewmark.errors import InputError
+from fewmark.models.layers import check_choice, check_counts
 
 
 class _Residual(nn.Module):
@@ -36,7 +40,9 @@ class _Residual(nn.Module):
 
 def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
+        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
     )
 
 
@@ -52,7 +58,7 @@ class Compact(nn.Module):
         dropout: of whole channels at the bottom.
 
     Raises:
-        ValueError: another stride, or not one width a level.
+        InputError: another stride, not one width a level, or a number out of its range.
     """
 
     def __init__(
@@ -66,10 +72,15 @@ class Compact(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if stride not in (2, 4) or len(widths) != 5 or len(n_blocks) != 4:
-            raise ValueError(
-                f"Compact: expected stride 2 or 4, 5 widths and 4 numbers of blocks, given {stride}, {widths}, {n_blocks}"
-            )
+        check_choice("compact", "stride", stride, (2, 4))
+        for name, values, n in (("widths", widths, 5), ("n_blocks", n_blocks, 4)):
+            if len(values) != n:
+                raise InputError(f"compact: {name}: expected {n} whole numbers, given {list(values)}")
+            for value in values:
+                check_counts("compact", **{name: value})
+        check_counts("compact", n_maps=n_maps, decoder=decoder)
+        if not 0 <= dropout < 1:
+            raise InputError(f"compact: dropout: expected a number from 0 to below 1, given {dropout}")
         self.stride, self.n_maps = stride, n_maps
         self.stem = _conv(3, widths[0], 3, 2)
         levels = []

@@ -32,7 +32,8 @@ class PseudoLabels:
         own_losses: (S, U) each student's Eq. 2 with its own landmarks as the truth: SPL's measure.
         quality: (U,) the teacher's (Eq. 3), higher is better, or None.
         chosen: (S, U) bool, what was selected for each student last: SPaCo's memory.
-        true_error: (U,) crop px, mean over landmarks; NaN where no truth is known. For the oracle and for reports, never else.
+        true_error: (U,) crop px, mean over landmarks; NaN where no truth is known. For the oracle and for
+            reports, never else.
     """
 
     landmarks: NDArray[np.float32]
@@ -54,7 +55,7 @@ class PseudoLabels:
 
 
 def views_of(n_views: int, size: int, seed: int) -> list[Similarity]:
-    """Maps upright crop -> view: itself, its flip, then pairs of a small turn and scale and that one's flip."""
+    """Maps upright crop -> view: itself, its flip, then pairs of a small turn and scale, and its flip."""
     flip = Similarity.flip(size)
     rng = np.random.default_rng([seed, 77])
     middle = np.full(2, (size - 1) / 2)
@@ -91,16 +92,19 @@ def write_pseudo_labels(
         faces: U cached faces.
         size: crop px.
         mirror: of the scheme; None = no flipped views.
-        n_views: 1 = the paper's; 2 adds the flipped picture; more add turned and scaled ones (landmarks are averaged).
+        n_views: 1 = the paper's; 2 adds the flipped picture; more add turned and scaled ones (landmarks are
+            averaged).
         teacher: judges the averaged maps of the upright crop, or None.
 
-    Source: TS3, Eq. 3 and 5. Differs: averaging over views, after Radosavovic et al., Data distillation, CVPR 2018, which the
-    paper names as complementary (section 2.2).
+    Source: TS3, Eq. 3 and 5. Differs: averaging over views, after Radosavovic et al., Data distillation,
+    CVPR 2018, which the paper names as complementary (section 2.2).
     """
     views = views_of(n_views if mirror is not None else 1, size, seed)
     n, n_students = len(faces), len(students)
     ensemble = Ensemble(students, codecs, mirror).to(device).eval()
-    parts: dict[str, list[NDArray[np.float32]]] = {k: [] for k in ("mean", "scores", "spread", "own", "loss", "quality")}
+    parts: dict[str, list[NDArray[np.float32]]] = {
+        k: [] for k in ("mean", "scores", "spread", "own", "loss", "quality")
+    }
     for start in range(0, n, batch_size):
         chunk = faces[start : start + batch_size]
         seen = []

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
@@ -25,7 +24,13 @@ from fewmark.scheme import LandmarkScheme
 from fewmark.semi.pseudo import PseudoLabels, write_pseudo_labels
 from fewmark.semi.selection import SelectionRule, quota
 from fewmark.semi.students import StudentPlan, TrainingSet, train_student
-from fewmark.semi.teaching import JudgedPredictions, TeacherPlan, join_judged, judge_predictions, train_teacher
+from fewmark.semi.teaching import (
+    JudgedPredictions,
+    TeacherPlan,
+    join_judged,
+    judge_predictions,
+    train_teacher,
+)
 
 Event = dict[str, Any]
 
@@ -134,12 +139,23 @@ class _Run:
     def seed_of(self, *place: int) -> int:
         return int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
 
-    def train(self, name: str, index: int, module: nn.Module, data: TrainingSet, seed: int, length: float, about: Event) -> None:
+    def train(
+        self,
+        name: str,
+        index: int,
+        module: nn.Module,
+        data: TrainingSet,
+        seed: int,
+        length: float,
+        about: Event,
+    ) -> None:
         """Train, or take the weights of the training that has ended already."""
         if self.load(name, module):
             return
         plan = self.plans[index]
-        self.on_event({"kind": "training", "name": name, "student": plan.name, "n_faces": len(data.faces), **about})
+        self.on_event(
+            {"kind": "training", "name": name, "student": plan.name, "n_faces": len(data.faces), **about}
+        )
 
         def tell(epoch: Epoch) -> None:
             event: Event = {
@@ -203,7 +219,7 @@ class _Run:
             return float("nan")
         truth = np.stack([f.landmarks for f in self.validation.faces])
         found = self.predict(modules, indices, self.validation.faces).landmarks
-        errors = np.nanmean(np.linalg.norm(found - truth, axis=2), axis=1)
+        errors = _mean_errors(found, truth)
         return float(np.nanmean(errors / self.validation.lengths))
 
 
@@ -228,8 +244,9 @@ def run_rounds(
 ) -> Iterator[Round]:
     """Train students on L and, round by round, on the best pseudo labels of U.
 
-    Yields round 0 (trained on L) and then each round, after all its students were updated in turn. All randomness follows from
-    `seed`; with a `folder`, a run that was killed goes on at the epoch where it was saved and ends with the same weights.
+    Yields round 0 (trained on L) and then each round, after all its students were updated in turn. All
+    randomness follows from `seed`; with a `folder`, a run that was killed goes on at the epoch where it was
+    saved and ends with the same weights.
 
     Args:
         plans: the students; two unlike ones are the paper's.
@@ -240,25 +257,30 @@ def run_rounds(
         rule: which pseudo labels are taken.
         folder: where weights and states are kept, or None.
         validation: measured after every training; trains nothing unless `teacher.source` is "validation".
-        truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and for reports.
+        truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and
+            for reports.
         on_event: told of trainings, epochs, teachers and rounds, as plain dicts.
 
     Raises:
-        InputError: no labels; no unlabelled faces for a round; the oracle without truth; the teacher's source without faces.
+        InputError: no labels; no unlabelled faces for a round; the oracle without truth; the teacher's
+            source without faces.
 
     Source: TS3, Algorithm 1.
     """
     if not labelled:
         raise InputError("training: the labelled list is empty; at least one labelled face is needed")
     if loop.n_rounds and not unlabelled:
-        raise InputError("training: there are no unlabelled faces for the rounds; give some, or set semi.rounds=0")
+        raise InputError(
+            "training: there are no unlabelled faces for the rounds; give some, or set semi.rounds=0"
+        )
     if rule.name == "oracle" and (truth is None or np.isnan(truth).all()):
         raise InputError("selection oracle: expected true landmarks of the unlabelled faces, given none")
     if rule.needs_teacher and teacher.source == "validation" and validation is None:
         raise InputError("teacher.source validation: expected a validation list, given none; use out-of-fold")
     if rule.needs_teacher and teacher.source == "out-of-fold" and len(labelled) < 2 * loop.n_folds:
         raise InputError(
-            f"teacher.source out-of-fold: {loop.n_folds} folds need at least {2 * loop.n_folds} labelled faces, given {len(labelled)}"
+            f"teacher.source out-of-fold: {loop.n_folds} folds need {2 * loop.n_folds} labelled faces, "
+            f"given {len(labelled)}"
         )
     k = scheme.n_landmarks
     run = _Run(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation)
@@ -266,14 +288,26 @@ def run_rounds(
     modules = [p.build(k, run.seed_of(0, j)) for j, p in enumerate(plans)]
     base = _labels_only(labelled)
     for j in everyone:
-        run.train(f"round0_{plans[j].name}", j, modules[j], base, run.seed_of(0, j, 1), loop.first_length, {"round": 0})
+        run.train(
+            f"round0_{plans[j].name}",
+            j,
+            modules[j],
+            base,
+            run.seed_of(0, j, 1),
+            loop.first_length,
+            {"round": 0},
+        )
     selected: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in plans]
     records = [_scores(run, modules, j, 0) for j in everyone]
     on_event({"kind": "round", "round": 0, "records": records})
     judge: nn.Module | None = None
-    yield Round(0, modules, judge, [s.copy() for s in selected], records)
+    yield Round(0, list(modules), judge, [s.copy() for s in selected], records)
 
-    folds = _train_folds(run, labelled, loop) if rule.needs_teacher and teacher.source == "out-of-fold" and loop.n_rounds else []
+    folds = (
+        _train_folds(run, labelled, loop)
+        if rule.needs_teacher and teacher.source == "out-of-fold" and loop.n_rounds
+        else []
+    )
     chosen = np.zeros((len(plans), len(unlabelled)), bool)
     for i in range(1, loop.n_rounds + 1):
         records = []
@@ -283,15 +317,19 @@ def run_rounds(
             if saved is None:
                 if rule.needs_teacher:
                     judged = _judged(run, modules, labelled, folds, teacher, run.seed_of(i, j, 2))
-                    judge, state = train_teacher(teacher, judged, n_landmarks=k, fabric=fabric, seed=run.seed_of(i, j, 3))
-                    on_event({"kind": "teacher", "round": i, "student": plans[j].name, "loss": state.losses[-1]})
+                    judge, state = train_teacher(
+                        teacher, judged, n_landmarks=k, fabric=fabric, seed=run.seed_of(i, j, 3)
+                    )
+                    on_event(
+                        {"kind": "teacher", "round": i, "student": plans[j].name, "loss": state.losses[-1]}
+                    )
                     run.save("teacher", judge)
                 who = [j] if rule.own_labels else everyone
                 pseudo = run.predict([modules[w] for w in who], who, unlabelled, loop.n_views, judge)
                 place = 0 if rule.own_labels else j
                 error = None
                 if truth is not None:
-                    error = np.nanmean(np.linalg.norm(pseudo.landmarks - truth, axis=2), axis=1)
+                    error = _mean_errors(pseudo.landmarks, truth)
                 memory = chosen[[j]] if rule.own_labels else chosen
                 pseudo = pseudo.seen_by(place, chosen=memory, true_error=error)
                 taken = rule.select(pseudo, quota(i, loop.ratio, len(unlabelled)))
@@ -315,7 +353,7 @@ def run_rounds(
         if judge is None and rule.needs_teacher:
             judge = plans_teacher(teacher, k)
             run.load("teacher", judge)
-        yield Round(i, modules, judge, [s.copy() for s in selected], records)
+        yield Round(i, list(modules), judge, [s.copy() for s in selected], records)
 
 
 def plans_teacher(plan: TeacherPlan, n_landmarks: int) -> nn.Module:
@@ -323,6 +361,14 @@ def plans_teacher(plan: TeacherPlan, n_landmarks: int) -> nn.Module:
     from fewmark.models.build import build_model
 
     return build_model("teacher", n_maps=n_landmarks, width=plan.width, norm=plan.norm)
+
+
+def _mean_errors(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) mean distance over the landmarks whose truth is known, crop px; NaN where none is."""
+    errors = np.linalg.norm(found - truth, axis=2)
+    known = np.isfinite(errors)
+    total, n = np.where(known, errors, 0).sum(1), known.sum(1)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan).astype(np.float32)
 
 
 def _labels_only(labelled: Sequence[CachedFace]) -> TrainingSet:
@@ -336,15 +382,21 @@ def _training_set(
     """L with the selected pseudo labels."""
     base = _labels_only(labelled)
     n, m = len(labelled), len(extra)
-    weights = np.concatenate([base.weights, np.full((m, base.weights.shape[1]), loop.pseudo_weight, np.float32)])
+    weights = np.concatenate(
+        [base.weights, np.full((m, base.weights.shape[1]), loop.pseudo_weight, np.float32)]
+    )
     shares = None
     if loop.labelled_share > n / max(1, n + m):
-        shares = np.concatenate([np.full(n, loop.labelled_share / n), np.full(m, (1 - loop.labelled_share) / max(1, m))])
+        shares = np.concatenate(
+            [np.full(n, loop.labelled_share / n), np.full(m, (1 - loop.labelled_share) / max(1, m))]
+        )
     return TrainingSet([*labelled, *extra], np.concatenate([base.landmarks, landmarks]), weights, shares)
 
 
-def _train_folds(run: _Run, labelled: Sequence[CachedFace], loop: Loop) -> list[tuple[list[nn.Module], list[CachedFace]]]:
-    """Students trained without each fold, and the fold: on these faces their predictions are as on unlabelled ones."""
+def _train_folds(
+    run: _Run, labelled: Sequence[CachedFace], loop: Loop
+) -> list[tuple[list[nn.Module], list[CachedFace]]]:
+    """Students trained without each fold, and the fold: to them its faces are as new as unlabelled ones."""
     order = np.random.default_rng([run.seed, 5]).permutation(len(labelled))
     found = []
     for f in range(loop.n_folds):
@@ -354,7 +406,15 @@ def _train_folds(run: _Run, labelled: Sequence[CachedFace], loop: Loop) -> list[
         for j, plan in enumerate(run.plans):
             module = plan.build(run.scheme.n_landmarks, run.seed_of(0, j, f, 6))
             about = {"round": 0, "fold": f}
-            run.train(f"fold{f}_{plan.name}", j, module, _labels_only(rest), run.seed_of(0, j, f, 7), loop.fold_length, about)
+            run.train(
+                f"fold{f}_{plan.name}",
+                j,
+                module,
+                _labels_only(rest),
+                run.seed_of(0, j, f, 7),
+                loop.fold_length,
+                about,
+            )
             modules.append(module)
         found.append((modules, [labelled[i] for i in sorted(out)]))
     return found
@@ -416,7 +476,9 @@ def _choice(pseudo: PseudoLabels, taken: NDArray[np.int64], rule: SelectionRule)
         found["true_error_all"] = float(error[known].mean())
         found["true_error_selected"] = float(np.nanmean(error[taken])) if len(taken) else None
         found["rank_correlation"] = {
-            name: round(spearman(-np.asarray(v)[known], error[known]), 4) for name, v in measures.items() if v is not None
+            name: round(spearman(-np.asarray(v)[known], error[known]), 4)
+            for name, v in measures.items()
+            if v is not None
         }
     return found
 

@@ -45,7 +45,10 @@ def quota(round_index: int, ratio: float, n_unlabelled: int) -> int:
     [96, 192, 578, 964]
     """
     if round_index < 1 or ratio < 0 or n_unlabelled < 0:
-        raise ValueError(f"quota: expected a round from 1 and no negative number, given {round_index}, {ratio}, {n_unlabelled}")
+        raise ValueError(
+            "quota: expected a round from 1 and no negative number, "
+            f"given {round_index}, {ratio}, {n_unlabelled}"
+        )
     return min(n_unlabelled, int(ratio * round_index * n_unlabelled + 1e-9))
 
 
@@ -62,15 +65,16 @@ def by_quality(labels: PseudoLabels, n: int) -> NDArray[np.int64]:
 
 
 def by_own_loss(labels: PseudoLabels, n: int) -> NDArray[np.int64]:
-    """The faces of the lowest loss of the student against its own prediction. Source: SPL, as in TS3, section 4.4."""
+    """The lowest loss of the student against its own prediction. Source: SPL, as in TS3, section 4.4."""
     return lowest(labels.own_losses[labels.student], n)
 
 
 def by_cotraining(labels: PseudoLabels, n: int) -> NDArray[np.int64]:
     """The lowest own loss, less gamma for every other student that chose the face last.
 
-    Source: Ma et al., Self-paced co-training, ICML 2017: v_j = 1 where l_j - gamma * sum of the other v < lambda_j; lambda
-    follows from the quota. Differs: losses are divided by their median, so that one gamma serves every student and round.
+    Source: Ma et al., Self-paced co-training, ICML 2017: v_j = 1 where l_j - gamma * sum of the other v <
+    lambda_j; lambda follows from the quota. Differs: losses are divided by their median, so that one gamma
+    serves every student and round.
     """
     losses = labels.own_losses[labels.student]
     others = np.delete(labels.chosen, labels.student, axis=0).sum(0)

@@ -18,6 +18,7 @@ from fewmark.data.augment import AugmentRule
 from fewmark.data.batches import Batch, FaceBatches
 from fewmark.data.crops import CachedFace
 from fewmark.ensemble import to_tensor
+from fewmark.errors import InputError
 from fewmark.fitting import Epoch, FitState, cosine, fit, milestones
 from fewmark.losses import heatmap_loss, integral_loss
 from fewmark.models.build import build_model
@@ -32,8 +33,10 @@ class StudentPlan:
         name: as it is called in logs and in the model file.
         architecture: of `fewmark.models.build`, with `arguments` (all but n_maps).
         codec: its heatmaps.
-        loss: "sum" or "mean" (Eq. 2 as the authors' CPM and hourglass scale it) or "integral" (L1 of the map's mean).
-        optimizer: "sgd" (momentum 0.9, the authors' factors for biases and stages), "rmsprop" (alpha 0.99) or "adamw".
+        loss: "sum" or "mean" (Eq. 2 as the authors' CPM and hourglass scale it) or "integral" (L1 of the
+            map's mean).
+        optimizer: "sgd" (momentum 0.9, the authors' factors for biases and stages), "rmsprop" (alpha 0.99)
+            or "adamw".
         n_epochs: of one training.
         n_batches: an epoch, or None: one pass over the training set.
         batch_size: of all processes together.
@@ -58,13 +61,23 @@ class StudentPlan:
     clip_norm: float = 0.0
     map_weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        if (self.loss == "integral") != self.codec.logits:
+            raise InputError(
+                f"student {self.name}: loss {self.loss!r} does not fit codec.logits={self.codec.logits}; "
+                'expected "integral" with logits, "sum" or "mean" without'
+            )
+
     def build(self, n_landmarks: int, seed: int) -> nn.Module:
         """The network with fresh weights, a function of the seed; channels last in memory."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build_model(self.architecture, n_maps=self.codec.n_maps(n_landmarks), **self.arguments)
         if module.stride != self.codec.stride:
-            raise ValueError(f"student {self.name}: its stride is {module.stride}, its codec's {self.codec.stride}")
+            raise InputError(
+                f"student {self.name}: codec.stride: expected the network's, {module.stride}, "
+                f"given {self.codec.stride}"
+            )
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -74,26 +87,39 @@ class StudentPlan:
             )
         if self.optimizer == "sgd":
             return torch.optim.SGD(
-                _sgd_groups(module, self.learning_rate, self.weight_decay), lr=self.learning_rate, momentum=0.9, nesterov=True
+                _sgd_groups(module, self.learning_rate, self.weight_decay),
+                lr=self.learning_rate,
+                momentum=0.9,
+                nesterov=True,
             )
         decayed = [p for p in module.parameters() if p.ndim > 1]
         rest = [p for p in module.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(groups, lr=self.learning_rate)
 
     def rate(self, n_epochs: int) -> Callable[[float], float]:
         return milestones(self.milestones, self.n_epochs, self.decay) if self.milestones else cosine()
 
-    def compute_loss(self, outputs: Sequence[Tensor], landmarks: Tensor, weights: Tensor, size: int) -> Tensor:
+    def compute_loss(
+        self, outputs: Sequence[Tensor], landmarks: Tensor, weights: Tensor, size: int
+    ) -> Tensor:
         """The training loss of a batch; landmarks (B, K, 2) crop px, weights (B, K). Source: TS3, Eq. 2."""
         if self.loss == "integral":
             return integral_loss(
-                outputs, landmarks, self.codec, (size, size), map_weight=self.map_weight, landmark_weights=weights
+                outputs,
+                landmarks,
+                self.codec,
+                (size, size),
+                map_weight=self.map_weight,
+                landmark_weights=weights,
             )
         heatmaps, present = self.codec.encode(landmarks, (size, size))
         given = weights[..., None, None]
         if self.codec.background:
-            given = torch.cat([given, torch.ones_like(given[:, :1])], 1)
+            given = torch.cat([given, given.amax(1, keepdim=True)], 1)
         return heatmap_loss(outputs, heatmaps, present * given, reduction=self.loss)
 
 
@@ -175,7 +201,7 @@ def train_student(
 
 
 def _sgd_groups(module: nn.Module, rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """The authors' groups: biases at twice the rate and without decay; everything after the trunk at four times.
+    """The authors' groups: biases at twice the rate, without decay; all after the trunk at four times.
 
     Source: reproduction of the authors' published training configuration for CPM.
     """

@@ -16,6 +16,7 @@ from fewmark.codec import HeatmapCodec
 from fewmark.data.augment import AugmentRule, apply_augmentation, draw_augmentation
 from fewmark.data.crops import CachedFace
 from fewmark.ensemble import Ensemble, to_tensor
+from fewmark.errors import InputError
 from fewmark.fitting import FitState, cosine, fit
 from fewmark.models.build import build_model
 from fewmark.scheme import LandmarkScheme
@@ -28,10 +29,12 @@ class TeacherPlan:
     """How a teacher is made and trained; a new one from scratch at every call.
 
     Attributes:
-        source: the faces on whose predictions it learns: "labelled" (the paper's: the students have seen them), "out-of-fold"
-            (predictions by students that were trained without the face) or "validation" (faces of their own).
+        source: the faces on whose predictions it learns: "labelled" (the paper's: the students have seen
+            them), "out-of-fold" (predictions by students that were trained without the face) or "validation"
+            (faces of their own).
         target: "heatmap" (Eq. 4: the squared error of the maps) or "landmark" (the mean distance, crop px).
-        standardise: the target is the z-score of its logarithm; the ranking stays, the scale no longer depends on the round.
+        standardise: the target is the z-score of its logarithm; the ranking stays, the scale no longer
+            depends on the round.
         n_copies: augmented copies of each face; their predictions are made once a call.
         width, norm: of the network, see `models.teacher`.
         n_steps, batch_size, learning_rate: Adam, a cosine.
@@ -103,13 +106,16 @@ def judge_predictions(
 ) -> JudgedPredictions:
     """Predict augmented copies of labelled faces by Eq. 5 and measure how wrong the predictions are.
 
-    The first copy of a face is the upright crop itself.
+    The first copy of a face is the upright crop itself. Faces without a known landmark are left out.
 
     Source: TS3, Algorithm 1, lines 7-8; the target of Eq. 4 before standardisation.
     """
     ensemble = Ensemble(students, codecs, scheme.mirror).to(device).eval()
     codec = ensemble.codec
     none = AugmentRule(scale=0, rotation=0, shift=0, flip=0, colour=0, erase=0, blur=0)
+    faces = [f for f in faces if np.isfinite(f.landmarks).all(1).any()]
+    if not faces:
+        raise InputError("teacher: expected faces with known landmarks to learn on, given none")
     jobs = [(i, c) for c in range(plan.n_copies) for i in range(len(faces))]
     images, heatmaps, losses = [], [], []
     for start in range(0, len(jobs), batch_size):
@@ -141,7 +147,7 @@ def judge_predictions(
 
 
 def join_judged(parts: Sequence[JudgedPredictions]) -> JudgedPredictions:
-    """Several folds as one. Their targets were standardised each by itself, which keeps the folds' students comparable."""
+    """Several folds as one; each one's targets were standardised by themselves, so their students compare."""
     return JudgedPredictions(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.heatmaps for p in parts]),
@@ -154,7 +160,8 @@ def train_teacher(
 ) -> tuple[nn.Module, FitState]:
     """A new teacher, trained from scratch to give the true quality by an L1 loss.
 
-    Source: TS3, Eq. 4: |q + ||H - H*||^2|. Differs: q is the mean of the PatchGAN's map; see `TeacherPlan` for the target.
+    Source: TS3, Eq. 4: |q + ||H - H*||^2|. Differs: q is the mean of the PatchGAN's map; see `TeacherPlan`
+    for the target.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,0 +1,80 @@
+"""What a model file or a label file holds, as facts for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmark.data.formats import check_samples, read_faces
+from fewmark.scheme import LandmarkScheme
+
+Facts = list[tuple[str, str]]
+
+
+def describe_model(metadata: Mapping[str, Any]) -> Facts:
+    """A model's metadata (see `read_metadata`) for people, in order."""
+    scheme, crop = metadata["scheme"], metadata["crop"]
+    facts: Facts = [
+        ("scheme", f"{scheme['name']}, {len(scheme['landmarks'])} landmarks"),
+        ("crop", f"{crop['size']} px, margin {crop['margin']:g}"),
+    ]
+    for s in metadata["students"]:
+        millions = s["n_parameters"] / 1e6
+        facts.append(("student", f"{s['name']}: {s['architecture']}, {millions:.2f} M parameters, stride {s['codec']['stride']}"))
+    teacher = metadata["teacher"]
+    facts.append(("teacher", "none" if teacher is None else _arguments(teacher["arguments"])))
+    for a in metadata["accuracy"]:
+        nme = "-" if a.get("nme") is None else f"{100 * a['nme']:.2f} %"
+        where = f"{a.get('data', '?')}, {a.get('box', '?')} box, {a.get('n_faces', '?')} faces"
+        facts.append(("accuracy", f"NME {nme} by {a.get('normalizer', '?')} ({where})"))
+    counts = ", ".join(f"{n} {what}" for what, n in metadata["counts"].items())
+    facts += [
+        ("trained on", counts or "not stated"),
+        ("provenance", metadata["provenance"] or "not stated"),
+        ("licence", metadata["licence"] or "not stated"),
+        ("seed", str(metadata["seed"])),
+        ("data hash", metadata["data_hash"] or "not stated"),
+        ("written by", f"fewmark {metadata['package_version']}, format {metadata['format_version']}"),
+    ]
+    return facts
+
+
+def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> tuple[dict[str, Any], Facts]:
+    """A label file or folder: plain data, and the same for people.
+
+    Raises:
+        InputError: it cannot be read as labels.
+    """
+    samples = read_faces(path)
+    labelled = [s.landmarks for s in samples if s.landmarks is not None]
+    counts = sorted({len(p) for p in labelled})
+    missing = sum(int(np.isnan(p).any(1).sum()) for p in labelled)
+    occluded = sum(int(s.occluded.sum()) for s in samples if s.occluded is not None)
+    data: dict[str, Any] = {
+        "n_faces": len(samples),
+        "n_pictures": len({s.image for s in samples}),
+        "n_labelled": len(labelled),
+        "n_with_box": sum(s.box is not None for s in samples),
+        "n_groups": len({s.group for s in samples if s.group}),
+        "n_landmarks": counts[0] if len(counts) == 1 else counts,
+        "n_missing": missing,
+        "n_occluded": occluded,
+        "findings": check_samples(samples, scheme),
+    }
+    facts: Facts = [
+        ("faces", f"{len(samples)} in {data['n_pictures']} pictures"),
+        ("labelled", f"{len(labelled)}, with {' or '.join(map(str, counts)) or 'no'} landmarks"),
+        ("missing", f"{missing} landmarks"),
+        ("occluded", f"{occluded} landmarks"),
+        ("boxes", str(data["n_with_box"])),
+        ("groups", str(data["n_groups"])),
+        ("findings", str(len(data["findings"])) if data["findings"] else "none"),
+    ]
+    return data, facts
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in arguments.items())

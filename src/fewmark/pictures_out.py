@@ -1,0 +1,33 @@
+"""Writing pictures, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.atomic import atomic_path
+from fewmark.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+JPEG_QUALITY = 92
+
+
+def write_picture(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture by `atomic_path`.
+
+    Args:
+        path: its suffix is one of `SUFFIXES`.
+        image: (H, W, 3) RGB.
+
+    Raises:
+        InputError: another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: expected a file name that ends in {', '.join(SUFFIXES)}")
+    _, data = cv2.imencode(path.suffix.lower(), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
