@@ -1,4 +1,4 @@
-"""What a person sees while a detector is trained: a live display, or plain lines where there is no terminal."""
+"""What a person sees while a detector is trained: a live display, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -90,8 +90,12 @@ class WorkPlan:
             return None
         usual = sum(self.speed.values()) / len(self.speed)
         start = self.order.index(self.current)
-        left = (1 - self.done) * self.batches[self.current] * self.speed.get(self.student[self.current], usual)
-        return left + sum(self.batches[n] * self.speed.get(self.student[n], usual) for n in self.order[start + 1 :])
+        left = (
+            (1 - self.done) * self.batches[self.current] * self.speed.get(self.student[self.current], usual)
+        )
+        return left + sum(
+            self.batches[n] * self.speed.get(self.student[n], usual) for n in self.order[start + 1 :]
+        )
 
 
 class TrainingDisplay:
@@ -116,7 +120,9 @@ class TrainingDisplay:
         )
         self._task = self._bar.add_task("training", total=max(1.0, plan.total), left="")
         self._live = (
-            Live(self._bar, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+            Live(self._bar, console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
         )
 
     def __enter__(self) -> TrainingDisplay:
@@ -146,9 +152,11 @@ class TrainingDisplay:
             self.plan.epoch(event, self._first)
             line = f"{_place(event)}: {event['student']}, epoch {event['epoch']} of {event['n_epochs']}"
             line += "" if event.get("loss") is None else f", loss {event['loss']:.4f}"
-            line += f", validation NME {percent(event['val_nme'])}" if event.get("val_nme") is not None else ""
+            line += (
+                f", validation NME {percent(event['val_nme'])}" if event.get("val_nme") is not None else ""
+            )
         elif kind == "teacher":
-            line = f"round {event['round']}: the teacher for {event['student']} is trained, loss {event['loss']:.4f}"
+            line = f"round {event['round']}: the teacher for {event['student']}, loss {event['loss']:.4f}"
         elif kind == "round":
             self.records.append(event["records"])
             first = event["records"][0] if event["records"] else {}
@@ -170,7 +178,7 @@ class TrainingDisplay:
             self.console.print(Text(mark + line + (f" ({remains})" if remains else "")), soft_wrap=True)
             return
         self._bar.update(self._task, completed=self.plan.finished, left=remains)
-        parts = [self._bar, Text(line, style="dim")]
+        parts: list[Progress | Text] = [self._bar, Text(line, style="dim")]
         self._live.update(Group(rounds_table(self.records), *parts) if self.records else Group(*parts))
 
 

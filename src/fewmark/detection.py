@@ -67,7 +67,9 @@ def find_pictures(paths: Sequence[str | Path]) -> list[Picture]:
             files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
             files = [f for f in files if not any(p.startswith(".") for p in f.relative_to(path).parts)]
             if not files:
-                raise InputError(f"{path}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given a folder without")
+                raise InputError(
+                    f"{path}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given a folder without"
+                )
             for f in files:
                 found.setdefault(f, f.relative_to(path).with_suffix("").as_posix())
         elif path.exists():
@@ -124,11 +126,15 @@ def detect_pictures(
             if boxes is not None:
                 given = boxes.get(picture.path.resolve())
                 if given is None:
-                    raise InputError(f"{picture.path}: the file of boxes has none for this picture; add a row")
+                    raise InputError(
+                        f"{picture.path}: the file of boxes has none for this picture; add a row"
+                    )
             faces[picture.path] = detector.detect(image, given, flip=flip)
         except InputError as error:
-            message = str(error)
-            failures[picture.path] = message if str(picture.path) in message else f"{picture.path}: {message}"
+            message = str(error).removeprefix("picture 0: ")  # one picture at a time goes in
+            if str(picture.path) not in message:
+                message = f"{picture.path}: {message}"
+            failures[picture.path] = message
             on_picture()
             continue
         found = faces[picture.path]
@@ -151,7 +157,14 @@ def detect_pictures(
             write_csv(files[-1], samples)
         else:
             k = detector.scheme.n_landmarks
-            header = ["file", "box_x0", "box_y0", "box_x1", "box_y1", *(f"{c}{i}" for i in range(k) for c in "xy")]
+            header = [
+                "file",
+                "box_x0",
+                "box_y0",
+                "box_x1",
+                "box_y1",
+                *(f"{c}{i}" for i in range(k) for c in "xy"),
+            ]
             write_text(files[-1], ",".join(header) + "\n")
     n_none = sum(not found for found in faces.values())
     return DetectionResult(files, sum(map(len, faces.values())), n_none, failures)

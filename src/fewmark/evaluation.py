@@ -113,7 +113,10 @@ def write_ced(path: str | Path, scores: Mapping[str, Score]) -> None:
         write_text(path, "\n".join(lines) + "\n")
     elif suffix == ".html":
         chart = line_chart(
-            {name: list(zip((100 * x).tolist(), (100 * y).tolist(), strict=True)) for name, (x, y) in curves.items()},
+            {
+                name: list(zip((100 * x).tolist(), (100 * y).tolist(), strict=True))
+                for name, (x, y) in curves.items()
+            },
             title=title,
             x_label=x_label,
             y_label=y_label,

@@ -107,7 +107,7 @@ def fit(
         seed: of the torch generator (dropout), by epoch.
         clip_norm: of the gradient; 0 = none.
         on_epoch: told after every epoch.
-        state_path: where the state is kept while the training runs; the caller removes it when it has the weights.
+        state_path: where the state is kept while the training runs; the caller removes it afterwards.
 
     Raises:
         InputError: the loss is not finite (the learning rate is too high), or the state belongs to another
@@ -150,6 +150,9 @@ def fit(
             total += loss.detach()
             n += 1
         mean = float(fabric.all_reduce(total / n, reduce_op="mean"))
+        if fabric.world_size > 1:  # each process has its own batch norm statistics; the first one's hold
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, 0)
         if not math.isfinite(mean):
             raise InputError(
                 f"training: the loss is {mean} in epoch {epoch + 1} of {n_epochs}; "

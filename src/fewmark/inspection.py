@@ -22,8 +22,8 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
         ("crop", f"{crop['size']} px, margin {crop['margin']:g}"),
     ]
     for s in metadata["students"]:
-        millions = s["n_parameters"] / 1e6
-        facts.append(("student", f"{s['name']}: {s['architecture']}, {millions:.2f} M parameters, stride {s['codec']['stride']}"))
+        size = f"{s['n_parameters'] / 1e6:.2f} M parameters, stride {s['codec']['stride']}"
+        facts.append(("student", f"{s['name']}: {s['architecture']}, {size}"))
     teacher = metadata["teacher"]
     facts.append(("teacher", "none" if teacher is None else _arguments(teacher["arguments"])))
     for a in metadata["accuracy"]:

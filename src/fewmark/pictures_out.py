@@ -28,6 +28,8 @@ def write_picture(path: str | Path, image: NDArray[np.uint8]) -> None:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: expected a file name that ends in {', '.join(SUFFIXES)}")
-    _, data = cv2.imencode(path.suffix.lower(), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    suffix = path.suffix.lower()
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
+    _, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), settings)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -441,7 +441,8 @@ def _rounds_for_report(history: Sequence[Event]) -> list[dict[str, Any]]:
 def _truth_lengths(truth: NDArray[np.float32], scheme: LandmarkScheme) -> NDArray[np.float64]:
     """(U,) normalising lengths of the unlabelled faces whose labels are known, crop px; boxes are the points' own."""
     normalizer = scheme.normalizer
-    return np.asarray([normalizer(t, box_of_points(t)) if np.isfinite(t).any() else np.nan for t in truth], np.float64)
+    lengths = [normalizer(t, box_of_points(t)) if np.isfinite(t).any() else np.nan for t in truth]
+    return np.asarray([n if n > 0 else np.nan for n in lengths], np.float64)
 
 
 def _quality_for_report(history: Sequence[Event], lengths: NDArray[np.float64]) -> list[dict[str, Any]]:

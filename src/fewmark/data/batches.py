@@ -87,8 +87,8 @@ class FaceBatches:
         if self.shares is None and self.n_batches is None:
             permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.faces))
             return np.resize(permutation, n).astype(np.int64)
-        # the whole part of a face's due for certain, the rest by systematic sampling: each face gets its due on
-        # average, and faces of one share (the labelled, the pseudo-labelled) theirs within a draw in every epoch
+        # the whole part of a face's due for certain, the rest by systematic sampling: each face gets its due
+        # on average, and all faces of one share together get theirs to within a draw in every epoch
         shares = np.ones(len(self.faces)) if self.shares is None else self.shares
         rng = np.random.default_rng([self.seed, epoch, 0])
         expected = shares / shares.sum() * n

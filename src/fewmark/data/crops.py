@@ -111,7 +111,8 @@ def cache_face(
     x1, y1 = (int(v) for v in np.clip(high, [x0 + 1, y0 + 1], [width, height]))
     window = image[y0:y1, x0:x1]
     crop_from_window = crop_from_image @ Similarity.translation(x0, y0)
-    factor = int(1 / crop_from_window.scale / 2 + 0.5)
+    # as warp_image averages the whole picture: training sees crops as sharp as the detector will
+    factor = int(1 / crop_from_window.scale + 1e-6)
     if factor >= 2 and min(window.shape[:2]) >= factor:
         small = Similarity(
             np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]])

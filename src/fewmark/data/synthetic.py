@@ -1,8 +1,8 @@
 """Drawn faces: parametric portraits whose landmarks are exact, in any scheme that has a mean face.
 
-A person's shape and expression give 68 landmarks seen from the front. The skin is painted round them, laid over a relief,
-lit, turned in space and photographed; hair, glasses, hands come before it. Another scheme's landmarks ride on the same
-deformation and the same relief, so one seed draws one picture, whatever the scheme.
+A person's shape and expression give 68 landmarks seen from the front. The skin is painted round them, laid
+over a relief, lit, turned in space and photographed; hair, glasses, hands come before it. Another scheme's
+landmarks ride on the same deformation and the same relief: one seed draws one picture, whatever the scheme.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.atomic import atomic_path
 from fewmark.data.synthetic_brush import fixed, smooth
 from fewmark.data.synthetic_cover import paint_covers
 from fewmark.data.synthetic_look import sample_look
@@ -49,7 +50,7 @@ class DrawnFace:
         image: (size, size, 3) RGB.
         landmarks: (K, 2) image px.
         occluded: (K,) True where something, or the face itself, hides the landmark.
-        box: (4,) x0 y0 x1 y1 image px: the tight box of the face's 68 points (of ibug-68), whatever the scheme.
+        box: (4,) x0 y0 x1 y1 image px: the tight box of the face's ibug-68 points, whatever the scheme.
         pose: how the face is turned.
     """
 
@@ -83,23 +84,31 @@ def draw_face(
     drawn_pose = sample_pose(rng)
     pose = pose or drawn_pose
     relief = Relief(controls, nose=float(rng.uniform(0.75, 1.2)))
-    camera = _aim(rng, relief, controls, pose, n)
-    seen68, _ = project_visible(relief, camera, controls[:68])
-    hairline, _ = project_visible(relief, camera, controls[68:])
+    camera, seen, at = _aim(rng, relief, controls, pose, n)
+    seen68, hairline = seen[:68], seen[68:]
 
     texture, unit = paint_face(rng, controls, look, n)
     texture = lit(texture, *light.shade(relief, camera.rotation))
     scene = Scene(rng, n, camera, controls, relief, look, light.even + 0.6 * light.strength)
     scene.paint_behind()
     outline = smooth(np.concatenate([seen68[:17], hairline[::-1]]))
-    part, depth = _lay_face(scene.image, texture, unit, relief, camera, outline, float(rng.uniform(0.6, 1.6)) * size / 160)
+    part, depth = _lay_face(
+        scene.image, texture, unit, relief, camera, outline, float(rng.uniform(0.6, 1.6)) * size / 160
+    )
     scene.paint_hair()
     paint_covers(rng, scene)
     image = photograph(rng, scene.image, size)
 
-    seen, at = project_visible(relief, camera, weights @ controls)
-    occluded = _hidden(scene.cover, depth, part, seen, camera.depth(at))
-    return DrawnFace(image, _shrink(seen, n, size), occluded, box_of_points(_shrink(seen68, n, size)), pose)
+    if scheme.name != "ibug-68":
+        seen, at = project_visible(relief, camera, weights @ controls)
+    occluded = _hidden(scene.cover, depth, part, seen, camera.depth(at))[: scheme.n_landmarks]
+    return DrawnFace(
+        image,
+        _shrink(seen[: scheme.n_landmarks], n, size),
+        occluded,
+        box_of_points(_shrink(seen68, n, size)),
+        pose,
+    )
 
 
 def _lay_face(
@@ -126,7 +135,9 @@ def _lay_face(
     full = (int(cells[0]) * _CELL, int(cells[1]) * _CELL)
     columns = cv2.resize((x - np.float32(X0)) * np.float32(unit) - 0.5, full, interpolation=cv2.INTER_LINEAR)
     rows = cv2.resize((y - np.float32(Y0)) * np.float32(unit) - 0.5, full, interpolation=cv2.INTER_LINEAR)
-    face = cv2.remap(texture, columns[:h, :w], rows[:h, :w], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    face = cv2.remap(
+        texture, columns[:h, :w], rows[:h, :w], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     mask = np.zeros((h, w), np.uint8)
     cv2.fillPoly(mask, [fixed(outline - (x0, y0))], 255, cv2.LINE_AA, 4)
     soft = cv2.GaussianBlur(mask, (0, 0), edge).astype(np.float32) * np.float32(1 / 255)
@@ -135,16 +146,23 @@ def _lay_face(
     return (int(x0), int(y0)), depth
 
 
-def _aim(rng: np.random.Generator, relief: Relief, controls: Points, pose: Pose, n: int) -> Camera:
-    """A camera that has the face at a random size and place in a picture of n px, its tight box always inside."""
+def _aim(
+    rng: np.random.Generator, relief: Relief, controls: Points, pose: Pose, n: int
+) -> tuple[Camera, Points, Points]:
+    """A camera that has the face at a random size and place in a picture of n px, its tight box inside.
+
+    Returns:
+        The camera; the controls in the picture, (75, 2) px; where they are on the face, (75, 3) face frame.
+    """
     camera = Camera(pose.rotation(), float(rng.uniform(4, 14)), 1.0, np.zeros(2))
-    seen, _ = project_visible(relief, camera, controls[:68])
-    box = box_of_points(seen)
-    side = float(box_size(box).max())
-    scale = n * rng.uniform(0.5, 0.86) / side
+    seen, at = project_visible(relief, camera, controls)
+    box = box_of_points(seen[:68])
+    scale = float(n * rng.uniform(0.5, 0.86) / box_size(box).max())
     room = (n - 1 - box_size(box) * scale) / 2
-    place = (n - 1) / 2 + np.clip(rng.normal(0, 0.05, 2) * n, -0.9 * room, 0.9 * room)
-    return camera.to(float(scale), place - box_centre(box) * scale)
+    shift = (
+        (n - 1) / 2 + np.clip(rng.normal(0, 0.05, 2) * n, -0.9 * room, 0.9 * room) - box_centre(box) * scale
+    )
+    return camera.to(scale, shift), seen * scale + shift, at
 
 
 def _shrink(points: Points, n: int, size: int) -> NDArray[np.float32]:
@@ -153,9 +171,13 @@ def _shrink(points: Points, n: int, size: int) -> NDArray[np.float32]:
 
 
 def _hidden(
-    cover: NDArray[np.uint8], surface: NDArray[np.float32], first: tuple[int, int], seen: Points, depth: Points
+    cover: NDArray[np.uint8],
+    surface: NDArray[np.float32],
+    first: tuple[int, int],
+    seen: Points,
+    depth: Points,
 ) -> NDArray[np.bool_]:
-    """Landmarks below something, or behind a nearer part of the face by more than a tenth of the face's width."""
+    """Landmarks below something, or behind a part of the face that is nearer by a tenth of its width."""
     at = np.clip(np.rint(seen), 0, len(cover) - 1).astype(int)
     col, row = np.clip((at - first) // _CELL, 0, np.array(surface.shape)[::-1] - 1).T
     return np.asarray((cover[at[:, 1], at[:, 0]] > 127) | (surface[row, col] > depth + 0.2))
@@ -189,8 +211,8 @@ def draw_dataset(
         quality: of the JPEGs.
 
     Returns:
-        The CSV's path. Its columns: file, group (each face is a person of its own), box_x0..., x0, y0, ..., v0, ...
-        (1 visible, 0 occluded).
+        The CSV's path. Its columns: file, group (each face is a person of its own), box_x0..., x0, y0, ...,
+        v0, ... (1 visible, 0 occluded).
 
     Raises:
         InputError: the scheme has no mean face, n is negative, or a file cannot be written.
@@ -203,10 +225,9 @@ def draw_dataset(
     if labelled:
         header += [f"{axis}{i}" for i in range(k) for axis in "xy"] + [f"v{i}" for i in range(k)]
     table = folder / "annotations.csv"
-    unfinished = folder / "annotations.csv.part"
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with atomic_path(table) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             write = csv.writer(file, lineterminator="\n").writerow
             write(header)
             for i, face in enumerate(draw_faces(n, scheme, seed, size=size)):
@@ -218,9 +239,7 @@ def draw_dataset(
                         "0" if o else "1" for o in face.occluded
                     ]
                 write(row)
-        unfinished.replace(table)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise InputError(
             f"{error.filename or folder}: cannot be written ({error.strerror}); check the folder and the disk"
         ) from error

@@ -100,8 +100,8 @@ class Brush:
 
     def soft(
         self,
-        curves: Sequence[FloatArray],
-        colour: FloatArray,
+        curves: Sequence[FloatArray] | FloatArray,
+        colour: FloatArray | Picture,
         alpha: float,
         blur: float = 0.0,
         *,
@@ -111,7 +111,7 @@ class Brush:
         """Outlines filled or, with a width, curves drawn, their edges blurred.
 
         Args:
-            curves: each (N, 2) px.
+            curves: each (N, 2) px; an array (M, N, 2) is quicker.
             colour: (3,) 0..255; or (H, W, 3) uint8 of the picture's size.
             alpha: 0 to 1.
             blur: sigma, face units.
@@ -123,7 +123,7 @@ class Brush:
         """
         sigma, thick = blur * self.unit, width * self.unit
         pad = int(2.5 * sigma + thick) + 2
-        every = np.concatenate(curves)
+        every = curves.reshape(-1, 2) if isinstance(curves, np.ndarray) else np.concatenate(curves)
         h, w = self.image.shape[:2]
         left, top = every.min(0)
         right, bottom = every.max(0)
@@ -133,7 +133,11 @@ class Brush:
             return slice(0, 0), slice(0, 0), np.zeros((0, 0), np.uint8)
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         shift = np.array([x0, y0])
-        shapes = [fixed(c - shift) for c in curves]
+        shapes = (
+            list(fixed(curves - shift))
+            if isinstance(curves, np.ndarray)
+            else [fixed(c - shift) for c in curves]
+        )
         if width:
             level = 255 * min(1.0, thick)  # a line thinner than a pixel is fainter instead
             cv2.polylines(mask, shapes, False, level, max(1, round(thick)), cv2.LINE_AA, 4)

@@ -10,13 +10,24 @@ from numpy.typing import NDArray
 Colour = NDArray[np.float64]
 
 _SKINS = np.array(
-    [(236, 198, 178), (228, 182, 154), (208, 158, 125), (184, 132, 97), (148, 100, 70), (108, 71, 50), (74, 49, 37)],
+    [
+        (236, 198, 178),
+        (228, 182, 154),
+        (208, 158, 125),
+        (184, 132, 97),
+        (148, 100, 70),
+        (108, 71, 50),
+        (74, 49, 37),
+    ],
     np.float64,
 )
 _HAIRS = np.array(
-    [(22, 18, 17), (45, 32, 25), (78, 54, 38), (120, 84, 54), (190, 155, 105), (228, 200, 150), (140, 66, 35), (150, 148, 146),
-     (225, 223, 220)], np.float64
-)  # fmt: skip
+    [
+        *((22, 18, 17), (45, 32, 25), (78, 54, 38), (120, 84, 54), (190, 155, 105)),
+        *((228, 200, 150), (140, 66, 35), (150, 148, 146), (225, 223, 220)),
+    ],
+    np.float64,
+)
 _HAIR_SHARES = np.array([0.27, 0.24, 0.16, 0.08, 0.06, 0.03, 0.04, 0.07, 0.05])
 _IRISES = np.array(
     [(60, 38, 25), (95, 62, 35), (120, 95, 55), (90, 110, 80), (80, 115, 150), (120, 140, 155)], np.float64
@@ -81,10 +92,21 @@ def sample_look(rng: np.random.Generator) -> Look:
     if not woman and u[6] < 0.07:
         moustache = float(rng.uniform(0.4, 1))
     return Look(
-        skin=skin, hair=np.clip(hair, 8, 250), brow=brow, lip=np.clip(lip, 15, 245), iris=iris * rng.uniform(0.75, 1.25),
-        teeth=np.array([238, 232, 218]) * rng.uniform(0.8, 1.02), age=float(u[7] ** 1.6), redness=float(rng.uniform(0.0, 0.16)),
-        brow_width=float(rng.uniform(0.06, 0.15) * (0.8 if woman else 1.1)), brow_density=float(rng.uniform(0.35, 1.0)),
-        beard=beard, moustache=float(moustache), lashes=float(rng.uniform(0.4, 1) if woman else 0.35 * u[8]),
-        eyeshadow=float(rng.uniform(0.1, 0.6)) if woman and u[9] < 0.4 else 0.0, shadow_colour=rng.uniform(20, 150, 3),
-        crease=0.0 if u[10] < 0.2 else float(rng.uniform(0.03, 0.09)), gaze=rng.normal(0, 1, 2) * (0.035, 0.012),
-    )  # fmt: skip
+        skin=skin,
+        hair=np.clip(hair, 8, 250),
+        brow=brow,
+        lip=np.clip(lip, 15, 245),
+        iris=iris * rng.uniform(0.75, 1.25),
+        teeth=np.array([238, 232, 218]) * rng.uniform(0.8, 1.02),
+        age=float(u[7] ** 1.6),
+        redness=float(rng.uniform(0.0, 0.16)),
+        brow_width=float(rng.uniform(0.06, 0.15) * (0.8 if woman else 1.1)),
+        brow_density=float(rng.uniform(0.35, 1.0)),
+        beard=beard,
+        moustache=float(moustache),
+        lashes=float(rng.uniform(0.4, 1) if woman else 0.35 * u[8]),
+        eyeshadow=float(rng.uniform(0.1, 0.6)) if woman and u[9] < 0.4 else 0.0,
+        shadow_colour=rng.uniform(20, 150, 3),
+        crease=0.0 if u[10] < 0.2 else float(rng.uniform(0.03, 0.09)),
+        gaze=rng.normal(0, 1, 2) * (0.035, 0.012),
+    )

@@ -67,7 +67,9 @@ def _skin(rng: np.random.Generator, c: Points, look: Look, size: int) -> Picture
     factor = cv2.convertScaleAbs(pores, alpha=grain, beta=128 * (1 - grain))
     image = np.asarray(cv2.multiply(image, cv2.merge([factor] * 3), scale=1 / 128), np.uint8)
     if rng.random() < 0.3:
-        places = (rng.uniform((-0.8, -0.9), (0.8, 1.4), (int(rng.integers(1, 25)), 2)) - (X0, Y0)) * size / EXTENT
+        places = (
+            (rng.uniform((-0.8, -0.9), (0.8, 1.4), (int(rng.integers(1, 25)), 2)) - (X0, Y0)) * size / EXTENT
+        )
         radius = int(rng.uniform(0.006, 0.016) * size / EXTENT * 16)
         for at in fixed(places).tolist():
             cv2.circle(image, at, radius, (look.skin * 0.72).tolist(), -1, cv2.LINE_AA, 4)
@@ -86,7 +88,12 @@ def _lines(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> Non
         folds.append(lid(np.array([*fold, off(p[corner], s * 0.12, 0.14)])))
     for eye, inner, s in ((slice(36, 42), 39, 1), (slice(42, 48), 42, -1)):
         mid = p[eye].mean(0)
-        bag = off(p[inner], 0, 0.05), off(mid, s * 0.06, 0.15), off(mid, -s * 0.08, 0.15), off(mid, -s * 0.22, 0.08)
+        bag = (
+            off(p[inner], 0, 0.05),
+            off(mid, s * 0.06, 0.15),
+            off(mid, -s * 0.08, 0.15),
+            off(mid, -s * 0.22, 0.08),
+        )
         bags.append(lid(np.array(bag)))
     brush.soft(folds, dark, min(0.9, 0.12 + 0.4 * look.age + 0.25 * smile), 0.025, width=0.035)
     brush.soft(bags, dark, 0.08 + 0.35 * look.age, 0.02, width=0.025)
@@ -94,7 +101,13 @@ def _lines(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> Non
         wave = np.array([(-0.5, 0.03), (-0.2, -0.02), (0.2, -0.02), (0.5, 0.03)]) * (rng.uniform(0.7, 1.1), 1)
         top = np.array([p[27, 0], p[17:27, 1].min()])
         rows = range(int(rng.integers(1, 5)))
-        brush.soft([lid(off(top, 0, -0.16 - 0.13 * k) + wave * brush.unit) for k in rows], dark, 0.3 * look.age, 0.012, width=0.02)
+        brush.soft(
+            [lid(off(top, 0, -0.16 - 0.13 * k) + wave * brush.unit) for k in rows],
+            dark,
+            0.3 * look.age,
+            0.012,
+            width=0.02,
+        )
         feet = [
             np.array([off(p[outer], s * 0.06, 0.03 * k), off(p[outer], s * 0.2, 0.09 * k + 0.01)])
             for outer, s in ((36, -1), (45, 1))
@@ -148,7 +161,7 @@ def _nose(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None
 
 
 def _round(lip: Points, gap: float) -> Points:
-    """A lip's edge from corner to corner, with two more points that make an open mouth round and not a rhombus."""
+    """A lip's edge from corner to corner; two more points make an open mouth round and not a rhombus."""
     up = np.sign(lip[len(lip) // 2, 1] - (lip[0, 1] + lip[-1, 1]) / 2)
     bend = np.array([0.0, 0.16 * gap * up])
     first, last = (lip[0] + lip[1]) / 2 + bend, (lip[-1] + lip[-2]) / 2 + bend
@@ -195,7 +208,7 @@ def _mouth(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> Non
 
 def _eyes(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None:
     """Sockets, lids, eyeballs clipped by the lids, lashes; both eyes at once."""
-    u, off = brush.unit, brush.off
+    off = brush.off
     eyes = p[36:42], p[42:48]
     uppers, lowers = [lid(e[:4]) for e in eyes], [lid(e[[3, 4, 5, 0]]) for e in eyes]
     outlines = [np.concatenate([a, b[1:-1]]) for a, b in zip(uppers, lowers, strict=True)]
@@ -240,14 +253,20 @@ def _eyeballs(
     mask = np.zeros(ball.image.shape[:2], np.uint8)
     glint = rng.uniform(-0.03, 0.03, 2)
     glint_radius = round(rng.uniform(0.012, 0.024) * u * 16) if rng.random() < 0.8 else 0
-    inner = [np.array([e[i], e[i] * 0.92 + e[j] * 0.08]) - shift for e, i, j in ((eyes[0], 3, 0), (eyes[1], 0, 3))]
+    inner = [
+        np.array([e[i], e[i] * 0.92 + e[j] * 0.08]) - shift for e, i, j in ((eyes[0], 3, 0), (eyes[1], 0, 3))
+    ]
     ball.soft(inner, np.array([205, 130, 120]), 0.8, 0.012, width=0.04)
     rings = ((1.0, look.iris * 0.45), (0.84, look.iris), (0.6, look.iris * 1.12), (0.4, np.array([8, 7, 9])))
     for eye, outline in zip(eyes, outlines, strict=True):
-        at = ball.off(eye.mean(0) * 0.5 + (eye[0] + eye[3]) * 0.25 - shift, look.gaze[0], look.gaze[1] - 0.012)
+        at = ball.off(
+            eye.mean(0) * 0.5 + (eye[0] + eye[3]) * 0.25 - shift, look.gaze[0], look.gaze[1] - 0.012
+        )
         for share, colour in rings:
             radius = round(0.076 * u * share * 16)
-            cv2.circle(ball.image, fixed(at).tolist(), radius, np.clip(colour, 0, 255).tolist(), -1, cv2.LINE_AA, 4)
+            cv2.circle(
+                ball.image, fixed(at).tolist(), radius, np.clip(colour, 0, 255).tolist(), -1, cv2.LINE_AA, 4
+            )
         if glint_radius:
             spot = fixed(ball.off(at, *glint)).tolist()
             cv2.circle(ball.image, spot, glint_radius, (250, 250, 250), -1, cv2.LINE_AA, 4)
@@ -273,6 +292,6 @@ def _brows(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> Non
         along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-6
         lean = np.interp(t[k, 0], [0, 0.5, 1], [0.25, -0.35, -1.1]) + rng.normal(0, 0.2, n)
         along[:, 1] += lean
-        hairs += list(np.stack([root, root + along * u * rng.uniform(0.04, 0.09, (n, 1))], 1))
+        hairs.append(np.stack([root, root + along * u * rng.uniform(0.04, 0.09, (n, 1))], 1))
     brush.soft(bands, look.brow, 0.6 * look.brow_density, 0.018)
-    brush.soft(hairs, look.brow * 0.8, 0.85 * look.brow_density, 0.0, width=0.011)
+    brush.soft(np.concatenate(hairs), look.brow * 0.8, 0.85 * look.brow_density, 0.0, width=0.011)

@@ -69,7 +69,7 @@ def lit(texture: Picture, factor: Map, gloss: Map) -> Picture:
 
 
 def photograph(rng: np.random.Generator, image: Picture, size: int) -> Picture:
-    """Average a picture down to (size, size, 3), then exposure, colour cast, blur, lost resolution, noise and JPEG."""
+    """Average down to (size, size, 3); then exposure, colour cast, blur, lost resolution, noise, JPEG."""
     u = rng.random(8)
     small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     if u[0] < 0.3:  # uneven light over the whole picture

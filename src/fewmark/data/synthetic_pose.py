@@ -6,37 +6,37 @@ Source: relief mapping as in Policarpo et al., I3D 2005: rays are marched throug
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.data.synthetic_shape import Points
+from fewmark.data.synthetic_shape import CENTRE, Outline, Points
 from fewmark.geometry import FloatArray
 
 Map = NDArray[np.float32]
 
-X0, Y0 = -1.4, -1.45
+X0, Y0 = -1.8, -1.45
 EXTENT = 3.6  # the square of the face frame that the relief and the texture cover, from (X0, Y0)
-_GRID = 72
-CENTRE = np.array([0.0, 0.25])  # the face's outline is star-shaped seen from here
+_GRID = 64
 _PIVOT = np.array([0.0, 0.3, -0.85])
-# depth of the outline below the face's centre: 17 contour points, then the hairline from the right temple to the left
+# how far the outline lies behind the face's centre: 17 contour points, the hairline from right to left
 _OUTLINE_DEPTH = np.array(
-    [1.08, 1.03, 0.96, 0.87, 0.72, 0.52, 0.31, 0.15, 0.08, 0.15, 0.31, 0.52, 0.72, 0.87, 0.96, 1.03, 1.08]
-    + [1.0, 0.85, 0.62, 0.5, 0.62, 0.85, 1.0]
-)  # fmt: skip
-_GRID_X, _GRID_Y = (
-    a.astype(np.float32) for a in np.meshgrid(*[(np.arange(_GRID) + 0.5) * EXTENT / _GRID] * 2)
+    [
+        *(1.08, 1.03, 0.96, 0.87, 0.72, 0.52, 0.31, 0.15, 0.08),
+        *(0.15, 0.31, 0.52, 0.72, 0.87, 0.96, 1.03, 1.08),
+        *(1.0, 0.85, 0.62, 0.5, 0.62, 0.85, 1.0),
+    ]
 )
-_GRID_X += X0
-_GRID_Y += Y0
+_X = (X0 + (np.arange(_GRID) + 0.5) * EXTENT / _GRID).astype(np.float32)  # of the relief's columns
+_Y = (Y0 + (np.arange(_GRID) + 0.5) * EXTENT / _GRID).astype(np.float32)[:, None]
+_ANGLE = np.arctan2(_X - CENTRE[0], _Y - CENTRE[1])  # 0 towards the chin
+_DISTANCE = np.hypot(_X - CENTRE[0], _Y - CENTRE[1])
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Degrees: yaw > 0 turns the nose to the picture's right, pitch > 0 lifts it, roll > 0 turns counter-clockwise."""
+    """Degrees; yaw > 0: the nose to the picture's right, pitch > 0: it rises, roll > 0: counter-clockwise."""
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -61,67 +61,34 @@ class Relief:
     """The height of the face's surface over its frontal plane.
 
     Attributes:
-        height: (72, 72) z over the square of the face frame that begins at (X0, Y0) and is EXTENT wide.
+        height: (64, 64) z over the square of the face frame that begins at (X0, Y0) and is EXTENT wide.
     """
 
     def __init__(self, controls: Points, nose: float = 1.0) -> None:
         """Args: controls: (75, 2) face frame. nose: factor on how far the nose stands out."""
-        self.outline = np.concatenate([controls[:17], controls[:67:-1]])
-        d = self.outline - CENTRE
-        angle = np.arctan2(d[:, 0], d[:, 1])  # 0 at the chin
-        order = np.argsort(angle)
-        self._angle = np.concatenate([angle[order] - 2 * np.pi, angle[order], angle[order] + 2 * np.pi])
-        self._radius = np.tile(np.hypot(d[:, 0], d[:, 1])[order], 3)
-        self._depth = np.tile(_OUTLINE_DEPTH[order], 3)
+        self.outline = Outline(controls)
         self.height = self._build(controls, nose)
 
-    def fraction(self, points: FloatArray) -> NDArray[np.floating[Any]]:
-        """(..., 2) face frame -> (...): 0 at the centre, 1 on the outline."""
-        dx, dy = points[..., 0] - CENTRE[0], points[..., 1] - CENTRE[1]
-        return np.asarray(np.hypot(dx, dy) / np.interp(np.arctan2(dx, dy), self._angle, self._radius))
-
     def _build(self, p: Points, nose: float) -> Map:
-        x, y = _GRID_X, _GRID_Y
-        dx, dy = x - CENTRE[0], y - CENTRE[1]
-        angle = np.arctan2(dx, dy)
-        s = (np.hypot(dx, dy) / np.interp(angle, self._angle, self._radius)).astype(np.float32)
-        depth = np.interp(angle, self._angle, self._depth).astype(np.float32)
-        inside = np.minimum(s, 0.995)
-        z = -depth * (1 - np.sqrt(1 - inside**2)) - np.maximum(s - 1, 0) * 3.0
+        s = _DISTANCE / self.outline.radius(_ANGLE)
+        depth = self.outline.along(_OUTLINE_DEPTH, _ANGLE)
+        z = -depth * (1 - np.sqrt(1 - np.minimum(s, 0.995) ** 2)) - np.maximum(s - 1, 0) * 3.0
         # the nose: a ridge that rises from between the eyes to the tip, then falls steeply to the lip
         top, tip, base = p[27, 1] - 0.05, p[30, 1], p[33, 1]
-        ridge = np.interp(
-            y[:, :1],
-            [top - 0.2, top, tip - 0.06, tip + 0.02, base + 0.03, base + 0.12],
-            [0, 0.07, 0.36, 0.38, 0.16, 0.0],
-        )
+        rows = [top - 0.2, top, tip - 0.06, tip + 0.02, base + 0.03, base + 0.12]
+        ridge = np.interp(_Y, rows, [0, 0.07, 0.36, 0.38, 0.16, 0.0])
         half = (
-            np.interp(y[:, :1], [top - 0.2, top, tip, base], [0.16, 0.09, 0.12, 0.14]) * (p[35, 0] - p[31, 0]) / 0.42
+            np.interp(_Y, [top - 0.2, top, tip, base], [0.16, 0.09, 0.12, 0.14])
+            * (p[35, 0] - p[31, 0])
+            / 0.42
         )
-        middle = np.interp(y[:, :1], p[27:31, 1], p[27:31, 0])
-        z += nose * ridge * np.exp(-(((x - middle) / half) ** 2) * 0.9)
-
-        def bump(at: FloatArray, wide: float, high: float, amount: float) -> None:
-            nonlocal z
-            across = np.exp(-(((x[0] - at[0]) / wide) ** 2))
-            z += (amount * np.exp(-(((y[:, :1] - at[1]) / high) ** 2))) * across
-
-        for wing in (31, 35):
-            bump(p[wing] + (-0.02 * np.sign(p[wing, 0]), -0.05), 0.09, 0.09, 0.11 * nose)
-        for eye, brow in ((slice(36, 42), slice(17, 22)), (slice(42, 48), slice(22, 27))):
-            centre = p[eye].mean(0)
-            bump(centre + (0, -0.02), 0.26, 0.15, -0.11)
-            bump(centre, 0.14, 0.1, 0.06)
-            bump(p[brow].mean(0) + (0, -0.02), 0.36, 0.1, 0.05)
-        mouth = p[48:68].mean(0)
-        bump(mouth, 0.42, 0.3, 0.1)
-        bump((p[50] + p[52] + p[61] + p[63]) / 4, 0.22, 0.06, 0.05)
-        bump((p[58] + p[56] + p[66]) / 3, 0.2, 0.07, 0.06)
-        bump((p[57] + (p[57] + p[8]) / 2) / 2, 0.3, 0.06, -0.05)
-        bump(p[8] + (0, -0.17), 0.25, 0.17, 0.1)
-        for side in (-1, 1):
-            bump(np.array([side * 0.58, 0.36]), 0.26, 0.24, 0.07)
-        return np.asarray(cv2.GaussianBlur(z.astype(np.float32), (0, 0), 0.7), np.float32)
+        middle = np.interp(_Y, p[27:31, 1], p[27:31, 0])
+        z += nose * ridge * np.exp(-(((_X - middle) / half) ** 2) * 0.9)
+        bumps = np.array(_bumps(p, nose))  # (n, 5): x, y, their widths, height
+        across = np.exp(-(((_X - bumps[:, :1]) / bumps[:, 2:3]) ** 2))
+        down = np.exp(-(((_Y.T - bumps[:, 1:2]) / bumps[:, 3:4]) ** 2)) * bumps[:, 4:]
+        z += down.T @ across
+        return np.asarray(cv2.GaussianBlur(z.astype(np.float32), (3, 3), 0.7), np.float32)
 
     def lift(self, points: FloatArray) -> Points:
         """(..., 2) face frame -> (..., 3) on the surface."""
@@ -139,15 +106,43 @@ class Relief:
         return np.concatenate([at, z.reshape(*at.shape[:-1], 1)], -1)
 
     def normals(self) -> Map:
-        """(72, 72, 3) unit normals in the face frame."""
+        """(64, 64, 3) unit normals in the face frame."""
         gy, gx = np.gradient(self.height, EXTENT / _GRID)
         n = np.stack([-gx, -gy, np.ones_like(gx)], -1)
         return np.asarray(n / np.linalg.norm(n, axis=-1, keepdims=True), np.float32)
 
 
+def _bumps(p: Points, nose: float) -> list[tuple[float, float, float, float, float]]:
+    """What stands out of the face or lies deeper than it: x, y, width, height in the plane, and how far."""
+
+    def bump(
+        at: FloatArray, wide: float, high: float, amount: float
+    ) -> tuple[float, float, float, float, float]:
+        return float(at[0]), float(at[1]), wide, high, amount
+
+    found = []
+    for s, wing, eye, brow in ((-1, p[31], p[36:42], p[17:22]), (1, p[35], p[42:48], p[22:27])):
+        centre = eye.mean(0)
+        found += [
+            bump(wing - (0.02 * s, 0.05), 0.09, 0.09, 0.11 * nose),
+            bump(centre - (0, 0.02), 0.26, 0.15, -0.11),
+            bump(centre, 0.14, 0.1, 0.06),
+            bump(brow.mean(0) - (0, 0.02), 0.36, 0.1, 0.05),
+            (0.58 * s, 0.36, 0.26, 0.24, 0.07),  # the cheekbone
+        ]
+    return [
+        *found,
+        bump(p[48:68].mean(0), 0.42, 0.3, 0.1),
+        bump(p[[50, 52, 61, 63]].mean(0), 0.22, 0.06, 0.05),
+        bump(p[[58, 56, 66]].mean(0), 0.2, 0.07, 0.06),
+        bump(0.75 * p[57] + 0.25 * p[8], 0.3, 0.06, -0.05),
+        bump(p[8] - (0, 0.17), 0.25, 0.17, 0.1),
+    ]
+
+
 @dataclass(frozen=True)
 class Camera:
-    """A perspective camera: the face turned about a point inside the head, then scaled and shifted into the picture.
+    """A perspective camera: the face is turned about a point inside the head, then scaled and shifted.
 
     Attributes:
         rotation: (3, 3) camera frame from face frame.
@@ -190,7 +185,7 @@ def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple
     """
     points = np.asarray(points, np.float64)
     lifted = relief.lift(points)
-    edge = np.flatnonzero(relief.fraction(points) > 0.8)
+    edge = np.flatnonzero(relief.outline.fraction(points) > 0.8)
     if len(edge) == 0:
         return camera(lifted), lifted
     steps = np.linspace(1.0, 0.6, 41)[:, None, None]
@@ -213,7 +208,7 @@ def face_from_picture(
 ) -> tuple[Map, Map, Map]:
     """For a grid of cells over a part of the picture, the place on the face that each one shows.
 
-    A ray that passes by the face takes the place it came nearest to, so the edge of the face can be cut elsewhere.
+    A ray that passes by the face takes the place it came nearest to; the edge is cut by an outline later.
 
     Args:
         first: x, y of the picture px at which the grid begins.
@@ -228,7 +223,11 @@ def face_from_picture(
     row = first[1] + (np.arange(cells[0]) + 0.5) * cell - 0.5
     u = ((col - camera.shift[0]) / camera.scale).astype(np.float32)[None]
     v = ((row - camera.shift[1]) / camera.scale).astype(np.float32)[:, None]
-    inverse, pivot, d = camera.rotation.T.astype(np.float32), _PIVOT.astype(np.float32), np.float32(camera.distance)
+    inverse, pivot, d = (
+        camera.rotation.T.astype(np.float32),
+        _PIVOT.astype(np.float32),
+        np.float32(camera.distance),
+    )
     # the ray at depth t towards the viewer is origin + t * slope, face frame
     across = [inverse[i, 0] * u + inverse[i, 1] * v for i in range(3)]
     slope = [inverse[i, 2] - across[i] / d for i in range(3)]
@@ -243,7 +242,7 @@ def face_from_picture(
         surface = cv2.remap(relief.height, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(origin[2] + slope[2] * t - surface.reshape(-1, *cells), np.float32)
 
-    reach = camera.depth(relief.lift(np.concatenate([relief.outline, [CENTRE, (0, 0.47), (0, 1.2)]])))
+    reach = camera.depth(relief.lift(np.concatenate([relief.outline.points, [CENTRE, (0, 0.47), (0, 1.2)]])))
     near, far = float(reach.max()) + 0.3, float(reach.min()) - 0.1
     depths = np.linspace(near, far, steps, dtype=np.float32)
     step = depths[0] - depths[1]

@@ -1,7 +1,7 @@
-"""The shape of a drawn face: 68 parametric landmarks seen from the front, and how another scheme's landmarks follow them.
+"""The shape of a drawn face: 68 parametric landmarks from the front, and how another scheme's follow them.
 
-The face frame: x to the picture's right, y down, z towards the viewer; the origin lies between the eyes and the unit is
-half the width of the face at the ears.
+The face frame: x to the picture's right, y down, z towards the viewer; the origin lies between the eyes and
+the unit is half the width of the face at the ears.
 """
 
 from __future__ import annotations
@@ -14,41 +14,42 @@ from numpy.typing import NDArray
 
 from fewmark.errors import InputError
 from fewmark.geometry import FloatArray
-from fewmark.scheme import LandmarkScheme
+from fewmark.scheme import LandmarkScheme, load_scheme
 
 Points = NDArray[np.float64]
 
-# The mirror-symmetric Procrustes mean of the 40 % most frontal of 1071 labelled 300-W faces; the picture's left half.
+# Symmetric Procrustes mean of the 40 % most frontal of 1071 labelled 300-W faces; the picture's left half.
 _LEFT = {
-    0: (-1.0, 0.007), 1: (-0.981, 0.274), 2: (-0.945, 0.532), 3: (-0.895, 0.784), 4: (-0.797, 1.018), 5: (-0.642, 1.219),
-    6: (-0.449, 1.383), 7: (-0.239, 1.514), 8: (0.0, 1.551), 17: (-0.845, -0.177), 18: (-0.72, -0.298), 19: (-0.537, -0.338),
-    20: (-0.349, -0.315), 21: (-0.169, -0.254), 27: (0.0, -0.046), 28: (0.0, 0.126), 29: (0.0, 0.295), 30: (0.0, 0.468),
-    31: (-0.21, 0.585), 32: (-0.108, 0.617), 33: (0.0, 0.646), 36: (-0.632, -0.014), 37: (-0.518, -0.077),
-    38: (-0.384, -0.074), 39: (-0.266, 0.014), 40: (-0.391, 0.033), 41: (-0.526, 0.031), 48: (-0.398, 0.894),
-    49: (-0.251, 0.836), 50: (-0.102, 0.806), 51: (0.0, 0.831), 57: (0.0, 1.107), 58: (-0.11, 1.096), 59: (-0.257, 1.035),
-    60: (-0.338, 0.901), 61: (-0.104, 0.887), 62: (0.0, 0.899), 66: (0.0, 0.983), 67: (-0.105, 0.971),
+    0: (-1.0, 0.007), 1: (-0.981, 0.274), 2: (-0.945, 0.532), 3: (-0.895, 0.784),
+    4: (-0.797, 1.018), 5: (-0.642, 1.219), 6: (-0.449, 1.383), 7: (-0.239, 1.514),
+    8: (0.0, 1.551), 17: (-0.845, -0.177), 18: (-0.72, -0.298), 19: (-0.537, -0.338),
+    20: (-0.349, -0.315), 21: (-0.169, -0.254), 27: (0.0, -0.046), 28: (0.0, 0.126),
+    29: (0.0, 0.295), 30: (0.0, 0.468), 31: (-0.21, 0.585), 32: (-0.108, 0.617), 33: (0.0, 0.646),
+    36: (-0.632, -0.014), 37: (-0.518, -0.077), 38: (-0.384, -0.074), 39: (-0.266, 0.014),
+    40: (-0.391, 0.033), 41: (-0.526, 0.031), 48: (-0.398, 0.894), 49: (-0.251, 0.836),
+    50: (-0.102, 0.806), 51: (0.0, 0.831), 57: (0.0, 1.107), 58: (-0.11, 1.096),
+    59: (-0.257, 1.035), 60: (-0.338, 0.901), 61: (-0.104, 0.887), 62: (0.0, 0.899),
+    66: (0.0, 0.983), 67: (-0.105, 0.971),
 }  # fmt: skip
 IBUG_MIRROR = (
-    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47,
+    46, 39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60,
+    67, 66, 65,
 )  # fmt: skip
 # The hairline from the picture's left temple to the right one; row 68 + i of the controls.
 _HAIRLINE = (
-    (-0.985, -0.32),
-    (-0.9, -0.68),
-    (-0.62, -0.99),
-    (0.0, -1.16),
-    (0.62, -0.99),
-    (0.9, -0.68),
-    (0.985, -0.32),
+    *((-0.985, -0.32), (-0.9, -0.68), (-0.62, -0.99)),
+    *((0.0, -1.16), (0.62, -0.99), (0.9, -0.68), (0.985, -0.32)),
 )
-
 _JAW_WEIGHT = np.array([0, 0.15, 0.4, 0.75, 1, 1, 0.8, 0.4, 0, 0.4, 0.8, 1, 1, 0.75, 0.4, 0.15, 0])
 _CHIN_WEIGHT = np.array([0, 0, 0.05, 0.15, 0.35, 0.6, 0.8, 0.95, 1, 0.95, 0.8, 0.6, 0.35, 0.15, 0.05, 0, 0])
 _UPPER_LIP, _LOWER_LIP = list(range(49, 54)), list(range(55, 60))
 _LIP_WEIGHT = np.array([0.66, 0.95, 1.0, 0.95, 0.66])
 _EYES = (slice(36, 42), slice(42, 48))
 _BROWS = (slice(17, 22), slice(22, 27))
+_GROUPS = {"left_eye": slice(36, 42), "right_eye": slice(42, 48), "mouth": slice(48, 60)}
+CENTRE = np.array([0.0, 0.25])
+"""Seen from here the face's outline is star-shaped; face frame."""
 
 
 def mean_controls() -> Points:
@@ -80,7 +81,7 @@ class Expression:
 
 
 def sample_expression(rng: np.random.Generator) -> Expression:
-    """A random expression: mostly calm or smiling, sometimes talking, shouting, blinking, winking or surprised."""
+    """A random expression: mostly calm or smiling, sometimes talking, shouting, blinking, surprised."""
     u = rng.random(6)
     smile = float(rng.uniform(0.3, 1.1)) if u[0] < 0.45 else float(rng.normal(0, 0.2))
     if smile > 0.5 and u[1] < 0.6:
@@ -189,27 +190,37 @@ def _shape_eye(eye: Points, sign: float, opening: float, *, size: float, slant: 
 def scheme_weights(scheme: LandmarkScheme) -> Points:
     """How a scheme's landmarks follow from the 75 controls: landmarks = weights @ controls.
 
-    The scheme's mean face is laid over ours: landmarks of the same name coincide, else the centres of the eyes and of the
-    mouth do, else the tight boxes; then each landmark is carried along by the thin-plate spline of the 75 controls.
+    The scheme's mean face is laid over ours: by name where all its names are ibug-68's, else by the centres
+    of the eyes and the mouth (its contour is then drawn onto ours), else by the tight boxes. The thin-plate
+    spline of the 75 controls carries each landmark along.
 
     Returns:
         (K, 75).
 
     Raises:
-        InputError: the scheme has no mean face.
+        InputError: the scheme has no mean face, or is one of profiles.
     """
     if scheme.name == "ibug-68":
         return np.eye(68, 75)
     if scheme.mean_face is None:
         raise InputError(
-            f"scheme {scheme.name}: faces are drawn from a scheme's mean_face, and its file has none; add mean_face"
+            f"scheme {scheme.name}: to draw faces expected a mean_face, given none; add it to its file"
         )
+    if scheme.mirror is None and scheme.components and not _GROUPS.keys() <= scheme.components.keys():
+        raise InputError(
+            f"scheme {scheme.name}: drawn faces show both eyes; expected the components {', '.join(_GROUPS)} "
+            f"or a mirror, given {', '.join(scheme.components)} and none; draw in another scheme"
+        )
+    names = {n: i for i, n in enumerate(load_scheme("ibug-68").landmarks)}
+    if all(n in names for n in scheme.landmarks):
+        return np.eye(68, 75)[[names[n] for n in scheme.landmarks]]
     controls = mean_controls()
-    places = _on_our_mean(scheme, controls[:68])
+    places = _on_our_mean(scheme, controls)
     n = len(controls)
     square = np.zeros((n + 3, n + 3))
     square[:n, :n] = _kernel(controls, controls)
-    square[:n, n:] = square[n:, :n].T = np.column_stack([np.ones(n), controls])
+    square[:n, n:] = np.column_stack([np.ones(n), controls])
+    square[n:, :n] = square[:n, n:].T
     rows = np.column_stack([_kernel(places, controls), np.ones(len(places)), places])
     return np.asarray(np.linalg.solve(square.T, rows.T).T[:, :n])
 
@@ -219,37 +230,63 @@ def _kernel(a: Points, b: Points) -> Points:
     return np.asarray(r2 * np.log(np.maximum(r2, 1e-12)))
 
 
-def _on_our_mean(scheme: LandmarkScheme, ours: Points) -> Points:
+def _on_our_mean(scheme: LandmarkScheme, controls: Points) -> Points:
     """The scheme's mean face in our frame, (K, 2)."""
     assert scheme.mean_face is not None
-    theirs = scheme.mean_face.astype(np.float64)
-    names = _ibug_names()
-    shared = [(i, names[n]) for i, n in enumerate(scheme.landmarks) if n in names]
-    if len(shared) == len(scheme.landmarks):
-        return ours[[j for _, j in shared]]
-    groups = {"left_eye": ours[36:42], "right_eye": ours[42:48], "mouth": ours[48:60]}
-    if all(scheme.components.get(n) for n in groups):
-        a = np.array([_middle(theirs[list(scheme.components[n])]) for n in groups])
-        b = np.array([_middle(g) for g in groups.values()])
+    theirs, ours = scheme.mean_face.astype(np.float64), controls[:68]
+    if all(scheme.components.get(n) for n in _GROUPS):
+        a = np.array([_middle(theirs[list(scheme.components[n])]) for n in _GROUPS])
+        b = np.array([_middle(ours[part]) for part in _GROUPS.values()])
     else:
-        low, high = theirs.min(0), theirs.max(0)
-        to_low, to_high = ours.min(0), ours.max(0)
-        a = np.array([low, (high[0], low[1]), (low[0], high[1])])
-        b = np.array([to_low, (to_high[0], to_low[1]), (to_low[0], to_high[1])])
+        a, b = _corners(theirs), _corners(ours)
     affine, *_ = np.linalg.lstsq(np.column_stack([a, np.ones(3)]), b, rcond=None)
-    return np.asarray(np.column_stack([theirs, np.ones(len(theirs))]) @ affine)
+    places = np.column_stack([theirs, np.ones(len(theirs))]) @ affine
+    contour = list(scheme.components.get("contour", ()))
+    if contour:
+        outline = Outline(controls)
+        share = outline.fraction(places[contour])
+        near = (share > 0.7) & (share < 1.4)
+        share[~near] = 1.0
+        places[contour] = CENTRE + (places[contour] - CENTRE) / share[:, None]
+    return np.asarray(places)
 
 
 def _middle(points: FloatArray) -> Points:
     """The centre of the tight box, which does not depend on where along an outline its points lie."""
-    return (np.min(points, 0) + np.max(points, 0)) / 2
+    return np.asarray((np.min(points, 0) + np.max(points, 0)) / 2)
 
 
-@lru_cache(maxsize=1)
-def _ibug_names() -> dict[str, int]:
-    from fewmark.scheme import load_scheme
+def _corners(points: Points) -> Points:
+    """Three corners of the tight box."""
+    (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    return np.array([(x0, y0), (x1, y0), (x0, y1)])
 
-    try:
-        return {n: i for i, n in enumerate(load_scheme("ibug-68").landmarks)}
-    except InputError:
-        return {}
+
+class Outline:
+    """The edge of the face from the front, contour and hairline: a distance from the centre in any direction.
+
+    Attributes:
+        points: (24, 2) face frame: contour 0..16, then the hairline from the picture's right to its left.
+    """
+
+    def __init__(self, controls: Points) -> None:
+        """Args: controls: (75, 2) face frame."""
+        self.points = np.concatenate([controls[:17], controls[:67:-1]])
+        d = self.points - CENTRE
+        angle = np.arctan2(d[:, 0], d[:, 1])  # 0 towards the chin
+        self._order = np.argsort(angle)
+        self._angle = np.concatenate([angle[self._order] + turn for turn in (-2 * np.pi, 0, 2 * np.pi)])
+        self._radius = np.tile(np.hypot(d[:, 0], d[:, 1])[self._order], 3)
+
+    def radius(self, angle: FloatArray) -> Points:
+        """(...) radians, 0 towards the chin -> (...) face units."""
+        return np.asarray(np.interp(angle, self._angle, self._radius))
+
+    def along(self, values: FloatArray, angle: FloatArray) -> Points:
+        """Values given at the 24 points, (24,), in every direction."""
+        return np.asarray(np.interp(angle, self._angle, np.tile(np.asarray(values)[self._order], 3)))
+
+    def fraction(self, points: FloatArray) -> Points:
+        """(..., 2) face frame -> (...): 0 at the centre, 1 on the outline."""
+        dx, dy = points[..., 0] - CENTRE[0], points[..., 1] - CENTRE[1]
+        return np.asarray(np.hypot(dx, dy) / self.radius(np.arctan2(dx, dy)))

@@ -54,12 +54,12 @@ class PseudoLabels:
         return replace(self, student=student, **known)  # type: ignore[arg-type]
 
 
-def views_of(n_views: int, size: int, seed: int) -> list[Similarity]:
-    """Maps upright crop -> view: itself, its flip, then pairs of a small turn and scale, and its flip."""
+def views_of(n_views: int, size: int, seed: int, *, flips: bool = True) -> list[Similarity]:
+    """Maps upright crop -> view: itself, then small turns and scales; each with its flip where `flips`."""
     flip = Similarity.flip(size)
     rng = np.random.default_rng([seed, 77])
     middle = np.full(2, (size - 1) / 2)
-    found = [Similarity.identity(), flip]
+    found = [Similarity.identity(), flip] if flips else [Similarity.identity()]
     while len(found) < n_views:
         turn = Similarity.about(
             middle,
@@ -67,7 +67,7 @@ def views_of(n_views: int, size: int, seed: int) -> list[Similarity]:
             scale=float(rng.uniform(1 - _VIEW_SCALES.scale, 1 + _VIEW_SCALES.scale)),
             angle=float(rng.uniform(-_VIEW_SCALES.rotation, _VIEW_SCALES.rotation)),
         )
-        found += [turn, flip @ turn]
+        found += [turn, flip @ turn] if flips else [turn]
     return found[:n_views]
 
 
@@ -99,7 +99,7 @@ def write_pseudo_labels(
     Source: TS3, Eq. 3 and 5. Differs: averaging over views, after Radosavovic et al., Data distillation,
     CVPR 2018, which the paper names as complementary (section 2.2).
     """
-    views = views_of(n_views if mirror is not None else 1, size, seed)
+    views = views_of(n_views, size, seed, flips=mirror is not None)
     n, n_students = len(faces), len(students)
     ensemble = Ensemble(students, codecs, mirror).to(device).eval()
     parts: dict[str, list[NDArray[np.float32]]] = {

@@ -313,7 +313,7 @@ def run_rounds(
         records = []
         for j in everyone:
             name = f"round{i}_{plans[j].name}"
-            saved = _read_choice(run.file(f"{name}.json"))
+            saved = fabric.broadcast(_read_choice(run.file(f"{name}.json")))
             if saved is None:
                 if rule.needs_teacher:
                     judged = _judged(run, modules, labelled, folds, teacher, run.seed_of(i, j, 2))
@@ -333,13 +333,11 @@ def run_rounds(
                 memory = chosen[[j]] if rule.own_labels else chosen
                 pseudo = pseudo.seen_by(place, chosen=memory, true_error=error)
                 taken = rule.select(pseudo, quota(i, loop.ratio, len(unlabelled)))
-                choice = _choice(pseudo, taken, rule)
+                saved = fabric.broadcast((_choice(pseudo, taken, rule), pseudo.landmarks[taken]))
                 if fabric.is_global_zero:
-                    _write_choice(run.file(f"{name}.json"), choice, pseudo.landmarks[taken])
-                landmarks = pseudo.landmarks[taken]
-            else:
-                choice, landmarks = saved
-                taken = np.asarray(choice["selected"], np.int64)
+                    _write_choice(run.file(f"{name}.json"), *saved)
+            choice, landmarks = saved
+            taken = np.asarray(choice["selected"], np.int64)
             chosen[j] = False
             chosen[j, taken] = True
             selected[j] = taken
@@ -476,11 +474,17 @@ def _choice(pseudo: PseudoLabels, taken: NDArray[np.int64], rule: SelectionRule)
         found["true_error_all"] = float(error[known].mean())
         found["true_error_selected"] = float(np.nanmean(error[taken])) if len(taken) else None
         found["rank_correlation"] = {
-            name: round(spearman(-np.asarray(v)[known], error[known]), 4)
+            name: _rank_correlation(-np.asarray(v)[known], error[known])
             for name, v in measures.items()
             if v is not None
         }
     return found
+
+
+def _rank_correlation(doubt: NDArray[np.floating], error: NDArray[np.floating]) -> float | None:
+    """None where nothing is ranked: fewer than two faces, or equal values."""
+    rank = spearman(doubt, error) if len(error) > 1 else float("nan")
+    return None if np.isnan(rank) else round(rank, 4)
 
 
 def _write_choice(path: Path | None, choice: Event, landmarks: NDArray[np.float32]) -> None:

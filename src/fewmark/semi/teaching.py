@@ -140,7 +140,7 @@ def judge_predictions(
     loss_values = np.concatenate(losses).astype(np.float64)
     if plan.standardise:
         logs = np.log(np.maximum(loss_values, 1e-9))
-        targets = -(logs - logs.mean()) / max(float(logs.std()), 1e-9)
+        targets = -(logs - logs.mean()) / max(float(logs.std()), 1e-3)
     else:
         targets = -loss_values
     return JudgedPredictions(np.concatenate(images), np.concatenate(heatmaps), targets.astype(np.float32))

@@ -1,0 +1,134 @@
+"""What the training loop costs: `fit` with `FaceBatches` beside a bare torch loop on ready batches.
+
+Both train the same network with the same optimizer on random pictures, in turns, so that a busy machine
+troubles both.
+
+    python benchmarks/training.py --size 64 --steps 20 --repeats 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from fewmark.codec import HeatmapCodec
+from fewmark.data.augment import AugmentRule
+from fewmark.data.batches import FaceBatches
+from fewmark.data.crops import CachedFace, CropRule, cache_face
+from fewmark.data.samples import FaceSample
+from fewmark.ensemble import to_tensor
+from fewmark.scheme import load_scheme
+from fewmark.semi.students import StudentPlan, TrainingSet, train_student
+
+TARGET = 1.10
+SCHEME = load_scheme("ibug-68")
+
+
+def draw_faces(n: int, size: int) -> list[CachedFace]:
+    """Blurred noise of 250 px with landmarks anywhere: the content does not change what a step costs."""
+    faces = []
+    for i in range(n):
+        rng = np.random.default_rng(i)
+        image = cv2.resize(rng.integers(0, 256, (25, 25, 3), np.uint8), (250, 250))
+        landmarks = rng.uniform(50, 200, (SCHEME.n_landmarks, 2)).astype(np.float32)
+        sample = FaceSample(Path(f"{i}.png"), np.array([40, 40, 210, 210], np.float32), landmarks)
+        faces.append(
+            cache_face(sample, CropRule(size, 0.15), SCHEME.n_landmarks, np.asarray(image, np.uint8))
+        )
+    return faces
+
+
+def time_fit(plan: StudentPlan, faces: list[CachedFace], size: int, n_threads: int, fabric: Fabric) -> float:
+    """Seconds a step of the library's loop."""
+    labels = np.stack([f.landmarks for f in faces])
+    data = TrainingSet(faces, labels, np.ones(labels.shape[:2], np.float32))
+    module = plan.build(SCHEME.n_landmarks, 0)
+    began = time.perf_counter()
+    state = train_student(
+        plan,
+        module,
+        data,
+        scheme=SCHEME,
+        size=size,
+        augment=AugmentRule(),
+        fabric=fabric,
+        seed=0,
+        n_threads=n_threads,
+    )
+    return (time.perf_counter() - began) / state.n_steps
+
+
+def time_bare(plan: StudentPlan, faces: list[CachedFace], size: int) -> float:
+    """Seconds a step of a plain loop: forward, loss, backward, step."""
+    batches = FaceBatches(faces, size, SCHEME, AugmentRule(), plan.batch_size, 0, n_batches=plan.n_batches)
+    ready = [
+        (to_tensor(b.images), torch.from_numpy(b.landmarks), torch.from_numpy(b.weights)) for b in batches(0)
+    ]
+    module = plan.build(SCHEME.n_landmarks, 0).train()
+    optimizer = plan.make_optimizer(module)
+    began = time.perf_counter()
+    for images, landmarks, weights in ready:
+        plan.compute_loss(module(images), landmarks, weights, size).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return (time.perf_counter() - began) / len(ready)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--architecture", default="compact")
+    parser.add_argument("--size", type=int, default=64, help="of the crops, px")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=20, help="in a repeat")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--augment-threads", type=int, default=1, help="that cut crops")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    codec = HeatmapCodec(stride=4, sigma=3.0, decoding="soft-argmax", logits=True)
+    plan = StudentPlan(
+        "student",
+        given.architecture,
+        codec,
+        n_epochs=1,
+        n_batches=given.steps,
+        batch_size=given.batch_size,
+    )
+    fabric = Fabric(accelerator="cpu", devices=1)
+    faces = draw_faces(4 * given.batch_size, given.size)
+    time_bare(plan, faces, given.size)  # warm up
+    fit_s, bare_s = [], []
+    for _ in range(given.repeats):
+        fit_s.append(time_fit(plan, faces, given.size, given.augment_threads, fabric))
+        bare_s.append(time_bare(plan, faces, given.size))
+    fit_ms, bare_ms = 1000 * statistics.median(fit_s), 1000 * statistics.median(bare_s)
+    result = {
+        **vars(given),
+        "fit_ms": fit_ms,
+        "bare_ms": bare_ms,
+        "ratio": fit_ms / bare_ms,
+        "target": TARGET,
+    }
+    print(f"{given.architecture} at {given.size} px, batch {given.batch_size}, {given.threads} thread(s)")
+    print(f"fit + FaceBatches {fit_ms:7.1f} ms a step (median of {given.repeats} x {given.steps})")
+    print(f"bare torch loop   {bare_ms:7.1f} ms a step")
+    print(f"ratio             {fit_ms / bare_ms:7.3f} (target at most {TARGET})")
+    if given.json:
+        given.json.write_text(
+            json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in result.items()})
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Write the tables of the docs that come from the code: settings, schemes, codec floors.
+
+    python docs/tables.py
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; tests/test_docs.py sees that none is out
+of date.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from fewmark.atomic import write_text
+from fewmark.config import Config, StudentSettings, load_config, recipe_names
+from fewmark.scheme import load_scheme, scheme_names
+
+DOCS = Path(__file__).parent
+BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+MEANINGS = {
+    "augment.scale": "the crop is scaled by 1 - scale to 1 + scale",
+    "augment.colour": "strength of changes of brightness, contrast, gamma and channels; 0 = none",
+    "students.NAME.architecture": "a network of `models/build.py:MODELS`",
+    "students.NAME.arguments": "of its constructor, but for `n_maps`",
+    "students.NAME.codec.stride": "crop px for one heatmap cell; must be the network's",
+    "students.NAME.codec.background": "one more map, for what is no landmark",
+    "students.NAME.codec.decoding": "how a map becomes a point",
+    "students.NAME.codec.logits": "a map is a distribution over cells (softmax), not heights",
+    "students.NAME.loss": "sum, mean: Eq. 2, for maps of heights; integral: L1 of the map's mean, for logits",
+    "students.NAME.map_weight": "of the map's term in the integral loss",
+    "students.NAME.optimizer": "sgd: momentum 0.9, the CPM's groups; rmsprop: alpha 0.99; adamw",
+    "students.NAME.learning_rate": "at its highest",
+    "students.NAME.weight_decay": "not on biases and norms for sgd and adamw",
+    "students.NAME.n_epochs": "of one training",
+    "students.NAME.batch_size": "of all processes together",
+    "students.NAME.decay": "of the rate at each milestone",
+    "students.NAME.clip_norm": "of the gradient; 0 = none",
+    "semi.rounds": "S of Algorithm 1",
+    "semi.ratio": "r: round i takes a share r i of the unlabelled faces",
+    "semi.views": "views of a face that its pseudo label is averaged over",
+    "semi.selection": "who enters a round; none = labels alone, for as many epochs as the rounds would take",
+    "teacher.source": "the faces on whose predictions it learns",
+    "teacher.target": "heatmap: Eq. 4; landmark: the mean distance, px",
+    "teacher.standardise": "the target is the z-score of its logarithm",
+    "teacher.copies": "augmented copies of each face",
+    "teacher.width": "channels of its first layer",
+    "teacher.norm": "its norm layer",
+    "teacher.steps": "of its training",
+    "teacher.batch_size": "of its training",
+    "teacher.learning_rate": "of Adam, with a cosine",
+}
+"""What a field means, where `fewmark.config` carries no description of it or a very short one."""
+
+
+def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting with its path; a student's under `students.NAME`."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        place = f"{path}{name}"
+        if model is Config and name == "students":
+            yield from leaves(StudentSettings, "students.NAME.")
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from leaves(inner, f"{place}.")
+        else:
+            yield place, field
+
+
+def setting_names() -> list[str]:
+    return [path for path, _ in leaves(Config)]
+
+
+def settings_table() -> str:
+    """All but the students' settings: defaults and recipes."""
+    configs = {"default": Config(), **{name: load_config(name) for name in recipe_names()}}
+    columns = {name: config.model_dump() for name, config in configs.items()}
+    return _settings(columns, lambda path: not path.startswith("students."))
+
+
+def students_table() -> str:
+    """The students' settings: the default and every recipe's students."""
+    columns = {"default": {"students": {"NAME": StudentSettings().model_dump()}}}
+    for recipe in recipe_names():
+        for name, student in load_config(recipe).students.items():
+            columns[f"{recipe}: {name}"] = {"students": {"NAME": student.model_dump()}}
+    return _settings(columns, lambda path: path.startswith("students."))
+
+
+def schemes_table() -> str:
+    """The packaged schemes."""
+    lines = ["| name | K | mirror | normalisers, the default in bold | order |", "|---|---|---|---|---|"]
+    for scheme in map(load_scheme, scheme_names()):
+        names = [f"**{n}**" if n == scheme.default_normalizer else n for n in scheme.normalizer_names]
+        mirror = "no" if scheme.mirror is None else "yes"
+        order = "inferred" if scheme.inferred else "published"
+        lines.append(f"| {scheme.name} | {scheme.n_landmarks} | {mirror} | {', '.join(names)} | {order} |")
+    return "\n".join(lines)
+
+
+def floors_table() -> str:
+    """What experiments/codec_floor.py measures."""
+    path = DOCS.parent / "experiments/codec_floor.py"
+    spec = importlib.util.spec_from_file_location("codec_floor", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.as_table(module.measure()))
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "students": students_table,
+    "schemes": schemes_table,
+    "codec-floor": floors_table,
+}
+
+
+def _settings(columns: Mapping[str, Mapping[str, Any]], wanted: Callable[[str], bool]) -> str:
+    lines = [f"| setting | {' | '.join(columns)} | meaning |", f"|---|{'---|' * len(columns)}---|"]
+    for path, field in leaves(Config):
+        if wanted(path):
+            values = [_value(_look_up(data, path)) for data in columns.values()]
+            lines.append(f"| `{path}` | {' | '.join(values)} | {_meaning(path, field)} |")
+    return "\n".join(lines)
+
+
+def _look_up(data: Mapping[str, Any], path: str) -> Any:
+    found: Any = data
+    for part in path.split("."):
+        found = found[part]
+    return found
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_value(v)}" for k, v in value.items()) or "-"
+    if isinstance(value, list):
+        return " ".join(map(_value, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _meaning(path: str, field: FieldInfo) -> str:
+    text = MEANINGS.get(path) or field.description
+    assert text, f"{path}: say in MEANINGS what it means"
+    choices = [str(c) for c in get_args(field.annotation) if isinstance(c, str)]
+    return f"{text} ({', '.join(choices)})" if choices else text
+
+
+def filled(text: str, tables: Mapping[str, str]) -> str:
+    """A page with its tables replaced."""
+    return BLOCK.sub(lambda m: f"{m[1]}{tables[m[2]]}\n{m[3]}", text)
+
+
+def pages() -> list[Path]:
+    return sorted(DOCS.rglob("*.md"))
+
+
+def main() -> None:
+    tables = {name: make() for name, make in TABLES.items()}
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if filled(text, tables) != text:
+            write_text(page, filled(text, tables))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The NME that each decoding puts under a perfect network: ideal heatmaps of random landmarks, decoded again.
+
+    python experiments/codec_floor.py --json codec_floor.json
+
+The crop is 64 px and the outer eye corners are 26 px apart, as in TS3. The landmarks lie anywhere between
+cell centres, in the middle 45 px of the crop, where a face box with a margin of 0.2 lies. "8 and 4, maps" are
+Eq. 5's averaged maps of two strides; "8 and 4, points" is the mean of what each stride decodes to by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from fewmark.atomic import write_text
+from fewmark.codec import Decoding, HeatmapCodec, average_heatmaps
+
+SIZE = 64
+EYE_DISTANCE = 26.0
+"""px between the outer eye corners in a crop of 64 px (25.2 on average, 20.8 to 29.1)."""
+INSIDE = (9.0, 54.0)
+STRIDES = (2, 4, 8)
+SIGMAS = (2.0, 3.0, 4.0, 6.0)
+UNLIKE = (8, 4)
+DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
+
+Floors = dict[str, dict[str, dict[str, float]]]
+"""What is decoded -> sigma -> decoding -> NME, a fraction."""
+
+
+def draw_landmarks(n: int, seed: int) -> Tensor:
+    """(1, n, 2) crop px."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = INSIDE
+    return low + (high - low) * torch.rand(1, n, 2, generator=generator)
+
+
+def ideal_maps(landmarks: Tensor, codec: HeatmapCodec, cut_off: float) -> Tensor:
+    """(1, n, h, w) heatmaps; heights below `cut_off` are 0."""
+    maps, _ = codec.encode(landmarks, (SIZE, SIZE))
+    return maps * (maps >= cut_off)
+
+
+def measure(n: int = 5000, seed: int = 0, cut_off: float = 0.0) -> Floors:
+    """The floors of all strides, of the averaged maps and of the averaged points."""
+    truth = draw_landmarks(n, seed)
+
+    def nme(points: Tensor) -> float:
+        return float((points - truth).norm(dim=-1).mean()) / EYE_DISTANCE
+
+    floors: Floors = {}
+    name = " and ".join(map(str, UNLIKE))
+    for sigma in SIGMAS:
+        maps = {s: ideal_maps(truth, HeatmapCodec(s, sigma), cut_off) for s in STRIDES}
+        average = average_heatmaps([maps[s] for s in UNLIKE])
+        for decoding in DECODINGS:
+            codecs = {s: HeatmapCodec(s, sigma, decoding=decoding) for s in STRIDES}
+            points = {str(s): codecs[s].decode(maps[s])[0] for s in STRIDES}
+            points[f"{name}, maps"] = codecs[min(UNLIKE)].decode(average)[0]
+            points[f"{name}, points"] = torch.stack([points[str(s)] for s in UNLIKE]).mean(0)
+            for what, found in points.items():
+                floors.setdefault(what, {}).setdefault(f"{sigma:g}", {})[decoding] = nme(found)
+    return floors
+
+
+def as_table(floors: Floors) -> str:
+    """A Markdown table, NME in % of the outer eye corners' distance."""
+    lines = [f"| stride | sigma, px | {' | '.join(DECODINGS)} |", f"|---|---|{'---|' * len(DECODINGS)}"]
+    for what, by_sigma in floors.items():
+        for sigma, found in by_sigma.items():
+            cells = " | ".join(f"{100 * found[d]:.2f}" for d in DECODINGS)
+            lines.append(f"| {what} | {sigma} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--n", type=int, default=5000, help="landmarks")
+    parser.add_argument("--seed", type=int, default=0, help="of the landmarks")
+    parser.add_argument(
+        "--cut-off", type=float, default=0.0, help="heights below it are 0 (the authors' 0.01)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the floors, fractions, as JSON")
+    arguments = parser.parse_args()
+    floors = measure(arguments.n, arguments.seed, arguments.cut_off)
+    print(as_table(floors))
+    if arguments.json is not None:
+        settings = {"n": arguments.n, "seed": arguments.seed, "cut_off": arguments.cut_off}
+        write_text(arguments.json, json.dumps({**settings, "nme": floors}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

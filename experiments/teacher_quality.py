@@ -1,0 +1,118 @@
+"""Does the teacher know which pseudo labels are good? Rank correlation of its quality with the true error, by how it was trained.
+
+    python experiments/teacher_quality.py runs/few-labels/10pct_seed0_teacher --data ../shared/data/ibug68
+
+Takes the students of round 0 (and the folds) of a finished run with `teacher.source = "out-of-fold"`, trains teachers in every way
+that TeacherPlan offers, and lets them judge the pseudo labels of the unlabelled faces, whose true labels are known here. TS3,
+section 3.4, asks the question; no test face is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from fewmark.atomic import write_text
+from fewmark.config import load_config
+from fewmark.data.augment import AugmentRule
+from fewmark.data.crops import CropRule, cache_faces
+from fewmark.metrics import spearman
+from fewmark.semi.pseudo import write_pseudo_labels
+from fewmark.semi.teaching import TeacherPlan, join_judged, judge_predictions, train_teacher
+from fewmark.training import launch, student_plans
+from ts3_few_labels import gather
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="rank correlation of the teacher's quality with the true error")
+    parser.add_argument("run", type=Path, help="a run folder with its state")
+    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
+    parser.add_argument("--percent", type=int, default=10)
+    parser.add_argument("--faces", type=int, default=964, help="unlabelled faces that are judged")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    config = load_config(arguments.run / "config.toml", ["run.threads=1"])
+    fabric = launch(config)
+    data = gather(arguments.data, arguments.percent, config.run.seed)
+    rule, k = CropRule(config.crop.size, config.crop.margin), data.scheme.n_landmarks
+    labelled = cache_faces(data.labelled, rule, k)
+    unlabelled = cache_faces(data.unlabelled[: arguments.faces], rule, k)
+    plans = student_plans(config)
+    codecs = [p.codec for p in plans]
+    augment = AugmentRule(**config.augment.model_dump())
+    state = arguments.run / "state"
+
+    def students(prefix: str) -> list[torch.nn.Module]:
+        found = []
+        for plan in plans:
+            module = plan.build(k, 0)
+            module.load_state_dict(load_file(state / f"{prefix}_{plan.name}.safetensors"))
+            found.append(module.eval())
+        return found
+
+    first = students("round0")
+    order = np.random.default_rng([config.run.seed, 5]).permutation(len(labelled))
+    folds = []
+    for f in range(config.semi.folds):
+        if (state / f"fold{f}_{plans[0].name}.safetensors").is_file():
+            folds.append((students(f"fold{f}"), [labelled[i] for i in sorted(order[f :: config.semi.folds].tolist())]))
+    truth = np.stack([f.landmarks for f in unlabelled])
+    rows: dict[str, list[float]] = {}
+
+    def judge(teacher: torch.nn.Module | None) -> dict[str, float]:
+        seen = write_pseudo_labels(
+            first, codecs, unlabelled, size=rule.size, mirror=data.scheme.mirror, n_views=2 if teacher is None else 1, teacher=teacher
+        )
+        error = np.nanmean(np.linalg.norm(seen.landmarks - truth, axis=2), axis=1)
+        if teacher is None:
+            return {
+                "peak score": spearman(-seen.scores.mean(1), error),
+                "spread of students and 2 views": spearman(seen.spread.mean(1), error),
+                "own loss of the first student": spearman(seen.own_losses[0], error),
+                "own loss of the second student": spearman(seen.own_losses[-1], error),
+            }
+        assert seen.quality is not None
+        return {"teacher": spearman(-seen.quality, error)}
+
+    for name, value in judge(None).items():
+        rows[name] = [value]
+    base = TeacherPlan(n_steps=arguments.steps, width=config.teacher.width, n_copies=config.teacher.copies)
+    variants: dict[str, TeacherPlan] = {"labelled": replace(base, source="labelled")}
+    variants["labelled, instance norm, heatmap target"] = replace(base, source="labelled", norm="instance", target="heatmap")
+    if folds:
+        variants |= {
+            "out-of-fold": base,
+            "out-of-fold, heatmap target": replace(base, target="heatmap"),
+            "out-of-fold, instance norm": replace(base, norm="instance"),
+            "out-of-fold, no norm": replace(base, norm="none"),
+            "out-of-fold, 24 copies, twice the steps": replace(base, n_copies=24, n_steps=2 * arguments.steps),
+        }
+    for name, plan in variants.items():
+        for seed in range(arguments.seeds):
+            sets = [(first, labelled)] if plan.source == "labelled" else folds
+            judged = join_judged(
+                [
+                    judge_predictions(s, codecs, f, plan, scheme=data.scheme, size=rule.size, augment=augment, seed=seed)
+                    for s, f in sets
+                ]
+            )
+            teacher, _ = train_teacher(plan, judged, n_landmarks=k, fabric=fabric, seed=seed)
+            rows.setdefault(f"teacher: {name}", []).append(judge(teacher)["teacher"])
+        print(f"{name}: {rows[f'teacher: {name}']}", flush=True)
+    if arguments.json:
+        write_text(arguments.json, json.dumps(rows, indent=1))
+    print("\n| judge | rank correlation with the true error |\n|---|---|")
+    for name, values in rows.items():
+        print(f"| {name} | {np.mean(values):.2f} |")
+
+
+if __name__ == "__main__":
+    main()

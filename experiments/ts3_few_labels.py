@@ -1,0 +1,144 @@
+"""TS3 against its rivals from few labels (TS3, Tables 1 and 4 and Fig. 4): one recipe, one split, equal training steps.
+
+    python experiments/ts3_few_labels.py --data ../shared/data/ibug68 --out runs/few-labels --selections none teacher spl spaco random
+    python experiments/ts3_few_labels.py --data ../shared/data/ibug68 --out runs/few-labels --table
+
+Labelled: labelled/{percent}pct_seed{s}.txt; unlabelled: the rest of train.txt. Validation: 150 faces of train.txt that are in
+none of the labelled lists of any seed; their pictures are among the unlabelled, their labels train nothing. The test lists are
+read by `--table` alone, which writes results.json and prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmark.atomic import write_text
+from fewmark.config import load_config
+from fewmark.data.formats import read_faces
+from fewmark.data.lists import read_list, select
+from fewmark.data.samples import FaceSample
+from fewmark.detector import Detector, evaluate_samples
+from fewmark.metrics import score
+from fewmark.scheme import load_scheme
+from fewmark.semi.rounds import Event
+from fewmark.training import TrainingData, run_training
+
+N_VALIDATION = 150
+NAMES = {
+    "none": "supervised only",
+    "teacher": "TS3",
+    "spl": "SPL",
+    "spaco": "SPaCo",
+    "random": "random",
+    "peak": "peak score",
+    "spread": "spread",
+    "oracle": "oracle",
+}
+
+
+def gather(data: Path, percent: int, seed: int) -> TrainingData:
+    """The faces of one split."""
+    scheme = load_scheme("ibug-68")
+    faces = read_faces(data, scheme=scheme)
+    train = select(faces, data / "train.txt")
+    labelled = select(faces, data / f"labelled/{percent:02d}pct_seed{seed}.txt")
+    ever = {name for path in (data / "labelled").glob("*.txt") for name in read_list(path)}
+    free = [s for s in train if s.name not in ever]
+    chosen = np.linspace(0, len(free) - 1, N_VALIDATION).astype(int)
+    names = {s.name for s in labelled}
+    return TrainingData(scheme, labelled, [s for s in train if s.name not in names], [free[i] for i in chosen])
+
+
+def train(arguments: argparse.Namespace) -> None:
+    for seed in arguments.seeds:
+        for selection in arguments.selections:
+            folder = arguments.out / f"{arguments.percent:02d}pct_seed{seed}_{selection}"
+            if (folder / "detector.safetensors").is_file():
+                continue
+            config = load_config(
+                arguments.recipe, [f"semi.selection={selection}", f"run.seed={seed}", "run.threads=1", *arguments.set]
+            )
+            began = time.monotonic()
+
+            def show(event: Event, folder: Path = folder, began: float = began) -> None:
+                if event["kind"] == "round":
+                    for r in event["records"]:
+                        keep = {k: v for k, v in r.items() if not isinstance(v, list)}
+                        print(f"{folder.name} {time.monotonic() - began:.0f} s {keep}", flush=True)
+
+            resume = (folder / "config.toml").is_file()
+            result = run_training(config, gather(arguments.data, arguments.percent, seed), folder, resume=resume, on_event=show)
+            print(f"{folder.name}: {result.scores}", flush=True)
+            seconds = time.monotonic() - began
+            write_text(folder / "seconds.json", json.dumps({"seconds": seconds, "whole": not resume}))
+
+
+def measure(model: Path, data: Path, flip: bool) -> dict[str, Any]:
+    """NME on the test lists, boxes of the label file and of the face detector."""
+    detector = Detector.load(model, threads=1)
+    faces: list[FaceSample] = read_faces(data)
+    lists = {name: select(faces, data / f"test_{name}.txt") for name in ("common", "challenging")}
+    lists["full"] = lists["common"] + lists["challenging"]
+    found: dict[str, Any] = {}
+    for box in ("column", "detect"):
+        both = evaluate_samples(detector, lists["full"], box, flip=flip)  # type: ignore[arg-type]
+        n = len(lists["common"])
+        parts = {"common": both[:n], "challenging": both[n:], "full": both}
+        for name, samples in lists.items():
+            truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+            found[f"{name}/{box}"] = score(parts[name], truth, detector.scheme).to_dict()
+    return found
+
+
+def table(arguments: argparse.Namespace) -> None:
+    results = {}
+    for folder in sorted(arguments.out.glob("*pct_seed*_*")):
+        if not (folder / "detector.safetensors").is_file():
+            continue
+        rounds = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+        results[folder.name] = {
+            "test": measure(folder / "detector.safetensors", arguments.data, flip=arguments.flip),
+            "rounds": [{k: v for k, v in r.items() if not isinstance(v, list)} for r in rounds],
+            "minutes": json.loads((folder / "seconds.json").read_text())["seconds"] / 60,
+        }
+    write_text(arguments.out / "results.json", json.dumps(results, indent=1))
+    print("NME % by the outer eye corners, GT box; the last column with the packaged face detector's box.\n")
+    print("| selection | labels | seeds | common | challenging | full | AUC@0.08 | failures | full, detected | minutes |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for key in sorted({(n.split("pct")[0], n.split("_")[-1]) for n in results}, key=lambda k: (k[0], list(NAMES).index(k[1]))):
+        runs = [r for n, r in results.items() if n.startswith(key[0]) and n.split("_")[-1] == key[1]]
+
+        def mean(where: str, field: str, runs: list[Any] = runs) -> float:
+            return 100 * float(np.mean([r["test"][where][field] for r in runs]))
+
+        print(
+            f"| {NAMES[key[1]]} | {int(key[0])} % | {len(runs)} | {mean('common/column', 'nme'):.2f} | "
+            f"{mean('challenging/column', 'nme'):.2f} | {mean('full/column', 'nme'):.2f} | {mean('full/column', 'auc'):.1f} | "
+            f"{mean('full/column', 'failure_rate'):.1f} % | {mean('full/detect', 'nme'):.2f} | "
+            f"{np.mean([r['minutes'] for r in runs]):.0f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="TS3 against its rivals from few labels")
+    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
+    parser.add_argument("--out", type=Path, required=True, help="a folder of run folders")
+    parser.add_argument("--percent", type=int, default=10, choices=(5, 10, 20))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--selections", nargs="+", default=["none", "teacher", "spl", "spaco", "random"], choices=list(NAMES))
+    parser.add_argument("--recipe", default="laptop")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--table", action="store_true", help="measure what has ended on the test lists")
+    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="average with the flipped picture")
+    arguments = parser.parse_args()
+    table(arguments) if arguments.table else train(arguments)
+
+
+if __name__ == "__main__":
+    main()

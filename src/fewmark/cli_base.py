@@ -1,0 +1,78 @@
+"""What the verbs of the command line share: consoles, JSON, errors in one line, options of several values."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
+
+from fewmark.errors import InputError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class Group(TyperGroup):
+    """Turns what a person can mend into one red line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            fail(str(error))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            fail(f"{error.filename or 'a file'}: {error.strerror}; check the path, its rights and the disk")
+        raise typer.Exit(1)
+
+
+def spreading(*names: str) -> type[TyperCommand]:
+    """A command some of whose options take several values: `--list A B` is `--list A --list B`.
+
+    A word after such an option belongs to it once all required arguments have come.
+    """
+
+    class Spreading(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            options = [p for p in self.params if p.param_type_name == "option"]
+            valued = {o for p in options if not getattr(p, "is_flag", False) for o in p.opts}
+            needed = sum(p.param_type_name == "argument" and p.required for p in self.params)
+            result: list[str] = []
+            option, arguments = "", 0  # the last option and whether it still waits for its value
+            waiting = False
+            for i, word in enumerate(args):
+                if word == "--":
+                    result += args[i:]
+                    break
+                if waiting:
+                    waiting = False
+                elif word.startswith("-") and len(word) > 1:
+                    option = word.partition("=")[0]
+                    waiting = option in valued and "=" not in word
+                elif option in names and arguments >= needed:
+                    result.append(option)
+                else:
+                    arguments += 1
+                result.append(word)
+            return super().parse_args(ctx, result)
+
+    return Spreading
+
+
+def count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def fail(line: str) -> None:
+    err.print(Text(line, style="red"), soft_wrap=True)

@@ -1,0 +1,75 @@
+"""Drawn faces, settings and a model that are small enough for a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fewmark.data.synthetic import draw_dataset
+from fewmark.scheme import load_scheme
+
+TINY = """
+[run]
+threads = 1
+[crop]
+size = 32
+[students.unet]
+arguments = { widths = [8, 8, 8, 8, 8], decoder = 8, n_blocks = [1, 1, 1, 1] }
+n_epochs = 2
+batch_size = 4
+[students.hourglass]
+architecture = "stacked_hourglass"
+arguments = { n_stacks = 1, n_modules = 1, n_features = 16, depth = 2 }
+n_epochs = 1
+batch_size = 4
+[semi]
+rounds = 1
+ratio = 0.5
+[teacher]
+copies = 1
+steps = 25
+batch_size = 4
+width = 8
+"""
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 14 drawn faces with the lists few (4), many (6), val (4) and more (2 of val, 2 of many)."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_dataset(folder, 14, scheme=load_scheme("ibug-68"), seed=3, size=64)
+    names = [f"images/{i:06d}.jpg" for i in range(14)]
+    parts = {"few": names[:4], "many": names[4:10], "val": names[10:], "more": names[8:12]}
+    for part, part_names in parts.items():
+        (folder / f"{part}.txt").write_text("\n".join(part_names) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(drawn: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has ended, by the library's own door."""
+    from fewmark.config import load_config
+    from fewmark.data.training_lists import read_training_lists
+    from fewmark.training import TrainingData, run_training
+
+    scheme = load_scheme("ibug-68")
+    lists = read_training_lists(
+        drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme
+    )
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    data = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
+    run_training(load_config(tiny_recipe), data, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_run: Path) -> Path:
+    return tiny_run / "detector.safetensors"

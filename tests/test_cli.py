@@ -1,0 +1,390 @@
+"""The command line: the words, the JSON, the exit codes, and how fast help comes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from fewmark import __version__
+from fewmark.cli import app
+from fewmark.cli_progress import TrainingDisplay, WorkPlan, duration
+from fewmark.config import load_config
+from fewmark.data.formats import read_faces
+from fewmark.data.samples import read_image
+
+
+def call(*words: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def told(*words: object) -> Any:
+    return json.loads(call(*words, "--json").stdout)
+
+
+def commands(command: Any, path: str = "fewmark") -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{path} {name}")
+
+
+ALL = dict(commands(typer.main.get_command(app)))
+
+
+def test_the_verbs() -> None:
+    top = {"train", "evaluate", "detect", "inspect", "convert", "scheme"}
+    assert ALL.keys() == {
+        "fewmark",
+        *(f"fewmark {v}" for v in top),
+        *(f"fewmark scheme {v}" for v in ("list", "show", "check")),
+    }
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_every_verb_has_help_for_every_option(verb: str) -> None:
+    assert ALL[verb].help
+    for option in ALL[verb].params:
+        assert option.help, f"{verb} {option.opts}"
+    assert "Usage:" in call(*verb.split()[1:], "--help").stdout
+
+
+def test_help_and_version_and_schemes_need_no_torch() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from fewmark.cli import app
+for words in (["--version"], ["train", "--help"], ["scheme", "list"], ["scheme", "show", "ibug-68"]):
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+assert "torch" not in sys.modules and "lightning_fabric" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, fewmark; assert not {'torch', 'numpy', 'cv2', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_package_gives_its_public_names() -> None:
+    import fewmark
+
+    for name in fewmark.__all__:
+        assert getattr(fewmark, name) is not None
+    assert set(fewmark.__all__) <= set(dir(fewmark))
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = fewmark.no_such
+
+
+def test_version() -> None:
+    assert __version__ in call("--version").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "data"],
+        ["evaluate"],
+        ["nonsense"],
+        ["detect", "m", "p", "--out", "o", "--format", "xml"],
+        ["evaluate", "m", "d", "--box", "mine"],
+    ],
+)
+def test_bad_usage_is_2(words: list[str]) -> None:
+    call(*words, code=2)
+
+
+def test_train(drawn: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [
+        "train",
+        drawn,
+        "--labelled",
+        drawn / "few.txt",
+        "--val",
+        drawn / "val.txt",
+        "--scheme",
+        "ibug-68",
+    ]
+    more = tmp_path / "pictures"
+    more.mkdir()
+    shutil.copy(drawn / "images" / "000012.jpg", more / "other.jpg")
+    words += [
+        "--recipe",
+        tiny_recipe,
+        "--set",
+        "students.unet.n_epochs=1",
+        "--selection",
+        "random",
+        "--out",
+        run,
+    ]
+    table = drawn / "annotations.csv"
+    (tmp_path / "pool.csv").write_text(
+        "file,box_x0,box_y0,box_x1,box_y1\n" + f"{more / 'other.jpg'},5,5,60,60\n", encoding="utf-8"
+    )
+    assert table.is_file()
+    words += ["--unlabelled", drawn / "many.txt", tmp_path / "pool.csv"]  # two values of one option
+    result = told(*words)
+    assert (result["n_labelled"], result["n_unlabelled"], result["n_validation"]) == (4, 7, 4)
+    assert Path(result["model"]).is_file()
+    assert Path(result["report"]).is_file()
+    assert [r["round"] for r in result["rounds"]] == [0, 0, 1, 1]
+    assert result["validation"]["normalizer"] == "outer-eye-corners"
+    again = call(*words, code=1)
+    assert "add --resume" in again.stderr
+    assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_validation_faces_may_be_unlabelled_too(drawn: Path) -> None:
+    from fewmark.data.training_lists import read_training_lists
+    from fewmark.scheme import load_scheme
+
+    scheme = load_scheme("ibug-68")
+    lists = read_training_lists(
+        drawn, drawn / "few.txt", [drawn / "many.txt", drawn / "val.txt"], drawn / "val.txt", scheme=scheme
+    )
+    assert (len(lists.unlabelled), len(lists.validation)) == (10, 4)
+
+
+def test_labels_of_another_scheme_are_dropped_from_other_data(drawn: Path, tmp_path: Path) -> None:
+    from fewmark.data.training_lists import read_training_lists
+    from fewmark.scheme import load_scheme
+
+    shutil.copy(drawn / "images" / "000012.jpg", tmp_path / "p.jpg")
+    (tmp_path / "five.csv").write_text("file,x0,y0,x1,y1\np.jpg,1,2,3,4\n", encoding="utf-8")
+    scheme = load_scheme("ibug-68")
+    lists = read_training_lists(drawn, drawn / "few.txt", [tmp_path / "five.csv"], scheme=scheme)
+    assert [s.landmarks for s in lists.unlabelled] == [None]
+
+
+def test_stopping_leaves_a_run_that_goes_on(drawn: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["train", drawn, "--labelled", drawn / "few.txt", "--unlabelled", drawn / "many.txt"]
+    words += ["--scheme", "ibug-68", "--recipe", tiny_recipe, "--out", run]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fewmark.cli", *map(str, words)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 240
+    while not (run / "metrics.jsonl").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=240)
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    last = text.strip().splitlines()[-1]
+    assert last.startswith("stopped; go on with: fewmark train")
+    assert last.endswith("--resume")
+    assert not (run / "detector.safetensors").exists()
+    call(*words, "--resume")
+    assert (run / "detector.safetensors").is_file()
+
+
+def test_evaluate(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+    lists = ["--list", drawn / "val.txt", drawn / "more.txt"]
+    result = told(
+        "evaluate", tiny_model, drawn, *lists, "--normalizer", "pupils", "--plot", tmp_path / "c.csv"
+    )
+    wanted = {
+        "nme", "auc", "failure_rate", "normalizer", "threshold", "n_faces", "n_landmarks", "n_missing",
+        "n_undetected", "box",
+    }  # fmt: skip
+    assert wanted <= result.keys()
+    assert (result["normalizer"], result["threshold"], result["box"]) == ("pupils", 0.08, "gt")
+    assert set(result["lists"]) == {"val", "more", "full"}
+    assert [result["lists"][n]["n_faces"] for n in ("val", "more", "full")] == [4, 4, 6]  # 2 are in both
+    assert result["nme"] == result["lists"]["full"]["nme"]
+    assert all(wanted <= part.keys() for part in result["lists"].values())
+    rows = (tmp_path / "c.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "list,nme,share"
+    assert rows[-1].startswith("full,")
+    assert rows[-1].endswith(",1")
+
+
+def test_evaluate_prints_its_normaliser(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = ["evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--plot", tmp_path / "c.html"]
+    text = call(*words).stdout
+    assert "outer-eye-corners" in text
+    assert "%" in text
+    assert "<svg" in (tmp_path / "c.html").read_text(encoding="utf-8")
+    one = told("evaluate", tiny_model, drawn, "--list", drawn / "val.txt")
+    assert set(one["lists"]) == {"val"}
+    assert told("evaluate", tiny_model, drawn)["n_faces"] == 14
+
+
+@pytest.mark.parametrize("box", ["detect", "column"])
+def test_evaluate_with_other_boxes(box: str, drawn: Path, tiny_model: Path) -> None:
+    result = told("evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--box", box)
+    assert result["box"] == box
+    assert 0 <= result["n_undetected"] <= result["n_faces"] == 4
+
+
+def test_evaluate_draws_the_curve(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    call("evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--plot", tmp_path / "c.png")
+    assert read_image(tmp_path / "c.png").shape[0] > 300
+    wrong = call(
+        "evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--plot", tmp_path / "c.bmp", code=1
+    )
+    assert ".html" in wrong.stderr
+
+
+def test_detect_goes_on_after_a_bad_picture(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes((drawn / "images" / "000000.jpg").read_bytes()[:700])
+    pictures = [drawn / "images" / "000000.jpg", bad, drawn / "images" / "000001.jpg"]
+    out = tmp_path / "out"
+    words = ["detect", tiny_model, *pictures, "--out", out]
+    result = call(*words, code=1)
+    assert "truncated" in result.stderr
+    assert "1 of 3 pictures failed" in result.stderr
+    data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
+    assert [Path(p["file"]).name for p in data["pictures"]] == ["000000.jpg", "000001.jpg"]
+    assert [Path(p["file"]).name for p in data["failed"]] == ["bad.jpg"]
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "pts"])
+def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["detect", tiny_model, drawn / "images", "--boxes", drawn / "annotations.csv", "--out", out]
+    result = told(*words, "--format", form, "--overlay")
+    assert (result["n_pictures"], result["n_faces"], result["failed"]) == (14, 14, [])
+    assert len(list(out.glob("*_landmarks.jpg"))) == 14
+    if form == "csv":
+        faces = read_faces(out / "faces.csv")
+        truth = read_faces(drawn)
+        assert [f.image.resolve() for f in faces] == [t.image.resolve() for t in truth]
+        for face, true in zip(faces, truth, strict=True):
+            np.testing.assert_allclose(face.box, true.box, atol=1e-3)
+    elif form == "pts":
+        assert len(list(out.glob("*.pts"))) == 14
+    else:
+        data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
+        assert len(data["pictures"][0]["faces"][0]["landmarks"]) == len(data["landmarks"]) == 68
+
+
+def test_pictures_of_one_name_get_places_of_their_own(drawn: Path, tmp_path: Path) -> None:
+    from fewmark.detection import find_pictures
+
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(drawn / "images" / "000000.jpg", tmp_path / folder / "x.jpg")
+    named = find_pictures([tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg", tmp_path / "a"])
+    assert [p.place for p in named] == ["x", "x-2"]
+    assert [p.place for p in find_pictures([tmp_path])] == ["a/x", "b/x"]
+
+
+def test_inspect_a_model(tiny_model: Path) -> None:
+    data = told("inspect", tiny_model)
+    assert data["scheme"]["name"] == "ibug-68"
+    assert data["counts"]["labelled"] == 4
+    text = call("inspect", tiny_model).stdout
+    for word in ("ibug-68, 68 landmarks", "licence", "provenance", "4 labelled", "compact", "M parameters"):
+        assert word in text
+
+
+def test_inspect_labels(drawn: Path, tmp_path: Path) -> None:
+    data = told("inspect", drawn)
+    assert (data["n_faces"], data["n_landmarks"], data["n_missing"], data["findings"]) == (14, 68, 0, [])
+    (tmp_path / "a.csv").write_text("file,x0,y0,x1,y1\nnone.jpg,1,2,,\n", encoding="utf-8")
+    data = told("inspect", tmp_path / "a.csv")
+    assert (data["n_missing"], len(data["findings"])) == (1, 1)
+    assert "none.jpg" in call("inspect", tmp_path / "a.csv").stdout
+
+
+def test_schemes(tmp_path: Path) -> None:
+    names = [s["name"] for s in told("scheme", "list")]
+    assert "ibug-68" in names
+    assert "ibug-68" in call("scheme", "list").stdout
+    shown = told("scheme", "show", "ibug-68", "--out", tmp_path / "s.png")
+    assert (shown["n_landmarks"], len(shown["landmarks"])) == (68, 68)
+    assert read_image(tmp_path / "s.png").shape == (1024, 1024, 3)
+    assert told("scheme", "check", "ibug-68")["findings"] == []
+    (tmp_path / "bad.toml").write_text('name = "bad"\nlandmarks = ["a", "a"]\n', encoding="utf-8")
+    assert "bad.toml" in call("scheme", "check", tmp_path / "bad.toml", code=1).stderr
+
+
+def test_convert_there_and_back(drawn: Path, tmp_path: Path) -> None:
+    words = ["--scheme", "ibug-68"]
+    call("convert", drawn, tmp_path / "a.json", *words)
+    call("convert", tmp_path / "a.json", tmp_path / "a.xml", "--from", "coco", "--to", "dlib", *words)
+    assert told("convert", tmp_path / "a.xml", tmp_path / "a.csv", *words)["n_faces"] == 14
+    for face, true in zip(read_faces(tmp_path / "a.csv"), read_faces(drawn), strict=True):
+        assert face.image.resolve() == true.image.resolve()
+        np.testing.assert_allclose(face.landmarks, true.landmarks, atol=0.501)  # dlib's are whole px
+    assert "same" in call("convert", tmp_path / "a.csv", tmp_path / "a.csv", code=1).stderr
+
+
+def test_words_after_a_listing_option(drawn: Path, tiny_model: Path) -> None:
+    """They belong to it only once the required arguments are there; an option in between ends it."""
+    before = told("evaluate", "--list", drawn / "val.txt", tiny_model, drawn)
+    after = told("evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--box", "gt")
+    twice = told("evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--list", drawn / "more.txt")
+    assert before == after
+    assert set(twice["lists"]) == {"val", "more", "full"}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_display(terminal: bool) -> None:
+    config = load_config("laptop", ["semi.rounds=1"])
+    plan = WorkPlan(config, 20, 100)
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)
+    about = {"name": "round0_unet", "student": "unet", "round": 0}
+    with TrainingDisplay(console, plan) as display:
+        display({"kind": "reading", "n_faces": 120})
+        display({"kind": "training", "n_faces": 20, **about})
+        assert plan.seconds_left() is None
+        display({"kind": "epoch", "epoch": 1, "n_epochs": 8, "loss": 0.5, "seconds": 2.0, **about})
+        first = plan.seconds_left()
+        display(
+            {
+                "kind": "epoch",
+                "epoch": 2,
+                "n_epochs": 8,
+                "loss": None,
+                "seconds": 4.0,
+                "val_nme": 0.05,
+                **about,
+            }
+        )
+        second = plan.seconds_left()
+        record = {"student": "unet", "val_nme": 0.05, "ensemble_val_nme": 0.04, "n_selected": 0, "round": 0}
+        display({"kind": "round", "round": 0, "records": [record]})
+        display({"kind": "done", "seconds": 75.0})
+    assert first is not None
+    assert second is not None
+    assert first - second == pytest.approx(2.0)
+    text = stream.getvalue()
+    assert "done in 1:15 min" in text
+    assert "5.00 %" in text
+    assert "about" in text
+    assert terminal == ("pseudo labels" in text)  # the table of rounds stands above the bar
+    assert terminal or "round 0: unet, epoch 2 of 8, validation NME 5.00 %" in text
+    assert duration(3700) == "1:01 h"
+
+
+def test_numbered_picture_is_a_picture(tmp_path: Path) -> None:
+    call("scheme", "show", "mtfl-5", "--out", tmp_path / "five.jpg")
+    assert cv2.imread(str(tmp_path / "five.jpg")) is not None

@@ -1,0 +1,248 @@
+"""The docs say what is so: links, commands, settings, functions, tables and files in them exist and fit the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import tomllib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer.main
+
+from fewmark.config import load_config
+from fewmark.errors import InputError
+from fewmark.scheme import load_scheme
+from fewmark.scheme_check import check_scheme
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SETTING = re.compile(r"`((?:run|crop|augment|semi|teacher|model|students\.\w+)(?:\.\w+)+)`")
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+
+
+@cache
+def tables() -> ModuleType:
+    return _module(ROOT / "docs/tables.py")
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every fewmark command line of a page's sh blocks, as words after `fewmark`."""
+    found = []
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            for start in ("fewmark", "fewmark.cli"):
+                if start in words:
+                    found.append(words[words.index(start) + 1 :])
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        goal = (page.parent / file).resolve() if file else page
+        assert goal.exists(), f"{page.name}: {target}: no such file"
+        assert not anchor or anchor in anchors(goal), f"{page.name}: {target}: no such heading"
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = PAGES[0].read_text(encoding="utf-8")
+    for page in PAGES[1:]:
+        assert f"({page.relative_to(ROOT).as_posix()})" in text, page.name
+
+
+@pages
+def test_commands_exist_with_these_options(page: Path) -> None:
+    for words in commands(page):
+        check_command(words)
+
+
+def check_command(words: list[str]) -> None:
+    """Raises where a command line names a verb, option or choice that is not there, or lacks what is needed."""
+    command: Any = typer.main.get_command(typer_app())
+    words = list(words)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"no command {words[0]}: {words}"
+        command = command.commands[words.pop(0)]
+    options = {name: p for p in command.params if p.param_type_name == "option" for name in p.opts}
+    known = {*options, "--help", "-h"}
+    settings = []
+    for i, word in enumerate(words):
+        if not word.startswith("-"):
+            continue
+        assert word in known, f"no option {word}: {words}"
+        parameter = options.get(word)
+        if parameter is None or getattr(parameter, "is_flag", False):
+            continue
+        assert i + 1 < len(words), f"{word} without a value: {words}"
+        choices = getattr(parameter.type, "choices", None)
+        if choices:
+            assert words[i + 1] in [getattr(c, "value", c) for c in choices], f"{word} {words[i + 1]}"
+        if word == "--set":
+            settings.append(words[i + 1])
+    load_config("laptop", settings)
+    for name, parameter in options.items():
+        if parameter.required and "--help" not in words:
+            assert name in words, f"{name} is needed: {words}"
+
+
+def typer_app() -> Any:
+    from fewmark.cli import app
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fly",
+        "scheme fly",
+        "detect m p --out d --format bmp",
+        "train d --scheme s --out r",
+        "inspect f --wing 2",
+        "train d --labelled l --scheme s --out r --set semi.wings=2",
+    ],
+)
+def test_a_wrong_command_would_be_noticed(line: str) -> None:
+    with pytest.raises((AssertionError, InputError)):
+        check_command(shlex.split(line))
+
+
+@pages
+def test_functions_exist(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for file, name in re.findall(r"`([\w/-]+\.py)(?::([\w.]+))?`", text):
+        places = [base / file for base in (ROOT / "src/fewmark", ROOT)]
+        path = next((p for p in places if p.is_file()), None)
+        assert path is not None, f"{page.name}: {file}: no such file"
+        if name:
+            assert name in names_of(path), f"{page.name}: {file}:{name}: not in the file"
+
+
+@cache
+def names_of(path: Path) -> set[str]:
+    """Functions, classes, methods, fields and constants of a file."""
+    found: set[str] = set()
+
+    def look(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    look(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(prefix + node.target.id)
+            elif isinstance(node, ast.Assign):
+                found.update(prefix + t.id for t in node.targets if isinstance(t, ast.Name))
+
+    look(ast.parse(path.read_text(encoding="utf-8")).body, "")
+    return found
+
+
+@pages
+def test_settings_exist(page: Path) -> None:
+    known = set(tables().setting_names())
+    for setting in SETTING.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        general = re.sub(r"^students\.\w+", "students.NAME", setting)
+        assert general in known, f"{page.name}: no setting {setting}"
+
+
+def test_every_setting_is_listed() -> None:
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    for setting in tables().setting_names():
+        assert f"| `{setting}` |" in text, setting
+
+
+def test_tables_are_those_of_the_code() -> None:
+    made = {name: make() for name, make in tables().TABLES.items()}
+    found = set()
+    for page in PAGES:
+        for match in tables().BLOCK.finditer(page.read_text(encoding="utf-8")):
+            found.add(match[2])
+            given, expected = match[0].splitlines()[1:-1], made[match[2]].splitlines()
+            assert len(given) == len(expected), f"{page.name}: {match[2]}: run python docs/tables.py"
+            for a, b in zip(given, expected, strict=True):
+                assert close(a, b), f"{page.name}: {match[2]}: run python docs/tables.py\n{a}\n{b}"
+    assert found == set(made)
+
+
+def close(a: str, b: str) -> bool:
+    """Equal rows; two decimals may differ by 0.02, as arithmetic does from one machine to another."""
+    cells = zip(a.split("|"), b.split("|"), strict=True) if a.count("|") == b.count("|") else [(a, b)]
+    number = re.compile(r"\s*\d+\.\d\d\s*")
+    return all(
+        abs(float(x) - float(y)) <= 0.0201 if number.fullmatch(x) and number.fullmatch(y) else x == y
+        for x, y in cells
+    )
+
+
+def test_rows_are_compared_closely() -> None:
+    assert close("| 2 | 1.02 | a |", "| 2 | 1.03 | a |")
+    for other in ("| 2 | 1.06 | a |", "| 3 | 1.02 | a |", "| 2 | 1.02 | b |", "| 2 | 1.02 |"):
+        assert not close("| 2 | 1.02 | a |", other), other
+
+
+@pages
+def test_toml_blocks_can_be_used(page: Path, tmp_path: Path) -> None:
+    for i, block in enumerate(blocks(page, "toml")):
+        file = tmp_path / f"{i}.toml"
+        file.write_text(block, encoding="utf-8")
+        if "landmarks" in tomllib.loads(block):
+            findings = [f for f in check_scheme(load_scheme(file)) if not f.startswith("mean_face: none")]
+            assert findings == [], file
+        else:
+            load_config(file)
+
+
+@pages
+def test_csv_blocks_can_be_read(page: Path, tmp_path: Path) -> None:
+    from fewmark.data.formats_csv import read_csv
+
+    for i, block in enumerate(blocks(page, "csv")):
+        file = tmp_path / f"{i}.csv"
+        file.write_text(block, encoding="utf-8")
+        faces = read_csv(file)
+        assert faces[0].landmarks is not None
+        assert faces[-1].landmarks is None
+
+
+@pages
+def test_imports_of_python_blocks_exist(page: Path) -> None:
+    import importlib
+
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{page.name}: {node.module}.{alias.name}"
