@@ -69,14 +69,10 @@ def photograph(model: str, overlay: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="where everything goes")
     parser.add_argument("--recipe", type=Path, default=Path(__file__).with_name("demo.toml"), help="settings")
-    parser.add_argument(
-        "--faces", type=int, nargs=3, default=[24, 200, 40], help="labelled, unlabelled, held out"
-    )
+    parser.add_argument("--faces", type=int, nargs=3, default=[24, 200, 40], help="labelled, unlabelled, held out")
     parser.add_argument("--model", default="ibug-68", help="for the photograph: a packaged name or a file")
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -88,9 +84,7 @@ def main() -> None:
     train(out / "faces", out / "run", arguments.recipe)
     overlay = out / "grace_hopper_landmarks.jpg"
     photograph(arguments.model, overlay)
-    console.print(
-        f"done in {duration(time.monotonic() - began)}; look at {overlay} and {out / 'run' / 'report.html'}"
-    )
+    console.print(f"done in {duration(time.monotonic() - began)}; look at {overlay} and {out / 'run' / 'report.html'}")
 
 
 if __name__ == "__main__":

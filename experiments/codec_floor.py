@@ -82,9 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--n", type=int, default=5000, help="landmarks")
     parser.add_argument("--seed", type=int, default=0, help="of the landmarks")
-    parser.add_argument(
-        "--cut-off", type=float, default=0.0, help="heights below it are 0 (the authors' 0.01)"
-    )
+    parser.add_argument("--cut-off", type=float, default=0.0, help="heights below it are 0 (the authors' 0.01)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the floors, fractions, as JSON")
     arguments = parser.parse_args()
     floors = measure(arguments.n, arguments.seed, arguments.cut_off)

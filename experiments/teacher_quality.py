@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from ts3_few_labels import gather
 
 from fewmark.atomic import write_text
 from fewmark.config import load_config
@@ -26,7 +27,6 @@ from fewmark.metrics import spearman
 from fewmark.semi.pseudo import write_pseudo_labels
 from fewmark.semi.teaching import TeacherPlan, join_judged, judge_predictions, train_teacher
 from fewmark.training import launch, student_plans
-from ts3_few_labels import gather
 
 
 def main() -> None:
@@ -69,7 +69,13 @@ def main() -> None:
 
     def judge(teacher: torch.nn.Module | None) -> dict[str, float]:
         seen = write_pseudo_labels(
-            first, codecs, unlabelled, size=rule.size, mirror=data.scheme.mirror, n_views=2 if teacher is None else 1, teacher=teacher
+            first,
+            codecs,
+            unlabelled,
+            size=rule.size,
+            mirror=data.scheme.mirror,
+            n_views=2 if teacher is None else 1,
+            teacher=teacher,
         )
         error = np.nanmean(np.linalg.norm(seen.landmarks - truth, axis=2), axis=1)
         if teacher is None:
@@ -86,7 +92,9 @@ def main() -> None:
         rows[name] = [value]
     base = TeacherPlan(n_steps=arguments.steps, width=config.teacher.width, n_copies=config.teacher.copies)
     variants: dict[str, TeacherPlan] = {"labelled": replace(base, source="labelled")}
-    variants["labelled, instance norm, heatmap target"] = replace(base, source="labelled", norm="instance", target="heatmap")
+    variants["labelled, instance norm, heatmap target"] = replace(
+        base, source="labelled", norm="instance", target="heatmap"
+    )
     if folds:
         variants |= {
             "out-of-fold": base,
@@ -100,7 +108,9 @@ def main() -> None:
             sets = [(first, labelled)] if plan.source == "labelled" else folds
             judged = join_judged(
                 [
-                    judge_predictions(s, codecs, f, plan, scheme=data.scheme, size=rule.size, augment=augment, seed=seed)
+                    judge_predictions(
+                        s, codecs, f, plan, scheme=data.scheme, size=rule.size, augment=augment, seed=seed
+                    )
                     for s, f in sets
                 ]
             )

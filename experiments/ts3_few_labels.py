@@ -73,7 +73,9 @@ def train(arguments: argparse.Namespace) -> None:
                         print(f"{folder.name} {time.monotonic() - began:.0f} s {keep}", flush=True)
 
             resume = (folder / "config.toml").is_file()
-            result = run_training(config, gather(arguments.data, arguments.percent, seed), folder, resume=resume, on_event=show)
+            result = run_training(
+                config, gather(arguments.data, arguments.percent, seed), folder, resume=resume, on_event=show
+            )
             print(f"{folder.name}: {result.scores}", flush=True)
             seconds = time.monotonic() - began
             write_text(folder / "seconds.json", json.dumps({"seconds": seconds, "whole": not resume}))
@@ -109,9 +111,13 @@ def table(arguments: argparse.Namespace) -> None:
         }
     write_text(arguments.out / "results.json", json.dumps(results, indent=1))
     print("NME % by the outer eye corners, GT box; the last column with the packaged face detector's box.\n")
-    print("| selection | labels | seeds | common | challenging | full | AUC@0.08 | failures | full, detected | minutes |")
+    print(
+        "| selection | labels | seeds | common | challenging | full | AUC@0.08 | failures | full, detected | minutes |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for key in sorted({(n.split("pct")[0], n.split("_")[-1]) for n in results}, key=lambda k: (k[0], list(NAMES).index(k[1]))):
+    for key in sorted(
+        {(n.split("pct")[0], n.split("_")[-1]) for n in results}, key=lambda k: (k[0], list(NAMES).index(k[1]))
+    ):
         runs = [r for n, r in results.items() if n.startswith(key[0]) and n.split("_")[-1] == key[1]]
 
         def mean(where: str, field: str, runs: list[Any] = runs) -> float:
@@ -131,11 +137,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder of run folders")
     parser.add_argument("--percent", type=int, default=10, choices=(5, 10, 20))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--selections", nargs="+", default=["none", "teacher", "spl", "spaco", "random"], choices=list(NAMES))
+    parser.add_argument(
+        "--selections", nargs="+", default=["none", "teacher", "spl", "spaco", "random"], choices=list(NAMES)
+    )
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--table", action="store_true", help="measure what has ended on the test lists")
-    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="average with the flipped picture")
+    parser.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, default=True, help="average with the flipped picture"
+    )
     arguments = parser.parse_args()
     table(arguments) if arguments.table else train(arguments)
 

@@ -61,9 +61,7 @@ def tiny_run(drawn: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFa
     from fewmark.training import TrainingData, run_training
 
     scheme = load_scheme("ibug-68")
-    lists = read_training_lists(
-        drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme
-    )
+    lists = read_training_lists(drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme)
     folder = tmp_path_factory.mktemp("runs") / "run"
     data = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
     run_training(load_config(tiny_recipe), data, folder)

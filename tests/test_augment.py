@@ -54,9 +54,7 @@ inner = st.floats(0.3125, 0.6875, width=32)
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=120, deadline=None)
-def test_a_dot_moves_as_its_landmark(
-    points: tuple[float, float, float, float], side: float, seed: int
-) -> None:
+def test_a_dot_moves_as_its_landmark(points: tuple[float, float, float, float], side: float, seed: int) -> None:
     face = dotted_face(side, np.array(points, np.float32).reshape(2, 2))
     drawn = draw_augmentation(GEOMETRY, np.random.default_rng(seed), can_flip=True)
     crop = apply_augmentation(face, drawn, SIZE, PAIR)
@@ -98,9 +96,7 @@ def test_blur_alone_keeps_the_dot_in_place() -> None:
 @settings(max_examples=30, deadline=None)
 def test_the_same_draw_gives_the_same_crop(seed: int) -> None:
     face = dotted_face(75.0, np.array([[0.3, 0.4], [0.7, 0.6]], np.float32))
-    first, second = (
-        draw_augmentation(EVERYTHING, np.random.default_rng(seed), can_flip=True) for _ in range(2)
-    )
+    first, second = (draw_augmentation(EVERYTHING, np.random.default_rng(seed), can_flip=True) for _ in range(2))
     assert first == second
     a, b = (apply_augmentation(face, d, SIZE, PAIR) for d in (first, second))
     assert np.array_equal(a.image, b.image)

@@ -64,9 +64,7 @@ def test_a_label_file_with_67_points(data: Path, tiny_recipe: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("value", "said"), [("nan", "half a point"), ("inf", "inf"), ("left", "left")])
-def test_a_cell_that_is_no_number(
-    value: str, said: str, data: Path, tiny_recipe: Path, tmp_path: Path
-) -> None:
+def test_a_cell_that_is_no_number(value: str, said: str, data: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     change_rows(data, lambda row: [*row[:8], value, *row[9:]] if "000002" in row[0] else row)
     line = complaint(*train(data, tiny_recipe, tmp_path / "run"))
     for word in ("annotations.csv", "row 4", "x1", said):
@@ -122,9 +120,7 @@ def test_unusable_pictures(damage: str, data: Path, tiny_recipe: Path, tmp_path:
     raw = picture.read_bytes()
     picture.unlink()
     if damage != "missing":
-        picture.write_bytes(
-            {"truncated": raw[: len(raw) // 2], "empty": b"", "text": b"a photograph"}[damage]
-        )
+        picture.write_bytes({"truncated": raw[: len(raw) // 2], "empty": b"", "text": b"a photograph"}[damage])
     out = tmp_path / "run"
     line = complaint(*train(data, tiny_recipe, out))
     assert "000005.jpg" in line
@@ -191,9 +187,7 @@ def test_boxes_that_do_not_fit(drawn: Path, tiny_model: Path, tmp_path: Path) ->
     words = ["detect", tiny_model, picture, "--out", tmp_path / "o", "--boxes", tmp_path / "b.csv"]
     (tmp_path / "b.csv").write_text(f"file\n{picture}\n", encoding="utf-8")
     assert "b.csv: row 2" in complaint(*words)
-    (tmp_path / "b.csv").write_text(
-        f"file,box_x0,box_y0,box_x1,box_y1\n{picture},900,900,990,990\n", encoding="utf-8"
-    )
+    (tmp_path / "b.csv").write_text(f"file,box_x0,box_y0,box_x1,box_y1\n{picture},900,900,990,990\n", encoding="utf-8")
     result = CliRunner().invoke(app, [str(w) for w in words])
     assert result.exit_code == 1
     assert "000000.jpg: box 0" in result.stderr
@@ -228,13 +222,9 @@ def test_pictures_of_every_kind(drawn: Path, tiny_model: Path, tmp_path: Path) -
     points = [np.array(p["faces"][0]["landmarks"]) for p in pictures]
     for found in points[1:4]:
         np.testing.assert_allclose(found, points[0], atol=0.02)
-    repeated = Detector.load(tiny_model).detect(
-        np.repeat(grey[..., None], 3, 2), np.array([[10, 10, 50, 50.0]])
-    )
+    repeated = Detector.load(tiny_model).detect(np.repeat(grey[..., None], 3, 2), np.array([[10, 10, 50, 50.0]]))
     np.testing.assert_allclose(points[4], repeated[0].landmarks, atol=0.02)
-    result = CliRunner().invoke(
-        app, ["detect", str(tiny_model), str(tmp_path / "dot.png"), "--out", str(out)]
-    )
+    result = CliRunner().invoke(app, ["detect", str(tiny_model), str(tmp_path / "dot.png"), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "0 faces in 1 picture, no face in 1" in result.stdout
 

@@ -52,10 +52,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 def join(parts: list[Batch]) -> Batch:
     return Batch(
-        *(
-            np.concatenate([getattr(p, f) for p in parts])
-            for f in ("images", "landmarks", "weights", "indices")
-        )
+        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("images", "landmarks", "weights", "indices"))
     )
 
 

@@ -113,9 +113,7 @@ def test_300w_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(lambda: read_300w(root / "none", "train"), "none")
     mat = root / "Bounding Boxes/bounding_boxes_ibug.mat"
     scipy.io.savemat(mat, {"bounding_boxes": {"imgName": "other.jpg", "bb_ground_truth": [1, 2, 3, 4]}})
-    refused(
-        lambda: read_300w(root, "challenging", strict=False), "image_003_1.pts", "bounding_boxes_ibug.mat"
-    )
+    refused(lambda: read_300w(root, "challenging", strict=False), "image_003_1.pts", "bounding_boxes_ibug.mat")
     scipy.io.savemat(mat, {"bounding_boxes": {"imgName": "image_003_1.jpg", "bb_ground_truth": [1, 2, 3]}})
     refused(lambda: read_300w(root, "challenging", strict=False), "image_003_1", "x0 y0 x1 y1")
     mat.write_text("not Matlab at all, but long enough to be taken for a header" * 9)
@@ -123,9 +121,7 @@ def test_300w_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mat.unlink()
     refused(lambda: read_300w(root, "challenging", strict=False), "bounding_boxes_ibug.mat", "cannot be read")
     write_pts(root / "ibug/image_003_1.pts", points(67))
-    refused(
-        lambda: read_300w(root, "challenging", box="landmarks", strict=False), "expected 68 points, given 67"
-    )
+    refused(lambda: read_300w(root, "challenging", box="landmarks", strict=False), "expected 68 points, given 67")
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     refused(lambda: read_300w(root, "train", strict=False), "scipy", "pip install 'fewmark[formats]'")
 
@@ -223,8 +219,7 @@ def test_wflw(tmp_path: Path) -> None:
     lists.mkdir(parents=True)
     test = lists / "list_98pt_rect_attr_test.txt"
     lines = [
-        wflw_line(i, "".join("1" if j == i else "0" for j in range(6)), f"7--Cheering/{i // 2}.jpg")
-        for i in range(6)
+        wflw_line(i, "".join("1" if j == i else "0" for j in range(6)), f"7--Cheering/{i // 2}.jpg") for i in range(6)
     ]
     test.write_text("\n".join(lines) + "\n")
     (lists / "list_98pt_rect_attr_train.txt").write_text(wflw_line(9, "000000", "0--Parade/a.jpg"))
@@ -250,9 +245,7 @@ def test_wflw(tmp_path: Path) -> None:
     test.write_text("\n" + wflw_line(0, "00000x", "a.jpg"))
     refused(lambda: read_wflw(tmp_path, "test", strict=False), "line 2", "'x'")
     test.unlink()
-    refused(
-        lambda: read_wflw(tmp_path, "test", strict=False), "list_98pt_rect_attr_test.txt", "cannot be read"
-    )
+    refused(lambda: read_wflw(tmp_path, "test", strict=False), "list_98pt_rect_attr_test.txt", "cannot be read")
 
 
 def test_real_wflw_lines(tmp_path: Path) -> None:

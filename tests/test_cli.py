@@ -203,9 +203,7 @@ def test_stopping_leaves_a_run_that_goes_on(drawn: Path, tiny_recipe: Path, tmp_
 
 def test_evaluate(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
     lists = ["--list", drawn / "val.txt", drawn / "more.txt"]
-    result = told(
-        "evaluate", tiny_model, drawn, *lists, "--normalizer", "pupils", "--plot", tmp_path / "c.csv"
-    )
+    result = told("evaluate", tiny_model, drawn, *lists, "--normalizer", "pupils", "--plot", tmp_path / "c.csv")
     wanted = {
         "nme", "auc", "failure_rate", "normalizer", "threshold", "n_faces", "n_landmarks", "n_missing",
         "n_undetected", "box",
@@ -244,9 +242,7 @@ def test_evaluate_draws_the_curve(drawn: Path, tiny_model: Path, tmp_path: Path)
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
     call("evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--plot", tmp_path / "c.png")
     assert read_image(tmp_path / "c.png").shape[0] > 300
-    wrong = call(
-        "evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--plot", tmp_path / "c.bmp", code=1
-    )
+    wrong = call("evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--plot", tmp_path / "c.bmp", code=1)
     assert ".html" in wrong.stderr
 
 
@@ -343,6 +339,16 @@ def test_words_after_a_listing_option(drawn: Path, tiny_model: Path) -> None:
     twice = told("evaluate", tiny_model, drawn, "--list", drawn / "val.txt", "--list", drawn / "more.txt")
     assert before == after
     assert set(twice["lists"]) == {"val", "more", "full"}
+
+
+def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(tiny_run: Path) -> None:
+    epochs = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    told_of = [e["name"] for e in epochs if e["kind"] == "epoch"]
+    plan = WorkPlan(load_config(tiny_run / "config.toml"), 4, 6)
+    assert plan.order == list(dict.fromkeys(told_of))
+    drawn = WorkPlan(load_config(tiny_run / "config.toml", ["semi.drawn_faces=9"]), 4, 6)
+    assert drawn.order[:2] == ["drawn_unet", "drawn_hourglass"]
+    assert drawn.total > plan.total
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -184,9 +184,7 @@ def test_score_is_the_height_or_the_mass_round_the_peak() -> None:
 
 
 def test_maps_that_no_landmark_explains_decode_to_finite_points() -> None:
-    odd = torch.stack(
-        [torch.zeros(8, 8), torch.full((8, 8), -3.0), torch.full((8, 8), 0.7), torch.eye(8) * 1e-45]
-    )
+    odd = torch.stack([torch.zeros(8, 8), torch.full((8, 8), -3.0), torch.full((8, 8), 0.7), torch.eye(8) * 1e-45])
     for decoding in ("argmax", "quarter", "centroid", "parabola", "soft-argmax"):
         landmarks, scores = HeatmapCodec(decoding=decoding).decode(odd[None])
         assert torch.isfinite(landmarks).all(), decoding

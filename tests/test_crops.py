@@ -81,8 +81,7 @@ def test_the_cached_crop_is_as_sharp_as_the_pictures(side: int) -> None:
     box = (250 - side / 2, 215 - side / 2, 250 + side / 2, 215 + side / 2)
     face = cache_face(sample(*box), CropRule(SIZE, 0.15), 1, image)
     contrast = [
-        float(crop.astype(float).std())
-        for crop in (upright_crop(face, SIZE), cut(image, face.crop_from_image, SIZE))
+        float(crop.astype(float).std()) for crop in (upright_crop(face, SIZE), cut(image, face.crop_from_image, SIZE))
     ]
     assert contrast[0] == pytest.approx(contrast[1], rel=0.05)
 
@@ -101,9 +100,7 @@ def test_a_large_face_is_averaged_and_its_dot_stays_in_place() -> None:
     image = np.zeros((800, 800, 3), np.uint8)
     yy, xx = np.mgrid[:800, :800]
     dot = np.array([313.0, 442.0])
-    image[...] = (255 * np.exp(-((xx - dot[0]) ** 2 + (yy - dot[1]) ** 2) / 2 / 20**2)).astype(np.uint8)[
-        ..., None
-    ]
+    image[...] = (255 * np.exp(-((xx - dot[0]) ** 2 + (yy - dot[1]) ** 2) / 2 / 20**2)).astype(np.uint8)[..., None]
     labels = dot[None].astype(np.float32)
     face = cache_face(sample(100, 100, 700, 700, landmarks=labels), CropRule(SIZE, 0.0), 1, image)
     assert face.window.shape[0] == 800 // 12

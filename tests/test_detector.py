@@ -39,20 +39,14 @@ class SeesDots(nn.Module):
         return [heat.clamp_min(0)]
 
 
-def dots_detector(
-    finder: object = None, box_from_detector: tuple[float, float, float] | None = None
-) -> Detector:
+def dots_detector(finder: object = None, box_from_detector: tuple[float, float, float] | None = None) -> Detector:
     codec = HeatmapCodec(stride=1, sigma=4.0, decoding="soft-argmax")
     student = StudentPart("dots", "dots", {}, codec, SeesDots())
-    checkpoint = Checkpoint(
-        SCHEME, [student], CropRule(size=64, margin=0.5), box_from_detector=box_from_detector
-    )
+    checkpoint = Checkpoint(SCHEME, [student], CropRule(size=64, margin=0.5), box_from_detector=box_from_detector)
     return Detector(checkpoint, finder=finder)  # type: ignore[arg-type]
 
 
-def draw_dots(
-    points: NDArray[np.float64], size: tuple[int, int] = (240, 320), radius: int = 6
-) -> NDArray[np.uint8]:
+def draw_dots(points: NDArray[np.float64], size: tuple[int, int] = (240, 320), radius: int = 6) -> NDArray[np.uint8]:
     """Round dots with soft edges, of which the centres of mass are the points."""
     image = np.full((*size, 3), (124, 116, 104), np.float32)
     for i, (x, y) in enumerate(points):
@@ -92,9 +86,7 @@ def test_a_large_picture_and_a_face_at_its_edge() -> None:
     (face,) = dots_detector().detect(image, box_round(points, 60)[None])
     assert_close(face.landmarks, points, 60)
     points = np.array([[300.0, 400.0], [2700.0, 1700.0]])
-    (face,) = dots_detector().detect(
-        draw_dots(points, (2000, 3000), radius=90), box_round(points)[None], flip=False
-    )
+    (face,) = dots_detector().detect(draw_dots(points, (2000, 3000), radius=90), box_round(points)[None], flip=False)
     assert_close(face.landmarks, points)
 
 
@@ -124,9 +116,7 @@ class FindsBox:
 
 def test_found_boxes_are_adapted_and_looked_at_twice() -> None:
     points = np.array([[120.0, 110.0], [180.0, 130.0]])
-    found = np.array(
-        [100, 60, 200, 160], np.float32
-    )  # centre (150, 110); the points' box is lower and smaller
+    found = np.array([100, 60, 200, 160], np.float32)  # centre (150, 110); the points' box is lower and smaller
     detector = dots_detector(FindsBox(found), box_from_detector=(0.0, 0.1, 0.8))
     image = draw_dots(points)
     (once,) = detector.detect(image, passes=1)

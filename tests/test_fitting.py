@@ -60,9 +60,7 @@ def step(module: nn.Module, batch: Any) -> dict[str, Tensor]:
     return {"loss": (module(batch) - batch.sum(1, keepdim=True)).square().mean()}
 
 
-def train(
-    module: nn.Module, make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], **changes: Any
-) -> FitState:
+def train(module: nn.Module, make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], **changes: Any) -> FitState:
     arguments: dict[str, Any] = {
         "fabric": fabric(),
         "n_epochs": 5,
@@ -76,9 +74,7 @@ def train(
 
 
 def equal(a: nn.Module, b: nn.Module) -> bool:
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 def test_cosine_by_hand() -> None:
@@ -220,9 +216,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert equal(resumed, whole)
 
 
-def test_a_run_killed_in_an_epoch_goes_on_from_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_in_an_epoch_goes_on_from_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "SAVE_EVERY_S", -1.0)
     path, whole, resumed = tmp_path / "a.state", network(), network()
     train(whole, OPTIMIZERS["adamw"])
@@ -246,9 +240,7 @@ def test_states_are_saved_at_intervals(tmp_path: Path) -> None:
     assert not path.exists()  # shorter than the interval
 
 
-@pytest.mark.parametrize(
-    "changes", [{"n_epochs": 6}, {"seed": 8}, {"batches": Noise(2)}, {"network": nn.Linear(6, 1)}]
-)
+@pytest.mark.parametrize("changes", [{"n_epochs": 6}, {"seed": 8}, {"batches": Noise(2)}, {"network": nn.Linear(6, 1)}])
 def test_the_state_of_another_training_is_refused(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,9 +87,7 @@ def faces(draw: st.DrawFn, max_faces: int = 4) -> list[FaceSample]:
             corner = draw(arrays(np.float32, 2, elements=st.integers(-20, 400)))
             extent = draw(arrays(np.float32, 2, elements=st.integers(1, 400)))
             box = np.concatenate([corner, corner + extent])
-        file = draw(
-            st.sampled_from(["a.jpg", "deep/b.png", "image_092 _01.jpg", 'quo"te, comma.jpg', "ä.jpg"])
-        )
+        file = draw(st.sampled_from(["a.jpg", "deep/b.png", "image_092 _01.jpg", 'quo"te, comma.jpg', "ä.jpg"]))
         samples.append(
             FaceSample(Path(file), box, landmarks, occluded, draw(st.sampled_from(["", "Ann", "a, b"])), file)
         )
@@ -376,9 +374,7 @@ def test_coco_refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"images": [{"id": 1}], "annotations": []}')
     refused(lambda: read_coco(tmp_path / "a.json"), "images[0]", "file_name")
     face = FaceSample(Path("a.jpg"), landmarks=np.zeros((67, 2), np.float32), name="a.jpg")
-    refused(
-        lambda: write_coco(tmp_path / "b.json", [face], make_scheme(68)), "a.jpg", "expected 68", "given 67"
-    )
+    refused(lambda: write_coco(tmp_path / "b.json", [face], make_scheme(68)), "a.jpg", "expected 68", "given 67")
 
 
 # ---- dlib
@@ -512,9 +508,7 @@ def test_check_samples_reports(tmp_path: Path) -> None:
     (line,) = check_samples([face(1, 1), face(1, 1)], scheme)
     assert "2 times" in line
     (tmp_path / "bad.png").write_text("no picture")
-    lines = check_samples(
-        [FaceSample(tmp_path / "bad.png", name="b"), FaceSample(tmp_path / "none.png", name="c")]
-    )
+    lines = check_samples([FaceSample(tmp_path / "bad.png", name="b"), FaceSample(tmp_path / "none.png", name="c")])
     assert [("bad.png" in a, "none.png" in a) for a in lines] == [(True, False), (False, True)]
 
 
@@ -641,9 +635,7 @@ def test_real_dlib_xml() -> None:
     assert (len(boxes), len(faces68)) == (25, 25)
     assert all(s.landmarks is None for s in boxes)
     table = {
-        tuple(s.landmarks.ravel().tolist())
-        for s in read_csv(folder / "annotations.csv")
-        if s.landmarks is not None
+        tuple(s.landmarks.ravel().tolist()) for s in read_csv(folder / "annotations.csv") if s.landmarks is not None
     }
     assert all(s.landmarks is not None and tuple(s.landmarks.ravel().tolist()) in table for s in faces68)
     assert check_samples(faces68) == []
@@ -661,9 +653,7 @@ def test_real_coco_samples(file: str, n_faces: int, k: int) -> None:
     for s in data:
         assert s.landmarks is not None
         assert s.box is not None
-        assert (
-            s.box[:2] <= s.landmarks.min(0)
-        ).all()  # every box there holds its points (one is cut at the border)
+        assert (s.box[:2] <= s.landmarks.min(0)).all()  # every box there holds its points (one is cut at the border)
         assert (s.landmarks.max(0) <= np.maximum(s.box[2:], 850)).all()
 
 

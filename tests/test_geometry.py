@@ -51,9 +51,7 @@ def test_inverse_leads_back(b_from_a: Similarity, points: NDArray[np.float64]) -
 
 
 @given(similarities(), point_sets())
-def test_a_similarity_multiplies_every_distance_by_its_scale(
-    b_from_a: Similarity, points: NDArray[np.float64]
-) -> None:
+def test_a_similarity_multiplies_every_distance_by_its_scale(b_from_a: Similarity, points: NDArray[np.float64]) -> None:
     before = np.linalg.norm(points[1:] - points[:-1], axis=1)
     after = np.linalg.norm(np.diff(b_from_a(points), axis=0), axis=1)
     np.testing.assert_allclose(after, before * b_from_a.scale, rtol=1e-6, atol=1e-6)
@@ -113,9 +111,7 @@ def test_fit_recovers_the_map(
 
 
 @given(point_sets(least=4), st.integers(0, 2**16))
-def test_fit_leaves_out_missing_points_and_those_without_weight(
-    points: NDArray[np.float64], seed: int
-) -> None:
+def test_fit_leaves_out_missing_points_and_those_without_weight(points: NDArray[np.float64], seed: int) -> None:
     true = Similarity.about(np.zeros(2), np.array([3.0, -4.0]), scale=1.7, angle=33)
     target = true(points)
     spoiled, spoiled_target, weights = points.copy(), target.copy(), np.ones(len(points))
@@ -151,9 +147,7 @@ def test_fit_is_the_best_similarity(
         return float(((found(points) - target) ** 2).sum())
 
     best = fit_similarity(points, target)
-    other = best @ Similarity.about(
-        points.mean(0), points.mean(0) + rng.normal(0, 0.1, 2), scale=1.01, angle=0.5
-    )
+    other = best @ Similarity.about(points.mean(0), points.mean(0) + rng.normal(0, 0.1, 2), scale=1.01, angle=0.5)
     assert error(best) < error(other)
 
 

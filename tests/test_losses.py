@@ -58,9 +58,7 @@ def test_missing_landmarks_carry_no_gradient(kind: str) -> None:
     if kind == "integral":
         loss = integral_loss([maps], landmarks, codec, SIZE)
     else:
-        loss = heatmap_loss(
-            [maps], *codec.encode(landmarks, SIZE), reduction="sum" if kind == "sum" else "mean"
-        )
+        loss = heatmap_loss([maps], *codec.encode(landmarks, SIZE), reduction="sum" if kind == "sum" else "mean")
     loss.backward()
     assert maps.grad is not None
     assert torch.isfinite(maps.grad).all()

@@ -66,9 +66,7 @@ def test_every_normalizer_by_hand() -> None:
 
 def test_pupils_against_outer_corners_reads_as_the_ratio_of_lengths() -> None:
     predicted = moved((1.0, 2.0), (3.0, 0.0))[None]
-    outer, pupils = (
-        score(predicted, FACE[None], SCHEME, normalizer=n).nme for n in ("outer-eye-corners", "pupils")
-    )
+    outer, pupils = (score(predicted, FACE[None], SCHEME, normalizer=n).nme for n in ("outer-eye-corners", "pupils"))
     assert pupils / outer == pytest.approx(100 / 80)
 
 
@@ -274,9 +272,7 @@ def test_the_order_of_the_faces_does_not_matter(order: list[int]) -> None:
 
 def test_spearman_by_hand() -> None:
     # ranks 1 2 3 4 5 against 1 2 3.5 5 3.5: 8 / sqrt(10 * 9.5)
-    assert spearman(np.array([1.0, 2, 3, 4, 5]), np.array([5.0, 6, 7, 8, 7])) == pytest.approx(
-        8 / math.sqrt(95)
-    )
+    assert spearman(np.array([1.0, 2, 3, 4, 5]), np.array([5.0, 6, 7, 8, 7])) == pytest.approx(8 / math.sqrt(95))
     assert math.isnan(spearman(np.array([1.0, 1, 1]), np.array([1.0, 2, 3])))
     assert spearman(np.array([1.0, 2, math.inf]), np.array([-1.0, -5, -9])) == pytest.approx(-1)
 

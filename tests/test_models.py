@@ -225,10 +225,7 @@ def test_teacher_says_what_is_too_small(n_layers: int, least: int) -> None:
 
 def test_width_scales_channels() -> None:
     assert [scaled_channels(512, w) for w in (1.0, 0.5, 0.25, 1 / 64, 1e-6)] == [512, 256, 128, 8, 8]
-    costs = [
-        count_parameters(make("convolutional_pose_machine", width=w, batch_norm=True))
-        for w in (0.125, 0.25, 0.5)
-    ]
+    costs = [count_parameters(make("convolutional_pose_machine", width=w, batch_norm=True)) for w in (0.125, 0.25, 0.5)]
     assert 3 < costs[1] / costs[0] < 4.2
     assert 3 < costs[2] / costs[1] < 4.2
 

@@ -53,9 +53,7 @@ class Finder(nn.Module):
 @pytest.mark.parametrize("n_views", [1, 2, 4, 7])
 def test_all_views_agree_on_a_dot(n_views: int) -> None:
     faces = dotted_faces(5)
-    labels = write_pseudo_labels(
-        [Finder()], [DOTS], faces, size=SIZE, mirror=[1, 0], n_views=n_views, batch_size=2
-    )
+    labels = write_pseudo_labels([Finder()], [DOTS], faces, size=SIZE, mirror=[1, 0], n_views=n_views, batch_size=2)
     truth = np.stack([f.landmarks for f in faces])
     assert labels.landmarks.shape == (len(labels), 2, 2) == (5, 2, 2)
     assert np.linalg.norm(labels.landmarks - truth, axis=-1).max() < 0.15

@@ -68,9 +68,7 @@ def test_a_scheme_offers_its_own_and_the_box_normalizers() -> None:
     assert scheme.normalizer_names == ("pupils", "box-size", "box-diagonal", "points-diagonal")
     assert scheme.normalizer(FACE) == 5
     assert scheme.get_normalizer("points-diagonal")(FACE) == 10
-    with pytest.raises(
-        InputError, match="small has no normalizer 'outer-eye-corners'; expected one of pupils"
-    ):
+    with pytest.raises(InputError, match="small has no normalizer 'outer-eye-corners'; expected one of pupils"):
         scheme.get_normalizer("outer-eye-corners")
 
 
@@ -134,9 +132,7 @@ def test_a_scheme_without_a_mirror_does_not_flip() -> None:
 
 
 def test_a_scheme_of_one_landmark() -> None:
-    scheme = scheme_from_dict(
-        {"name": "one", "landmarks": ["nose"], "mirror": [0], "mean_face": [[0.5, 0.5]]}
-    )
+    scheme = scheme_from_dict({"name": "one", "landmarks": ["nose"], "mirror": [0], "mean_face": [[0.5, 0.5]]})
     assert scheme.n_landmarks == 1
     assert draw_scheme(scheme, 128).shape == (128, 128, 3)
     assert [line.split(":")[0] for line in check_scheme(scheme)] == ["components"]

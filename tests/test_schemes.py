@@ -189,9 +189,7 @@ def test_the_mirror_fits_real_labels(name: str) -> None:
 def test_the_inferred_mirror_fits_every_real_face(name: str) -> None:
     """Not on the mean alone. One of SCUT's 1000 labels is broken (a mean residual of 12 %)."""
     scheme = load_scheme(name)
-    residuals = np.array(
-        [mirror_residual(scheme, f) for f in read_labels(name, scheme.n_landmarks, most=1000)]
-    )
+    residuals = np.array([mirror_residual(scheme, f) for f in read_labels(name, scheme.n_landmarks, most=1000)])
     assert np.median(residuals, axis=0).max() < 0.03
     assert np.quantile(residuals.mean(1), 0.99) < 0.05
 
@@ -224,9 +222,7 @@ def test_drawn_mean_faces_have_the_order_of_real_labels(name: str) -> None:
     path = DATA / f"format_samples/{SAMPLES[name]}/test_{SAMPLES[name]}.json"
     if not path.is_file():
         pytest.skip(f"no real labels of {name}: format_samples is not beside the checkout")
-    faces = [
-        np.array(a["keypoints"]).reshape(-1, 3)[:, :2] for a in json.loads(path.read_text())["annotations"]
-    ]
+    faces = [np.array(a["keypoints"]).reshape(-1, 3)[:, :2] for a in json.loads(path.read_text())["annotations"]]
     assert len(faces) >= 2
     for face in faces:
         moved = 0
@@ -267,9 +263,7 @@ def test_the_line_of_the_81_points() -> None:
 def test_only_a_face_of_one_side_may_be_its_own_mirror() -> None:
     profile, frontal = load_scheme("menpo-39"), load_scheme("lfw-10")
     assert check_scheme(with_mirror(profile, np.arange(39))) == []
-    nameless = dataclasses.replace(
-        frontal, landmarks=tuple("abcdefghij"), components={"all": tuple(range(10))}
-    )
+    nameless = dataclasses.replace(frontal, landmarks=tuple("abcdefghij"), components={"all": tuple(range(10))})
     assert check_scheme(with_mirror(nameless, np.arange(10)))
 
 

@@ -19,21 +19,15 @@ def face(image: str, group: str = "", labelled: bool = True) -> FaceSample:
 
 
 some_faces = st.lists(
-    st.builds(
-        face, st.sampled_from([f"{i}.jpg" for i in range(40)]), st.sampled_from(["", "", "ann", "bo", "cy"])
-    ),
+    st.builds(face, st.sampled_from([f"{i}.jpg" for i in range(40)]), st.sampled_from(["", "", "ann", "bo", "cy"])),
     min_size=60,
     max_size=120,
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    faces=some_faces, seed=st.integers(0, 2**32), parts=st.sampled_from([[1.0], [0.5, 0.5], [0.7, 0.2, 0.1]])
-)
-def test_split_is_a_partition_that_cuts_no_group(
-    faces: list[FaceSample], seed: int, parts: list[float]
-) -> None:
+@given(faces=some_faces, seed=st.integers(0, 2**32), parts=st.sampled_from([[1.0], [0.5, 0.5], [0.7, 0.2, 0.1]]))
+def test_split_is_a_partition_that_cuts_no_group(faces: list[FaceSample], seed: int, parts: list[float]) -> None:
     if len({s.image for s in faces if not s.group}) < 3:
         return
     try:

@@ -109,9 +109,7 @@ def test_a_random_face_keeps_its_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     p = face_controls(rng, sample_expression(rng))
     about = p[:17] - (0, 0.25)
-    assert (np.diff(np.arctan2(about[:, 0], about[:, 1])) > 0).all(), (
-        "the contour goes round the face's centre"
-    )
+    assert (np.diff(np.arctan2(about[:, 0], about[:, 1])) > 0).all(), "the contour goes round the face's centre"
     assert p[17:27, 1].max() < p[30, 1] < p[33, 1] < p[57, 1] < p[8, 1], "brows, nose, mouth, chin from above"
     assert p[66, 1] - p[62, 1] > -0.02
     upper, lower = p[[37, 38, 43, 44], 1], p[[41, 40, 47, 46], 1]
@@ -248,8 +246,7 @@ def test_the_parts_are_painted_where_their_landmarks_are() -> None:
         lip = (p[57] + p[66]) / 2 + np.array([(-3, -1), (3, -1), (3, 1), (-3, 1)])
         difference = np.abs(
             [
-                mean_inside(hole, texture[..., c].astype(float))
-                - mean_inside(lip, texture[..., c].astype(float))
+                mean_inside(hole, texture[..., c].astype(float)) - mean_inside(lip, texture[..., c].astype(float))
                 for c in range(3)
             ]
         )
@@ -396,9 +393,7 @@ def test_a_data_set_on_disk(ibug: LandmarkScheme, tmp_path: Path) -> None:
         written = np.array([(float(row[f"x{i}"]), float(row[f"y{i}"])) for i in range(68)])
         np.testing.assert_allclose(written, face.landmarks, atol=6e-4)
         assert [row[f"v{i}"] == "0" for i in range(68)] == face.occluded.tolist()
-        np.testing.assert_allclose(
-            [float(row[f"box_{c}"]) for c in ("x0", "y0", "x1", "y1")], face.box, atol=6e-3
-        )
+        np.testing.assert_allclose([float(row[f"box_{c}"]) for c in ("x0", "y0", "x1", "y1")], face.box, atol=6e-3)
         image = read_image(table.parent / row["file"])
         assert np.abs(image.astype(int) - face.image).mean() < 6, "RGB order and JPEG quality"
 

@@ -26,9 +26,7 @@ from fewmark.training import TrainingData, run_training, with_boxes
 @pytest.fixture(scope="module")
 def data(drawn: Path) -> TrainingData:
     scheme = load_scheme("ibug-68")
-    lists = read_training_lists(
-        drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme
-    )
+    lists = read_training_lists(drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme)
     return TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
 
 
@@ -86,9 +84,7 @@ def stop_at(wanted: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any
 
 
 STOPS = {
-    "in the first training": lambda e: (
-        e["kind"] == "epoch" and e["name"] == "round0_unet" and e["epoch"] == 1
-    ),
+    "in the first training": lambda e: e["kind"] == "epoch" and e["name"] == "round0_unet" and e["epoch"] == 1,
     "in a fold": lambda e: e["kind"] == "training" and e["name"] == "fold1_hourglass",
     "after a teacher": lambda e: e["kind"] == "teacher" and e["student"] == "hourglass",
     "in a round": lambda e: e["kind"] == "epoch" and e["name"] == "round1_unet" and e["epoch"] == 1,
@@ -134,9 +130,7 @@ def test_only_the_same_run_goes_on(
     assert not (tmp_path / "nothing").exists()
 
 
-def test_labelled_faces_alone_and_nothing_held_out(
-    data: TrainingData, tiny_recipe: Path, tmp_path: Path
-) -> None:
+def test_labelled_faces_alone_and_nothing_held_out(data: TrainingData, tiny_recipe: Path, tmp_path: Path) -> None:
     config = load_config(tiny_recipe, ["semi.selection=none"])
     result = run_training(config, TrainingData(data.scheme, data.labelled, [], []), tmp_path / "run")
     assert result.scores is None

@@ -164,9 +164,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     if checkpoint.teacher is not None:
         parts["teacher"] = checkpoint.teacher.module
     tensors = {
-        f"{part}.{name}": _packed(t, half)
-        for part, module in parts.items()
-        for name, t in module.state_dict().items()
+        f"{part}.{name}": _packed(t, half) for part, module in parts.items() for name, t in module.state_dict().items()
     }
     text = json.dumps(checkpoint.to_metadata(), ensure_ascii=False, allow_nan=False)
     raw = safetensors.torch.save(tensors, {METADATA_KEY: text})
@@ -187,9 +185,7 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
     data = read_metadata(path)
     where = str(path)
     if list(require(data, "mean", where)) != list(MEAN) or list(require(data, "std", where)) != list(STD):
-        raise InputError(
-            f"{path}: mean, std: expected {MEAN} and {STD}, given {data['mean']} and {data['std']}"
-        )
+        raise InputError(f"{path}: mean, std: expected {MEAN} and {STD}, given {data['mean']} and {data['std']}")
     try:
         tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:

@@ -26,9 +26,7 @@ def packaged_names() -> list[str]:
     folder = resources.files("fewmark") / "weights"
     if not folder.is_dir():
         return []
-    return sorted(
-        p.name.removesuffix(".safetensors") for p in folder.iterdir() if p.name.endswith(".safetensors")
-    )
+    return sorted(p.name.removesuffix(".safetensors") for p in folder.iterdir() if p.name.endswith(".safetensors"))
 
 
 def resolve_model(path_or_name: str | Path) -> Path:
@@ -41,9 +39,7 @@ def resolve_model(path_or_name: str | Path) -> Path:
     if path.is_file():
         return path
     if str(path_or_name) in packaged_names():
-        with resources.as_file(
-            resources.files("fewmark") / "weights" / f"{path_or_name}.safetensors"
-        ) as packaged:
+        with resources.as_file(resources.files("fewmark") / "weights" / f"{path_or_name}.safetensors") as packaged:
             return packaged
     what = "a folder" if path.is_dir() else "neither"
     raise InputError(
@@ -74,9 +70,7 @@ def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise InputError(
-            f"{path}: metadata {METADATA_KEY!r}: expected JSON, given something else ({error})"
-        ) from error
+        raise InputError(f"{path}: metadata {METADATA_KEY!r}: expected JSON, given something else ({error})") from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
@@ -93,9 +87,7 @@ def require(data: Mapping[str, Any], field: str, where: str) -> Any:
         InputError: it is not there.
     """
     if field not in data:
-        raise InputError(
-            f"{where}: field {field!r} of the metadata is missing; expected a whole fewmark model"
-        )
+        raise InputError(f"{where}: field {field!r} of the metadata is missing; expected a whole fewmark model")
     return data[field]
 
 
@@ -106,13 +98,9 @@ def _read_header(path: Path) -> dict[str, Any]:
             first = file.read(8)
             length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LONGEST_HEADER + 1
             if length > _LONGEST_HEADER:
-                raise InputError(
-                    f"{path}: expected a safetensors file, given another kind of file ({size} bytes)"
-                )
+                raise InputError(f"{path}: expected a safetensors file, given another kind of file ({size} bytes)")
             if size < 8 + length:
-                raise InputError(
-                    f"{path}: truncated: expected {8 + length} bytes, given {size}; copy the file again"
-                )
+                raise InputError(f"{path}: truncated: expected {8 + length} bytes, given {size}; copy the file again")
             raw = file.read(length)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
@@ -120,9 +108,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         header = json.loads(raw)
         ends = [int(t["data_offsets"][1]) for name, t in header.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise InputError(
-            f"{path}: expected a safetensors file, given one without a JSON header ({error})"
-        ) from error
+        raise InputError(f"{path}: expected a safetensors file, given one without a JSON header ({error})") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
         raise InputError(f"{path}: truncated: expected {expected} bytes, given {size}; copy the file again")

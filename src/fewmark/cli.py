@@ -85,9 +85,7 @@ def train(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Folder or label file of the faces.", show_default=False)
     ],
-    labelled: Annotated[
-        Path, typer.Option(metavar="LIST", help="The labelled faces: a list of DATA's `file` names.")
-    ],
+    labelled: Annotated[Path, typer.Option(metavar="LIST", help="The labelled faces: a list of DATA's `file` names.")],
     scheme: SchemeOption,
     run: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run; made.")],
     unlabelled: Annotated[
@@ -167,9 +165,7 @@ _ROUND_KEYS = (
 
 @app.command(cls=spreading("--list"))
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder or label file of the faces.")],
     lists: Annotated[
         list[Path] | None,
@@ -204,9 +200,7 @@ def evaluate(
     else:
         parts = {"all": [s for s in samples if s.landmarks is not None]}
         if not parts["all"]:
-            raise InputError(
-                f"{data}: expected labelled faces to measure on, given {len(samples)} without landmarks"
-            )
+            raise InputError(f"{data}: expected labelled faces to measure on, given {len(samples)} without landmarks")
 
     from fewmark.detector import Detector
     from fewmark.evaluation import FULL, check_plot, evaluate_lists, summary, write_ced
@@ -247,25 +241,17 @@ def evaluate(
 
 @app.command()
 def detect(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")
-    ],
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of pictures.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of pictures.")],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
     boxes: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="CSV: file,box_x0,box_y0,box_x1,box_y1; faces are looked for otherwise."
-        ),
+        typer.Option(metavar="FILE", help="CSV: file,box_x0,box_y0,box_x1,box_y1; faces are looked for otherwise."),
     ] = None,
     form: Annotated[
         FaceFormat, typer.Option("--format", help="faces.json, faces.csv, or a .pts file a face.")
     ] = FaceFormat.json,
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")
-    ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")] = False,
     as_json: Json = False,
 ) -> None:
     """Find faces and their landmarks in pictures."""
@@ -323,9 +309,7 @@ def _list_names(paths: Sequence[Path]) -> list[str]:
     for names in ([p.stem for p in paths], [p.as_posix() for p in paths]):
         if len(set(names)) == len(names) and "full" not in names:
             return names
-    raise InputError(
-        f"--list: expected different lists, none of them named full, given {', '.join(map(str, paths))}"
-    )
+    raise InputError(f"--list: expected different lists, none of them named full, given {', '.join(map(str, paths))}")
 
 
 def _short(score: dict[str, Any]) -> dict[str, Any]:

@@ -62,9 +62,7 @@ def convert(
     source_format: Annotated[
         LabelFormat | None, typer.Option("--from", help="Of SRC; its suffix says it else.")
     ] = None,
-    target_format: Annotated[
-        LabelFormat | None, typer.Option("--to", help="Of DST; its suffix says it else.")
-    ] = None,
+    target_format: Annotated[LabelFormat | None, typer.Option("--to", help="Of DST; its suffix says it else.")] = None,
     scheme: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="What the landmarks mean; coco needs it.")
     ] = None,
@@ -98,9 +96,7 @@ def scheme_list(as_json: Json = False) -> None:
     for heading in ("scheme", "landmarks", "mirror", "normalizer"):
         table.add_column(heading, justify="right" if heading == "landmarks" else "left")
     for s in schemes:
-        table.add_row(
-            s.name, str(s.n_landmarks), "yes" if s.mirror is not None else "no", s.default_normalizer
-        )
+        table.add_row(s.name, str(s.n_landmarks), "yes" if s.mirror is not None else "no", s.default_normalizer)
     out.print(table)
 
 
@@ -130,22 +126,16 @@ def scheme_show(
     for heading in ("index", "landmark", "component", "mirror"):
         table.add_column(heading, justify="left" if heading in ("landmark", "component") else "right")
     for i, landmark in enumerate(meaning.landmarks):
-        table.add_row(
-            str(i), landmark, part.get(i, ""), "" if meaning.mirror is None else str(meaning.mirror[i])
-        )
+        table.add_row(str(i), landmark, part.get(i, ""), "" if meaning.mirror is None else str(meaning.mirror[i]))
     out.print(table)
-    out.print(
-        Text(f"normalizers: {', '.join(meaning.normalizer_names)}; default {meaning.default_normalizer}")
-    )
+    out.print(Text(f"normalizers: {', '.join(meaning.normalizer_names)}; default {meaning.default_normalizer}"))
     if picture is not None:
         out.print(Text(f"picture: {picture}"))
 
 
 @scheme_app.command("check")
 def scheme_check(
-    name: Annotated[
-        str, typer.Argument(metavar="FILE|NAME", help="A scheme's .toml file or a packaged name.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A scheme's .toml file or a packaged name.")],
     as_json: Json = False,
 ) -> None:
     """Whether a scheme can be used, and what to look at in it."""

@@ -46,6 +46,8 @@ class WorkPlan:
             self.batches[name] = epochs * (s.n_batches or max(1, n_faces // s.batch_size))
             self.student[name] = student
 
+        for student in students if config.semi.drawn_faces else ():
+            add(f"drawn_{student}", student, config.semi.drawn_faces, loop.drawn_length)
         for student in students:
             add(f"round0_{student}", student, n_labelled, loop.first_length)
         if loop.n_rounds and config.semi.selection == "teacher" and config.teacher.source == "out-of-fold":
@@ -90,12 +92,8 @@ class WorkPlan:
             return None
         usual = sum(self.speed.values()) / len(self.speed)
         start = self.order.index(self.current)
-        left = (
-            (1 - self.done) * self.batches[self.current] * self.speed.get(self.student[self.current], usual)
-        )
-        return left + sum(
-            self.batches[n] * self.speed.get(self.student[n], usual) for n in self.order[start + 1 :]
-        )
+        left = (1 - self.done) * self.batches[self.current] * self.speed.get(self.student[self.current], usual)
+        return left + sum(self.batches[n] * self.speed.get(self.student[n], usual) for n in self.order[start + 1 :])
 
 
 class TrainingDisplay:
@@ -120,9 +118,7 @@ class TrainingDisplay:
         )
         self._task = self._bar.add_task("training", total=max(1.0, plan.total), left="")
         self._live = (
-            Live(self._bar, console=console, refresh_per_second=4, transient=True)
-            if console.is_terminal
-            else None
+            Live(self._bar, console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         )
 
     def __enter__(self) -> TrainingDisplay:
@@ -152,9 +148,7 @@ class TrainingDisplay:
             self.plan.epoch(event, self._first)
             line = f"{_place(event)}: {event['student']}, epoch {event['epoch']} of {event['n_epochs']}"
             line += "" if event.get("loss") is None else f", loss {event['loss']:.4f}"
-            line += (
-                f", validation NME {percent(event['val_nme'])}" if event.get("val_nme") is not None else ""
-            )
+            line += f", validation NME {percent(event['val_nme'])}" if event.get("val_nme") is not None else ""
         elif kind == "teacher":
             line = f"round {event['round']}: the teacher for {event['student']}, loss {event['loss']:.4f}"
         elif kind == "round":
@@ -225,5 +219,7 @@ def duration(seconds: float) -> str:
 
 
 def _place(event: Event) -> str:
+    if event.get("drawn"):
+        return "drawn faces"
     fold = event.get("fold")
     return f"fold {fold}" if fold is not None else f"round {event['round']}"

@@ -49,9 +49,7 @@ class HeatmapCodec:
 
     def __post_init__(self) -> None:
         if self.stride < 1 or not self.sigma > 0:
-            raise InputError(
-                f"HeatmapCodec: expected stride >= 1 and sigma > 0, given {self.stride} and {self.sigma}"
-            )
+            raise InputError(f"HeatmapCodec: expected stride >= 1 and sigma > 0, given {self.stride} and {self.sigma}")
         if self.decoding not in get_args(Decoding):
             expected = ", ".join(get_args(Decoding))
             raise InputError(f"HeatmapCodec.decoding: expected one of {expected}, given {self.decoding!r}")

@@ -34,7 +34,9 @@ class CropSettings(_Settings):
     """Which part of a picture the networks see."""
 
     size: int = Field(64, description="side of the crop, px", ge=16, le=1024)
-    margin: float = Field(0.15, description="added to the face box on each side, as a part of its longer side", ge=0, le=2)
+    margin: float = Field(
+        0.15, description="added to the face box on each side, as a part of its longer side", ge=0, le=2
+    )
 
 
 class AugmentSettings(_Settings):
@@ -93,6 +95,12 @@ class SemiSettings(_Settings):
     folds: int = Field(2, description="of the out-of-fold teacher", ge=2, le=20)
     fold_length: float = Field(0.5, description="of a fold's training relative to a round's", gt=0)
     first_length: float = Field(1.0, description="of the initial training relative to a round's", gt=0)
+    drawn_faces: int = Field(
+        0,
+        description="drawn faces on which the students are trained before they see a label; 0 = none (the paper)",
+        ge=0,
+    )
+    drawn_length: float = Field(1.0, description="of the training on drawn faces relative to a round's", gt=0)
 
 
 class TeacherSettings(_Settings):

@@ -102,8 +102,7 @@ def scatter_chart(
         ink = INKS[n % len(INKS)]
         opacity = 0.55 if len(cloud) < 400 else 0.35
         body += [
-            f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.6" fill="{ink}" '
-            f'fill-opacity="{opacity}"/>'
+            f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.6" fill="{ink}" fill-opacity="{opacity}"/>'
             for x, y in cloud
             if math.isfinite(x) and math.isfinite(y)
         ]
@@ -140,8 +139,7 @@ class _Frame:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" role="img" '
             f'aria-label="{escape(title)}" font-family="{_FONT}">',
-            f'<text x="{left - 44}" y="20" font-size="14" font-weight="600" fill="#1c2733">'
-            f"{escape(title)}</text>",
+            f'<text x="{left - 44}" y="20" font-size="14" font-weight="600" fill="#1c2733">{escape(title)}</text>',
         ]
         for tick in nice_ticks(*self.y_range):
             y = self.y(tick)
@@ -152,9 +150,7 @@ class _Frame:
             if not self.x_range[0] <= tick <= self.x_range[1]:
                 continue
             x = self.x(tick)
-            parts.append(
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}" stroke="#aab4be"/>'
-            )
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}" stroke="#aab4be"/>')
             parts.append(_text(x, bottom + 18, f"{tick:g}", "middle"))
         parts.append(f'<line x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="#aab4be"/>')
         parts.append(_text((left + right) / 2, self.height - 8, x_label, "middle", 12, "#44515e"))
@@ -180,10 +176,7 @@ class _Frame:
 
 
 def _text(x: float, y: float, text: str, anchor: str, size: int = 11, ink: str = "#6b7885") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{ink}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
-    )
+    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{ink}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _between(value: float, source: Point, low: float, high: float) -> float:

@@ -67,9 +67,7 @@ def find_pictures(paths: Sequence[str | Path]) -> list[Picture]:
             files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
             files = [f for f in files if not any(p.startswith(".") for p in f.relative_to(path).parts)]
             if not files:
-                raise InputError(
-                    f"{path}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given a folder without"
-                )
+                raise InputError(f"{path}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given a folder without")
             for f in files:
                 found.setdefault(f, f.relative_to(path).with_suffix("").as_posix())
         elif path.exists():
@@ -126,9 +124,7 @@ def detect_pictures(
             if boxes is not None:
                 given = boxes.get(picture.path.resolve())
                 if given is None:
-                    raise InputError(
-                        f"{picture.path}: the file of boxes has none for this picture; add a row"
-                    )
+                    raise InputError(f"{picture.path}: the file of boxes has none for this picture; add a row")
             faces[picture.path] = detector.detect(image, given, flip=flip)
         except InputError as error:
             message = str(error).removeprefix("picture 0: ")  # one picture at a time goes in

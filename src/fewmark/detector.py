@@ -57,9 +57,7 @@ class Face:
             "scheme": self.scheme.name,
             "box_xyxy": [round(float(v), 2) for v in self.box],
             "box_score": None if self.box_score is None else round(self.box_score, 3),
-            "landmarks": [
-                [round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks
-            ],
+            "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
             "scores": [round(float(v), 4) if np.isfinite(v) else None for v in self.scores],
         }
 
@@ -80,9 +78,7 @@ class Detector:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
         students = checkpoint.students
-        ensemble = Ensemble(
-            [s.module for s in students], [s.codec for s in students], checkpoint.scheme.mirror
-        )
+        ensemble = Ensemble([s.module for s in students], [s.codec for s in students], checkpoint.scheme.mirror)
         self.ensemble = ensemble.to(self.device)
         for parameter in self.ensemble.parameters():
             if parameter.ndim == 4:
@@ -150,9 +146,7 @@ class Detector:
         Raises:
             InputError: no picture, or a box that is not finite, has no extent or lies outside the picture.
         """
-        return self.detect_batch(
-            [image], None if boxes_xyxy is None else [boxes_xyxy], flip=flip, passes=passes
-        )[0]
+        return self.detect_batch([image], None if boxes_xyxy is None else [boxes_xyxy], flip=flip, passes=passes)[0]
 
     def detect_batch(
         self,
@@ -187,9 +181,7 @@ class Detector:
             if given is None:
                 found = self.find_faces(picture)
             else:
-                found = [
-                    (box, None) for box in check_boxes(given, (picture.shape[0], picture.shape[1]), where)
-                ]
+                found = [(box, None) for box in check_boxes(given, (picture.shape[0], picture.shape[1]), where)]
             for box, box_score in found:
                 owners.append(p)
                 boxes.append(box)
@@ -197,9 +189,7 @@ class Detector:
                 n_passes.append(passes or (2 if given is None else 1))
         landmarks, scores = self.locate([pictures[p] for p in owners], boxes, n_passes, flip=flip)
         result: list[list[Face]] = [[] for _ in pictures]
-        for p, box, box_score, points, point_scores in zip(
-            owners, boxes, box_scores, landmarks, scores, strict=True
-        ):
+        for p, box, box_score, points, point_scores in zip(owners, boxes, box_scores, landmarks, scores, strict=True):
             result[p].append(Face(box, points, point_scores, box_score, self.scheme))
         return result
 
@@ -212,8 +202,7 @@ class Detector:
         """
         adapter = self.checkpoint.box_from_detector
         return [
-            (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score)
-            for f in self.finder(picture)
+            (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score) for f in self.finder(picture)
         ]
 
     def locate(
@@ -284,9 +273,7 @@ def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> ND
                 f"{where}: box {i}: expected x0 < x1 and y0 < y1 (px), given {given}; is it x y width height?"
             )
         if box[2] <= -0.5 or box[3] <= -0.5 or box[0] >= width - 0.5 or box[1] >= height - 0.5:
-            raise InputError(
-                f"{where}: box {i}: expected a box in the picture of {width} x {height} px, given {given}"
-            )
+            raise InputError(f"{where}: box {i}: expected a box in the picture of {width} x {height} px, given {given}")
     return boxes
 
 
@@ -348,15 +335,11 @@ def _true_box(sample: FaceSample, k: int, kind: BoxKind) -> Box:
     if sample.landmarks is None or not np.isfinite(sample.landmarks).all(1).any():
         raise InputError(f"{sample.image}: expected a labelled face, given one without landmarks")
     if len(sample.landmarks) != k:
-        raise InputError(
-            f"{sample.image}: expected {k} landmarks as the model has, given {len(sample.landmarks)}"
-        )
+        raise InputError(f"{sample.image}: expected {k} landmarks as the model has, given {len(sample.landmarks)}")
     if kind != "column":
         true_box = box_of_points(sample.landmarks)
         if not box_size(true_box).max() > 0:
-            raise InputError(
-                f"{sample.image}: the true landmarks are one point, which has no box; use --box column"
-            )
+            raise InputError(f"{sample.image}: the true landmarks are one point, which has no box; use --box column")
         return true_box
     if sample.box is None:
         raise InputError(

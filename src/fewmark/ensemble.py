@@ -58,9 +58,7 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         if not students or len(students) != len(codecs):
-            raise ValueError(
-                f"Ensemble: expected one codec a student, given {len(students)} and {len(codecs)}"
-            )
+            raise ValueError(f"Ensemble: expected one codec a student, given {len(students)} and {len(codecs)}")
         self.students = nn.ModuleList(students)
         self.codecs = tuple(codecs)
         self.mirror = None if mirror is None else list(mirror)

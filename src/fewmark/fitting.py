@@ -118,9 +118,7 @@ def fit(
     if state_path is not None and state_path.is_file():
         state = torch.load(state_path, map_location="cpu", weights_only=True)
         if state["n_epochs"] != n_epochs or state["n_batches"] != len(batches) or state["seed"] != seed:
-            raise InputError(
-                f"{state_path}: a state of another training; use the same settings or an empty folder"
-            )
+            raise InputError(f"{state_path}: a state of another training; use the same settings or an empty folder")
         first, losses = int(state["epoch"]), [float(v) for v in state["losses"]]
     wrapped, wrapped_optimizer = fabric.setup(module, optimizer)
     if first:  # after the setup, so that the optimizer's state lies where the parameters are
@@ -142,9 +140,7 @@ def fit(
             loss = step(wrapped, batch)["loss"]
             fabric.backward(loss)
             if clip_norm:
-                fabric.clip_gradients(
-                    wrapped, wrapped_optimizer, max_norm=clip_norm, error_if_nonfinite=False
-                )
+                fabric.clip_gradients(wrapped, wrapped_optimizer, max_norm=clip_norm, error_if_nonfinite=False)
             wrapped_optimizer.step()
             wrapped_optimizer.zero_grad()
             total += loss.detach()
@@ -160,12 +156,7 @@ def fit(
             )
         losses.append(mean)
         now = time.monotonic()
-        if (
-            state_path is not None
-            and fabric.is_global_zero
-            and epoch + 1 < n_epochs
-            and now - saved > SAVE_EVERY_S
-        ):
+        if state_path is not None and fabric.is_global_zero and epoch + 1 < n_epochs and now - saved > SAVE_EVERY_S:
             _save(state_path, module, optimizer, epoch + 1, n_epochs, n_batches, seed, losses)
             saved = now
         if on_epoch is not None:

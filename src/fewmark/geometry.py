@@ -179,7 +179,9 @@ def crop_from_box(box_xyxy: FloatArray, size: int, *, margin: float = 0.0, angle
     """
     side = float(box_size(box_xyxy).max()) * (1 + 2 * margin)
     if not math.isfinite(side) or side <= 0:
-        raise ValueError(f"crop_from_box: expected a box x0 y0 x1 y1 with an extent, given {np.asarray(box_xyxy).tolist()}")
+        raise ValueError(
+            f"crop_from_box: expected a box x0 y0 x1 y1 with an extent, given {np.asarray(box_xyxy).tolist()}"
+        )
     middle = np.full(2, (size - 1) / 2)
     return Similarity.about(box_centre(box_xyxy), middle, scale=size / side, angle=angle)
 

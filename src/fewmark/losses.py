@@ -81,9 +81,7 @@ def integral_loss(
     present = torch.isfinite(landmarks).all(-1)
     targets, _ = codec.encode(landmarks, size)
     truth = torch.where(present[..., None], landmarks, torch.zeros_like(landmarks))
-    inside = (
-        present & (truth > -0.5).all(-1) & (truth[..., 0] < size[1] - 0.5) & (truth[..., 1] < size[0] - 0.5)
-    )
+    inside = present & (truth > -0.5).all(-1) & (truth[..., 0] < size[1] - 0.5) & (truth[..., 1] < size[0] - 0.5)
     weights = present.float() if landmark_weights is None else present.float() * landmark_weights
     total = landmarks.new_zeros(())
     for maps in outputs:
@@ -91,7 +89,5 @@ def integral_loss(
         expected = codec.expectation(log_p.exp().view(maps.shape))
         distance = (expected - truth).abs().sum(-1) / codec.stride
         divergence = (targets.flatten(2) * (targets.flatten(2).clamp_min(1e-12).log() - log_p)).sum(-1)
-        total = total + (
-            weights * (distance + map_weight * inside * divergence)
-        ).sum() / weights.sum().clamp_min(1e-6)
+        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(1e-6)
     return total / len(outputs)

@@ -76,9 +76,7 @@ def normalising_lengths(true: FloatArray, boxes: FloatArray | None, normalizer: 
     if boxes is not None:
         boxes = np.asarray(boxes, np.float64)
         if boxes.shape != (len(true), 4):
-            raise InputError(
-                f"boxes: expected x0 y0 x1 y1 of {len(true)} faces, given an array of shape {boxes.shape}"
-            )
+            raise InputError(f"boxes: expected x0 y0 x1 y1 of {len(true)} faces, given an array of shape {boxes.shape}")
     lengths = np.full(len(true), np.nan)
     for i, landmarks in enumerate(true):
         box = None if boxes is None else boxes[i]
@@ -260,9 +258,7 @@ def score(
     rule = scheme.get_normalizer(name)
     errors = landmark_errors(predicted, true)
     if errors.shape[1] != scheme.n_landmarks:
-        raise InputError(
-            f"landmarks: scheme {scheme.name} has {scheme.n_landmarks} a face, given {errors.shape[1]}"
-        )
+        raise InputError(f"landmarks: scheme {scheme.name} has {scheme.n_landmarks} a face, given {errors.shape[1]}")
     lengths = normalising_lengths(true, boxes, rule)
     per_face = nme_per_face(errors, lengths)
     scored = ~np.isnan(per_face)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -168,7 +169,9 @@ class LandmarkScheme:
             "components": {k: list(v) for k, v in self.components.items()},
             "edges": [list(e) for e in self.edges],
             "normalizers": {
-                k: {"points": [n.first, n.second]} if isinstance(n, BetweenPoints) else {"means": [list(n.first), list(n.second)]}
+                k: {"points": [n.first, n.second]}
+                if isinstance(n, BetweenPoints)
+                else {"means": [list(n.first), list(n.second)]}
                 for k, n in self.normalizers.items()
                 if isinstance(n, BetweenPoints | BetweenMeans)
             },
@@ -207,7 +210,9 @@ def _problems(s: LandmarkScheme) -> list[str]:
         if outside:
             found.append(f"{where}: expected indices 0..{k - 1}, given {outside[0]}")
     if s.default_normalizer not in (*s.normalizers, *BOX_NORMALIZERS):
-        found.append(f"default_normalizer: {s.default_normalizer!r} is not among {', '.join((*s.normalizers, *BOX_NORMALIZERS))}")
+        found.append(
+            f"default_normalizer: {s.default_normalizer!r} is not among {', '.join((*s.normalizers, *BOX_NORMALIZERS))}"
+        )
     if s.mean_face is not None and (s.mean_face.shape != (k, 2) or not np.isfinite(s.mean_face).all()):
         found.append(f"mean_face: expected {k} finite xy pairs, given an array of shape {s.mean_face.shape}")
     return found
@@ -236,7 +241,7 @@ def scheme_from_dict(data: Mapping[str, Any], where: str = "scheme") -> Landmark
     try:
         edges = [(int(a), int(b)) for a, b in data.get("edges", [])]
         for chain in data.get("chains", []):
-            edges += [(int(a), int(b)) for a, b in zip(chain[:-1], chain[1:], strict=True)]
+            edges += [(int(a), int(b)) for a, b in itertools.pairwise(chain)]
         normalizers: dict[str, Normalizer] = {}
         for name, n in data.get("normalizers", {}).items():
             if name not in POINT_NORMALIZERS:

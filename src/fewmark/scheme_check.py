@@ -36,16 +36,12 @@ def mirror_distances(scheme: LandmarkScheme, landmarks: FloatArray) -> NDArray[n
         raise InputError(f"scheme {scheme.name} has no mirror to check: add `mirror` to its file")
     points = np.asarray(landmarks, np.float64)
     if points.shape != (scheme.n_landmarks, 2):
-        raise InputError(
-            f"scheme {scheme.name}: expected landmarks ({scheme.n_landmarks}, 2), given {points.shape}"
-        )
+        raise InputError(f"scheme {scheme.name}: expected landmarks ({scheme.n_landmarks}, 2), given {points.shape}")
     flipped = points[list(scheme.mirror)] * (-1.0, 1.0)
     seen = np.isfinite(points).all(1) & np.isfinite(flipped).all(1)
     diagonal = float(np.linalg.norm(np.ptp(points[seen], axis=0))) if seen.any() else 0.0
     if diagonal == 0:
-        raise InputError(
-            f"scheme {scheme.name}: expected two different landmarks at least to check the mirror on"
-        )
+        raise InputError(f"scheme {scheme.name}: expected two different landmarks at least to check the mirror on")
     face_from_flipped = fit_similarity(flipped, points)
     if abs(face_from_flipped.angle) > 90:  # a half turn undoes a flip where the points lie on a line
         face_from_flipped = Similarity.translation(*(points[seen].mean(0) - flipped[seen].mean(0)))
@@ -90,9 +86,7 @@ def _names(scheme: LandmarkScheme, indices: list[int]) -> str:
 
 def _check_components(scheme: LandmarkScheme) -> list[str]:
     if not scheme.components:
-        return [
-            "components: none; group the landmarks into contour, left_eye, mouth, ... to get errors per part"
-        ]
+        return ["components: none; group the landmarks into contour, left_eye, mouth, ... to get errors per part"]
     found = []
     homes: list[list[str]] = [[] for _ in scheme.landmarks]
     for name, indices in scheme.components.items():
@@ -117,9 +111,7 @@ def _check_edges(scheme: LandmarkScheme) -> list[str]:
         if a == b:
             found.append(f"edges: landmark {_names(scheme, [a])} is joined to itself")
         elif a in home and b in home and home[a] != home[b]:
-            found.append(
-                f"edges: {_names(scheme, [a, b])} joins {home[a]} to {home[b]}; expected one component"
-            )
+            found.append(f"edges: {_names(scheme, [a, b])} joins {home[a]} to {home[b]}; expected one component")
     return found
 
 
@@ -154,9 +146,7 @@ def _check_mirror(scheme: LandmarkScheme) -> list[str]:
         other = scheme.components.get(_other_side(name), indices)
         stray = [i for i in indices if scheme.mirror[i] not in other]
         if stray:
-            found.append(
-                f"mirror: component {name} does not go to {_other_side(name)}: {_names(scheme, stray)}"
-            )
+            found.append(f"mirror: component {name} does not go to {_other_side(name)}: {_names(scheme, stray)}")
     if scheme.mean_face is None or np.ptp(scheme.mean_face, axis=0).max() == 0 or _is_one_sided(scheme):
         return found
     distances = mirror_distances(scheme, scheme.mean_face)
@@ -172,9 +162,7 @@ def _check_mirror(scheme: LandmarkScheme) -> list[str]:
 def _check_measures(scheme: LandmarkScheme) -> list[str]:
     found = []
     if scheme.mean_face is None:
-        found.append(
-            "mean_face: none; without it the mirror cannot be checked, nor the scheme drawn or synthesised"
-        )
+        found.append("mean_face: none; without it the mirror cannot be checked, nor the scheme drawn or synthesised")
     elif (np.ptp(scheme.mean_face, axis=0) == 0).all() and scheme.n_landmarks > 1:
         found.append("mean_face: all landmarks lie in one place")
     elif scheme.mean_face.min() < -1e-3 or scheme.mean_face.max() > 1 + 1e-3:

@@ -70,9 +70,7 @@ def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
         _line(picture, points[a], points[b], pale, max(1, size // 700))
     font_scale = size / 1024 * float(np.interp(scheme.n_landmarks, (30, 190), (0.5, 0.36)))
     texts = [str(i) for i in range(scheme.n_landmarks)]
-    sizes = np.array(
-        [cv2.getTextSize(t, cv2.FONT_HERSHEY_SIMPLEX, font_scale, 1)[0] for t in texts], np.float64
-    )
+    sizes = np.array([cv2.getTextSize(t, cv2.FONT_HERSHEY_SIMPLEX, font_scale, 1)[0] for t in texts], np.float64)
     centres = _place_numbers(
         points, _outward(scheme, points), sizes, np.array(scheme.edges, np.int64).reshape(-1, 2), size
     )
@@ -95,9 +93,7 @@ def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
         ", order inferred" if scheme.inferred else ""
     )
     at = (round(size * 0.02), round(size * 0.03))
-    cv2.putText(
-        picture, title, at, cv2.FONT_HERSHEY_SIMPLEX, size / 1024 * 0.55, (40, 40, 40), 1, cv2.LINE_AA
-    )
+    cv2.putText(picture, title, at, cv2.FONT_HERSHEY_SIMPLEX, size / 1024 * 0.55, (40, 40, 40), 1, cv2.LINE_AA)
     return picture
 
 
@@ -155,9 +151,7 @@ def _place_numbers(
     candidates, costs = [], []
     for i, point in enumerate(points):
         half = sizes[i] / 2 + padding
-        touching = point + rays / (np.abs(rays) / half).max(
-            1, keepdims=True
-        )  # boxes whose rim meets the point
+        touching = point + rays / (np.abs(rays) / half).max(1, keepdims=True)  # boxes whose rim meets the point
         places = (touching[None] + rays[None] * rings[:, None, None]).reshape(-1, 2)
         cost = np.repeat(np.array(RINGS) * 1.2, DIRECTIONS) + np.tile(1 - rays @ outward[i], len(RINGS)) * 1.5
         around = [p[np.abs(p - point).max(-1) < 1.5 * farthest] for p in (np.delete(points, i, 0), on_edges)]
@@ -179,9 +173,7 @@ def _place_numbers(
     return chosen
 
 
-def _inside(
-    places: NDArray[np.float64], half: NDArray[np.float64], points: NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def _inside(places: NDArray[np.float64], half: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(P, N) whether a box of this half extent at each place covers each point."""
     return np.asarray((np.abs(places[:, None] - points[None]) < half).all(-1), np.bool_)
 

@@ -23,7 +23,9 @@ from fewmark.codec import HeatmapCodec
 from fewmark.config import Config, StudentSettings, to_toml
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace, CropRule, cache_faces
+from fewmark.data.formats_csv import read_csv
 from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.synthetic import draw_dataset
 from fewmark.detector import Detector, evaluate_samples
 from fewmark.draw import face_tile
 from fewmark.errors import InputError
@@ -39,6 +41,8 @@ from fewmark.semi.teaching import TeacherPlan
 
 N_BOX_FACES = 200
 """Labelled faces on which the face detector's boxes are compared with the true ones."""
+DRAWN_SIZE = 128
+"""Side of a drawn face's picture, px: its face fills a crop of 64 to 96 px."""
 DEFAULT_BOX_FROM_DETECTOR = (0.0, 0.0, 1.0)
 
 
@@ -125,6 +129,7 @@ def make_loop(config: Config) -> Loop:
         n_folds=s.folds,
         fold_length=s.fold_length,
         first_length=first,
+        drawn_length=s.drawn_length,
     )
 
 
@@ -145,7 +150,7 @@ def launch(config: Config) -> Fabric:
         devices=local,
         num_nodes=max(1, world // local),
         strategy="ddp" if world > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
     fabric.launch()
     return fabric
@@ -162,7 +167,7 @@ def run_training(
     """Train by TS3 (or what `semi.selection` names) and write the run folder.
 
     The folder holds config.toml, metrics.jsonl (an epoch a line), rounds.jsonl (a student and round a line: who was selected
-    with what score, validation NME), detector.safetensors, report.html, and state/ while the run lasts.
+    with what score, validation NME), detector.safetensors, report.html, and state/: the weights of every training, for --resume.
 
     Args:
         resume: go on with a run that was stopped; the settings and the data must be the same.
@@ -173,7 +178,7 @@ def run_training(
     """
     fabric = launch(config)
     _check(data, config)
-    _prepare(folder, config, data, resume)
+    _check_folder(folder, config, data, resume)
     scheme, rule = data.scheme, CropRule(config.crop.size, config.crop.margin)
     began = time.monotonic()
 
@@ -195,9 +200,13 @@ def run_training(
     unlabelled_samples = with_boxes(data.unlabelled, adapter)
     truth, unlabelled = _hidden_labels(cache_faces(unlabelled_samples, rule, scheme.n_landmarks), scheme.n_landmarks)
     held_out = cache_faces(data.validation, rule, scheme.n_landmarks)
+    drawn = _drawn_faces(config, scheme, rule, folder / "state/drawn", fabric)
     validation = None
     if held_out:
         validation = Validation(held_out, _crop_lengths(data.validation, held_out, scheme))
+    if fabric.is_global_zero and not resume:
+        write_text(folder / "config.toml", _settings_text(config, data))  # the faces could be read: the run begins
+    fabric.barrier()
     plans = student_plans(config)
     selection = "random" if config.semi.selection == "none" else config.semi.selection
     loop = make_loop(config)
@@ -213,6 +222,7 @@ def run_training(
         loop=loop,
         fabric=fabric,
         seed=config.run.seed,
+        drawn=drawn,
         folder=folder / "state",
         validation=validation,
         truth=truth,
@@ -291,27 +301,44 @@ def _check(data: TrainingData, config: Config) -> None:
     for part, samples in (("labelled", data.labelled), ("val", data.validation)):
         for s in samples:
             if s.landmarks is None or not np.isfinite(s.landmarks).any():
-                raise InputError(f"{part} list: {s.name or s.image}: the face has no landmarks; label it or take it out of the list")
+                raise InputError(
+                    f"{part} list: {s.name or s.image}: the face has no landmarks; label it or take it out of the list"
+                )
     if config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
         raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
 
 
-def _prepare(folder: Path, config: Config, data: TrainingData, resume: bool) -> None:
-    """Make the run folder, or see that it holds the run that is to go on."""
-    text = f"# fewmark {__version__}, data {data.hash()}\n{to_toml(config)}"
-    settings = folder / "config.toml"
+def _settings_text(config: Config, data: TrainingData) -> str:
+    return f"# fewmark {__version__}, data {data.hash()}\n{to_toml(config)}"
+
+
+def _check_folder(folder: Path, config: Config, data: TrainingData, resume: bool) -> None:
+    """See that the run folder is free, or holds the run that is to go on."""
+    text, settings = _settings_text(config, data), folder / "config.toml"
     if settings.is_file():
         if not resume:
             raise InputError(f"{folder}: there is a run already; add --resume to go on with it, or give another --out")
         if settings.read_text(encoding="utf-8").split("\n", 1)[-1] != text.split("\n", 1)[-1]:
-            raise InputError(f"{settings}: the run was started with other settings; give the same ones, or another --out")
+            raise InputError(
+                f"{settings}: the run was started with other settings; give the same ones, or another --out"
+            )
         if data.hash() not in settings.read_text(encoding="utf-8").split("\n", 1)[0]:
             raise InputError(f"{settings}: the run was started on other data; give the same lists, or another --out")
         return
     if resume:
         raise InputError(f"{folder}: there is no run to go on with; leave --resume away to start one")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(settings, text)
+
+
+def _drawn_faces(
+    config: Config, scheme: LandmarkScheme, rule: CropRule, folder: Path, fabric: Fabric
+) -> list[CachedFace]:
+    """Faces drawn in the scheme, kept in the run folder: drawing them takes longer than reading them."""
+    if not config.semi.drawn_faces:
+        return []
+    if fabric.is_global_zero and not (folder / "annotations.csv").is_file():
+        draw_dataset(folder, config.semi.drawn_faces, scheme=scheme, seed=config.run.seed, size=DRAWN_SIZE)
+    fabric.barrier()
+    return cache_faces(read_csv(folder / "annotations.csv"), rule, scheme.n_landmarks)
 
 
 def _hidden_labels(faces: Sequence[CachedFace], k: int) -> tuple[NDArray[np.float32], list[CachedFace]]:
@@ -382,11 +409,18 @@ def _finish(
     faces: list[tuple[FaceSample, NDArray[np.float32], float]] = []
     if data.validation:
         detector = Detector(checkpoint)
-        found = evaluate_samples(detector, data.validation, "column" if _all_boxes(data.validation) else "gt", flip=config.model.flip)
+        found = evaluate_samples(
+            detector,
+            data.validation,
+            "column" if _all_boxes(data.validation) else "gt",
+            flip=config.model.flip,
+        )
         truth = np.stack([s.landmarks for s in data.validation if s.landmarks is not None])
         boxes = np.stack([s.face_box() for s in data.validation])
         result = score(found, truth, data.scheme, boxes=boxes)
-        entry = {k: v for k, v in result.to_dict().items() if k in ("nme", "auc", "failure_rate", "normalizer", "n_faces")}
+        entry = {
+            k: v for k, v in result.to_dict().items() if k in ("nme", "auc", "failure_rate", "normalizer", "n_faces")
+        }
         checkpoint.accuracy.append({"data": "validation", "box": "gt", **entry})
         order = np.argsort(np.nan_to_num(result.per_face, nan=np.inf))
         faces = [(data.validation[i], found[i], float(result.per_face[i])) for i in order]
@@ -422,7 +456,9 @@ def _all_boxes(samples: Sequence[FaceSample]) -> bool:
     return all(s.box is not None for s in samples)
 
 
-def _tile(checkpoint: Checkpoint, sample: FaceSample, found: NDArray[np.float32], nme: float) -> tuple[NDArray[np.uint8], str]:
+def _tile(
+    checkpoint: Checkpoint, sample: FaceSample, found: NDArray[np.float32], nme: float
+) -> tuple[NDArray[np.uint8], str]:
     tile = face_tile(read_image(sample.image), found, checkpoint.scheme, truth=sample.landmarks)
     return tile, f"{sample.name or sample.image.name}: {100 * nme:.1f} %"
 
@@ -470,4 +506,3 @@ def _known_rounds(path: Path) -> set[tuple[int, str]]:
 
 def _finite(record: Event) -> Event:
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in record.items()}
-

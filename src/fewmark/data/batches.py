@@ -135,7 +135,5 @@ class FaceBatches:
             images[row], landmarks[row] = crop.image, crop.landmarks
             if self.weights is not None:
                 w = self.weights[i]
-                weights[row] = (
-                    w[list(self.scheme.mirror)] if drawn.flip and self.scheme.mirror is not None else w
-                )
+                weights[row] = w[list(self.scheme.mirror)] if drawn.flip and self.scheme.mirror is not None else w
         return Batch(images, landmarks, weights, indices)

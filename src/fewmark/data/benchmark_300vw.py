@@ -74,9 +74,7 @@ def read_300vw(
     if every < 1:
         raise InputError(f"300-VW: every: expected 1 or more, given {every}")
     videos = [v for v in VIDEOS_300VW[subset] if (root / v / "annot").is_dir()]
-    check_count(
-        f"{root}: videos of {subset} with an annot folder", len(VIDEOS_300VW[subset]), len(videos), strict
-    )
+    check_count(f"{root}: videos of {subset} with an annot folder", len(VIDEOS_300VW[subset]), len(videos), strict)
     samples = []
     for video in videos:
         left_out = (skip or {}).get(video, ())
@@ -88,15 +86,11 @@ def read_300vw(
                 continue
             name = _format_name(image_name, video, frame)
             if not (root / name).is_file():
-                raise InputError(
-                    f"{root / name}: the frame of {labels.name} is missing; extract it or say image_name"
-                )
+                raise InputError(f"{root / name}: the frame of {labels.name} is missing; extract it or say image_name")
             landmarks = read_pts(labels, n_landmarks=68)
             if n_landmarks == 49:
                 landmarks = np.ascontiguousarray(landmarks[list(INNER_49)])
-            samples.append(
-                FaceSample(root / name, box_of_points(landmarks), landmarks, group=video, name=name)
-            )
+            samples.append(FaceSample(root / name, box_of_points(landmarks), landmarks, group=video, name=name))
     if not samples:
         raise InputError(
             f"{root}: no frame of {subset} is there; expected folders such as {VIDEOS_300VW[subset][0]}/annot"

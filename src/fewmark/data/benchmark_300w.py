@@ -71,9 +71,7 @@ def read_300w(
             landmarks = read_pts(labels, n_landmarks=68)
             key = _key(labels.stem)
             if box != "landmarks" and key not in boxes:
-                raise InputError(
-                    f"{labels}: no {box} box for it in bounding_boxes_{part.replace('/', '_')}.mat"
-                )
+                raise InputError(f"{labels}: no {box} box for it in bounding_boxes_{part.replace('/', '_')}.mat")
             samples.append(
                 FaceSample(
                     picture,
@@ -106,9 +104,7 @@ def _read_boxes(root: Path, part: str, field: str) -> dict[str, Box]:
             corners = np.asarray(cell[field], np.float32).ravel()
             key = _key(Path(str(cell["imgName"])).stem)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise InputError(
-                f"{path}: expected cells with imgName and {field}, given {str(cell)[:60]!r}"
-            ) from error
+            raise InputError(f"{path}: expected cells with imgName and {field}, given {str(cell)[:60]!r}") from error
         if corners.shape != (4,) or not np.isfinite(corners).all():
             raise InputError(f"{path}: {key}: {field}: expected x0 y0 x1 y1, given {corners.tolist()}")
         boxes[key] = corners - 1

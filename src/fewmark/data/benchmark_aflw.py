@@ -58,9 +58,7 @@ def read_aflw(
         if array.shape != shape:
             raise InputError(f"{path}: {name}: expected an array of shape {shape}, given {array.shape}")
     if sorted(order.tolist()) != list(range(n)):
-        raise InputError(
-            f"{path}: ra: expected a permutation of 1 to {n}, given {order.size} numbers that are none"
-        )
+        raise InputError(f"{path}: ra: expected a permutation of 1 to {n}, given {order.size} numbers that are none")
     landmarks = data.reshape(n, 2, 19).transpose(0, 2, 1)  # the row is x of all points, then y of all points
     boxes = bbox[:, [0, 2, 1, 3]]  # the row is left, right, top, bottom
     visible = mask > 0
@@ -74,14 +72,10 @@ def read_aflw(
     if images is not None:
         pictures = need_folder(Path(images), "AFLW's pictures")
     else:
-        pictures = next(
-            (root / f for f in _PICTURES if (root / f / names[0]).parent.is_dir()), root / _PICTURES[0]
-        )
+        pictures = next((root / f for f in _PICTURES if (root / f / names[0]).parent.is_dir()), root / _PICTURES[0])
     points = np.where(visible[:, :, None], landmarks, np.nan).astype(np.float32)
     face_names = name_faces(names)
     return [
-        FaceSample(
-            pictures / names[i], boxes[i].astype(np.float32), points[i], group=names[i], name=face_names[i]
-        )
+        FaceSample(pictures / names[i], boxes[i].astype(np.float32), points[i], group=names[i], name=face_names[i])
         for i in chosen.tolist()
     ]

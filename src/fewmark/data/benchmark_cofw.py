@@ -71,8 +71,7 @@ def read_cofw(
     corners = np.concatenate([x0y0, x0y0 + boxes[:, 2:]], axis=1).astype(np.float32)
     occluded = phis[:, 58:] > 0.5
     return [
-        FaceSample(files[i], corners[i], landmarks[i], occluded[i], name=f"{subset}/{files[i].name}")
-        for i in range(n)
+        FaceSample(files[i], corners[i], landmarks[i], occluded[i], name=f"{subset}/{files[i].name}") for i in range(n)
     ]
 
 
@@ -82,9 +81,7 @@ def _rows(path: Path, key: str, array: Any, n: int, width: int) -> Any:
     if table.shape == (width, n):
         table = table.T
     if table.shape != (n, width):
-        raise InputError(
-            f"{path}: {key}: expected {n} rows of {width} numbers, given an array of shape {table.shape}"
-        )
+        raise InputError(f"{path}: {key}: expected {n} rows of {width} numbers, given an array of shape {table.shape}")
     return table
 
 
@@ -92,9 +89,7 @@ def _write_picture(picture: Path, array: Any, where: str) -> None:
     """HDF5 holds Matlab's (H, W) as (W, H) and (H, W, 3) as (3, W, H)."""
     pixels = np.asarray(array).T
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-        raise InputError(
-            f"{where}: expected a grey or RGB uint8 picture, given {pixels.dtype} of shape {pixels.shape}"
-        )
+        raise InputError(f"{where}: expected a grey or RGB uint8 picture, given {pixels.dtype} of shape {pixels.shape}")
     bgr = pixels if pixels.ndim == 2 else pixels[..., ::-1]
     ok, data = cv2.imencode(".png", np.ascontiguousarray(bgr))
     if not ok:

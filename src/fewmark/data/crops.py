@@ -35,9 +35,7 @@ class CropRule:
 
     def __post_init__(self) -> None:
         if self.size < 8 or not -0.4 < self.margin < 4:
-            raise InputError(
-                f"CropRule: expected size >= 8 and -0.4 < margin < 4, given {self.size} and {self.margin}"
-            )
+            raise InputError(f"CropRule: expected size >= 8 and -0.4 < margin < 4, given {self.size} and {self.margin}")
 
     def crop_from_image(self, box_xyxy: FloatArray, angle: float = 0.0) -> Similarity:
         """The map from the picture to the crop; `angle` turns the content counter-clockwise, degrees."""
@@ -114,9 +112,7 @@ def cache_face(
     # as warp_image averages the whole picture: training sees crops as sharp as the detector will
     factor = int(1 / crop_from_window.scale + 1e-6)
     if factor >= 2 and min(window.shape[:2]) >= factor:
-        small = Similarity(
-            np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]])
-        )
+        small = Similarity(np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]]))
         shape = (window.shape[0] // factor, window.shape[1] // factor)
         window = window[: shape[0] * factor, : shape[1] * factor]
         window = window.reshape(shape[0], factor, shape[1], factor, 3).mean((1, 3)).round().astype(np.uint8)

@@ -46,9 +46,7 @@ FORMATS = ("csv", "pts", "coco", "dlib")
 _FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "coco", ".xml": "dlib", ".pts": "pts"}
 
 
-def read_faces(
-    path: str | Path, fmt: str | None = None, *, scheme: LandmarkScheme | None = None
-) -> list[FaceSample]:
+def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkScheme | None = None) -> list[FaceSample]:
     """Read faces from whatever a person calls their data.
 
     Args:
@@ -67,8 +65,7 @@ def read_faces(
         raise InputError(f"format {fmt!r}: expected one of {', '.join(FORMATS)}")
     if not path.exists():
         raise InputError(
-            f"{path}: no such file or folder; expected a folder of pictures, or a .csv, .json, .xml or "
-            ".pts file"
+            f"{path}: no such file or folder; expected a folder of pictures, or a .csv, .json, .xml or .pts file"
         )
     if path.is_dir():
         table = path / "annotations.csv"
@@ -76,8 +73,7 @@ def read_faces(
             return read_csv(table, n_landmarks=n)
         if fmt in ("coco", "dlib"):
             raise InputError(
-                f"{path}: is a folder; format {fmt} expects the {'.json' if fmt == 'coco' else '.xml'} "
-                "file in it"
+                f"{path}: is a folder; format {fmt} expects the {'.json' if fmt == 'coco' else '.xml'} file in it"
             )
         return read_pts_folder(path, n_landmarks=n) if fmt == "pts" else read_pictures(path, n_landmarks=n)
     if fmt is None and path.suffix.lower() in IMAGE_SUFFIXES:
@@ -92,13 +88,9 @@ def read_faces(
     if fmt == "pts":
         picture = find_picture(path)
         if picture is None:
-            raise InputError(
-                f"{path}: no picture of that name is beside it; put {path.stem}.jpg or .png there"
-            )
+            raise InputError(f"{path}: no picture of that name is beside it; put {path.stem}.jpg or .png there")
         return [FaceSample(picture, landmarks=read_pts(path, n_landmarks=n), name=picture.name)]
-    raise InputError(
-        f"{path}: cannot tell its format by {path.suffix!r}; say which, one of {', '.join(FORMATS)}"
-    )
+    raise InputError(f"{path}: cannot tell its format by {path.suffix!r}; say which, one of {', '.join(FORMATS)}")
 
 
 def write_faces(
@@ -125,9 +117,7 @@ def write_faces(
         write_csv(path / "annotations.csv" if path.is_dir() else path, samples)
     elif fmt == "pts" and path.suffix.lower() == ".pts":
         if len(samples) != 1 or samples[0].landmarks is None:
-            raise InputError(
-                f"{path}: a .pts file holds one labelled face, given {len(samples)} faces; give a folder"
-            )
+            raise InputError(f"{path}: a .pts file holds one labelled face, given {len(samples)} faces; give a folder")
         write_pts(path, samples[0].landmarks)
     elif fmt == "pts":
         write_pts_folder(path, samples)
@@ -139,8 +129,7 @@ def write_faces(
         write_dlib_xml(path, samples, scheme)
     else:
         raise InputError(
-            f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a suffix that "
-            "says it"
+            f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a suffix that says it"
         )
 
 
@@ -170,8 +159,7 @@ def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None =
         where = s.name or str(s.image)
         if scheme is not None and s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks:
             problems.append(
-                f"{where}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, given "
-                f"{len(s.landmarks)}"
+                f"{where}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, given {len(s.landmarks)}"
             )
         if s.image not in sizes:
             try:
@@ -188,11 +176,7 @@ def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None =
             far = np.flatnonzero(beyond.any(1))
             if len(far):
                 x, y = s.landmarks[far[0]].tolist()
-                name = (
-                    scheme.landmarks[far[0]]
-                    if scheme is not None and far[0] < scheme.n_landmarks
-                    else str(far[0])
-                )
+                name = scheme.landmarks[far[0]] if scheme is not None and far[0] < scheme.n_landmarks else str(far[0])
                 problems.append(
                     f"{where}: landmark {name} at ({x:.1f}, {y:.1f}) is far outside the picture of "
                     f"{size[0]}x{size[1]} px"
@@ -200,7 +184,6 @@ def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None =
                 )
         if s.box is not None and bool((s.box[2:] < -0.5).any() or (s.box[:2] > extent - 0.5).any()):
             problems.append(
-                f"{where}: the box {np.round(s.box, 1).tolist()} is outside the picture of "
-                f"{size[0]}x{size[1]} px"
+                f"{where}: the box {np.round(s.box, 1).tolist()} is outside the picture of {size[0]}x{size[1]} px"
             )
     return problems

@@ -47,9 +47,7 @@ def read_coco(
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(data, dict) or not all(
-        isinstance(data.get(k), list) for k in ("images", "annotations")
-    ):
+    if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO file, an object with the lists `images` and `annotations`")
     files: dict[Any, str] = {}
     for i, image in enumerate(data["images"]):
@@ -60,8 +58,7 @@ def read_coco(
     for i, annotation in enumerate(data["annotations"]):
         if not isinstance(annotation, dict) or annotation.get("image_id") not in files:
             raise InputError(
-                f"{path}: annotations[{i}]: image_id: expected the id of one of the images, given "
-                f"{_short(annotation)}"
+                f"{path}: annotations[{i}]: image_id: expected the id of one of the images, given {_short(annotation)}"
             )
         if not annotation.get("iscrowd"):
             by_image[annotation["image_id"]].append((i, annotation))
@@ -101,13 +98,11 @@ def _sample(
             ) from None
         if n_landmarks is not None and len(table) != n_landmarks:
             raise InputError(
-                f"{where}: keypoints: expected {n_landmarks} points, given {len(table)}; choose the "
-                "scheme of this file"
+                f"{where}: keypoints: expected {n_landmarks} points, given {len(table)}; choose the scheme of this file"
             )
         if not np.isin(table[:, 2], (0, 1, 2)).all():
             raise InputError(
-                f"{where}: keypoints: expected visibility 0, 1 or 2, given "
-                f"{_short(sorted(set(table[:, 2].tolist())))}"
+                f"{where}: keypoints: expected visibility 0, 1 or 2, given {_short(sorted(set(table[:, 2].tolist())))}"
             )
         there = table[:, 2] > 0
         if not np.isfinite(table[there, :2]).all():
@@ -177,9 +172,7 @@ def write_coco(path: str | Path, samples: Sequence[FaceSample], scheme: Landmark
             there = np.isfinite(s.landmarks).all(1)
             keypoints[there, :2] = s.landmarks[there]
             keypoints[there, 2] = 2 if s.occluded is None else np.where(s.occluded[there], 1, 2)
-        annotation["keypoints"] = [
-            int(v) if i % 3 == 2 else v for i, v in enumerate(keypoints.ravel().tolist())
-        ]
+        annotation["keypoints"] = [int(v) if i % 3 == 2 else v for i, v in enumerate(keypoints.ravel().tolist())]
         annotation["num_keypoints"] = int((keypoints[:, 2] > 0).sum())
         if s.box is not None or annotation["num_keypoints"]:
             x0, y0, x1, y1 = s.face_box().astype(np.float64).tolist()

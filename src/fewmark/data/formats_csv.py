@@ -105,13 +105,10 @@ def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Col
         for i in range(count):
             if f"{letter}{i}" not in where:
                 raise InputError(
-                    f"{path}: header: expected {letter}0 to {letter}{count - 1}, given no column "
-                    f"`{letter}{i}`"
+                    f"{path}: header: expected {letter}0 to {letter}{count - 1}, given no column `{letter}{i}`"
                 )
     if counts["v"] > k:
-        raise InputError(
-            f"{path}: header: expected {k} columns v0, v1, ... as many as points, given {counts['v']}"
-        )
+        raise InputError(f"{path}: header: expected {k} columns v0, v1, ... as many as points, given {counts['v']}")
     if n_landmarks is not None and k not in (0, n_landmarks):
         raise InputError(
             f"{path}: header: expected {n_landmarks} landmarks (x0,y0 to "
@@ -120,9 +117,7 @@ def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Col
         )
     boxed = [name for name in BOX_COLUMNS if name in where]
     if boxed and len(boxed) < 4:
-        raise InputError(
-            f"{path}: header: expected all of {', '.join(BOX_COLUMNS)} or none, given {', '.join(boxed)}"
-        )
+        raise InputError(f"{path}: header: expected all of {', '.join(BOX_COLUMNS)} or none, given {', '.join(boxed)}")
     return _Columns(
         n_cells=len(names),
         file=where["file"],
@@ -148,9 +143,7 @@ def _numbers(
                 try:
                     table[i, j] = float(cell) if cell.strip() else np.nan
                 except ValueError:
-                    raise InputError(
-                        f"{path}: row {lines[i]}: {names[j]}: expected a number, given {cell!r}"
-                    ) from None
+                    raise InputError(f"{path}: row {lines[i]}: {names[j]}: expected a number, given {cell!r}") from None
     infinite = np.argwhere(np.isinf(table) | (np.abs(table) > 1e9))
     if len(infinite):
         i, j = infinite[0]
@@ -179,13 +172,12 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
             i, j = half[0]
             there, gone = ("y", "x") if np.isnan(xy[i, j, 0]) else ("x", "y")
             raise InputError(
-                f"{path}: row {lines[i]}: half a point: {there}{j} is given and {gone}{j} is empty; give "
-                "both or none"
+                f"{path}: row {lines[i]}: half a point: {there}{j} is given and {gone}{j} is empty; give both or none"
             )
         if columns.visibility:
-            v = _numbers(
-                path, rows, lines, columns.visibility * (1 if k > 1 else 2), [f"v{i}" for i in range(k)] * 2
-            )[:, :k]
+            v = _numbers(path, rows, lines, columns.visibility * (1 if k > 1 else 2), [f"v{i}" for i in range(k)] * 2)[
+                :, :k
+            ]
             wrong = np.argwhere(~np.isin(v, (-1, 0, 1)) & ~np.isnan(v))
             if len(wrong):
                 i, j = wrong[0]
@@ -282,10 +274,7 @@ def write_csv(path: str | Path, samples: Sequence[FaceSample]) -> None:
                 row += [""] * k
             else:
                 there = np.asarray(np.isfinite(s.landmarks).all(axis=1))
-                row += [
-                    ("0" if hidden else "1") if p else "-1"
-                    for p, hidden in zip(there, s.occluded, strict=True)
-                ]
+                row += [("0" if hidden else "1") if p else "-1" for p, hidden in zip(there, s.occluded, strict=True)]
         if with_group:
             row.append(s.group)
         writer.writerow(row)

@@ -50,8 +50,7 @@ def read_dlib_xml(
     images = root.findall("images/image")
     if root.tag != "dataset" or not images:
         raise InputError(
-            f"{path}: expected dlib's XML, <dataset><images><image file=...>, given <{root.tag}> without "
-            "images"
+            f"{path}: expected dlib's XML, <dataset><images><image file=...>, given <{root.tag}> without images"
         )
     found: list[tuple[str, list[float] | None, dict[str, tuple[float, float]]]] = []
     for image in images:
@@ -62,9 +61,7 @@ def read_dlib_xml(
         if not image.findall("box"):
             found.append((file, None, {}))
         for box in boxes:
-            left, top, width, height = (
-                _number(path, file, box, key) for key in ("left", "top", "width", "height")
-            )
+            left, top, width, height = (_number(path, file, box, key) for key in ("left", "top", "width", "height"))
             if width <= 0 or height <= 0:
                 raise InputError(
                     f"{path}: {file}: box: expected a positive width and height, given {width:g} x {height:g}"
@@ -74,8 +71,7 @@ def read_dlib_xml(
                 name = part.get("name", "")
                 if not name or name in parts:
                     raise InputError(
-                        f"{path}: {file}: part: expected one part of each name, given {name!r} twice or "
-                        "without name"
+                        f"{path}: {file}: part: expected one part of each name, given {name!r} twice or without name"
                     )
                 parts[name] = _number(path, file, part, "x"), _number(path, file, part, "y")
             found.append((file, [left, top, left + width - 1, top + height - 1], parts))
@@ -116,9 +112,7 @@ def _number(path: Path, file: str, element: ElementTree.Element, key: str) -> fl
     return value
 
 
-def write_dlib_xml(
-    path: str | Path, samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None
-) -> None:
+def write_dlib_xml(path: str | Path, samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None) -> None:
     """Write faces for imglab and dlib; parts are numbered 00, 01, ... as dlib's own examples are.
 
     A face without box gets the tight box of its points; missing points are left out; numbers are rounded to

@@ -50,9 +50,7 @@ def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: expected a text file of points, given other bytes at {error.start}"
-        ) from error
+        raise InputError(f"{path}: expected a text file of points, given other bytes at {error.start}") from error
     points: list[tuple[float, float]] = []
     promised: int | None = None
     for number, raw in enumerate(text.splitlines(), 1):
@@ -61,9 +59,7 @@ def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[
         if header:
             if header.group(1).lower() == "n_points":
                 if not header.group(2).strip().isdigit():
-                    raise InputError(
-                        f"{path}: line {number}: n_points: expected a number, given {header.group(2)!r}"
-                    )
+                    raise InputError(f"{path}: line {number}: n_points: expected a number, given {header.group(2)!r}")
                 promised = int(header.group(2))
             continue
         cells = line.replace(",", " ").split()
@@ -78,8 +74,7 @@ def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[
             raise InputError(f"{path}: line {number}: expected a point `x y`, given {line[:60]!r}") from None
         if math.isinf(x) or math.isinf(y) or math.isnan(x) != math.isnan(y):
             raise InputError(
-                f"{path}: line {number}: expected a finite point, or nan nan where it is missing, given "
-                f"{line[:60]!r}"
+                f"{path}: line {number}: expected a finite point, or nan nan where it is missing, given {line[:60]!r}"
             )
         points.append((x, y))
     if promised is not None and promised != len(points):
@@ -117,9 +112,7 @@ def find_picture(labels: Path) -> Path | None:
     return None
 
 
-def read_pictures(
-    folder: str | Path, *, labels: bool = True, n_landmarks: int | None = None
-) -> list[FaceSample]:
+def read_pictures(folder: str | Path, *, labels: bool = True, n_landmarks: int | None = None) -> list[FaceSample]:
     """Every picture in a folder and in the folders below it, sorted by path, as one face each.
 
     Args:
@@ -136,19 +129,13 @@ def read_pictures(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with pictures; there is none")
-    files = [
-        f
-        for f in sorted(folder.rglob("*"))
-        if not any(p.startswith(".") for p in f.relative_to(folder).parts)
-    ]
+    files = [f for f in sorted(folder.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
     pictures = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
     pts = {f for f in files if f.suffix.lower() == ".pts"} if labels else set()
     samples = []
     used: set[Path] = set()
     for picture in pictures:
-        beside = next(
-            (p for p in (picture.with_suffix(".pts"), picture.with_suffix(".PTS")) if p in pts), None
-        )
+        beside = next((p for p in (picture.with_suffix(".pts"), picture.with_suffix(".PTS")) if p in pts), None)
         if beside is not None and beside in used:
             raise InputError(f"{beside}: fits two pictures, {picture.name} and another; rename one of them")
         if beside is not None:
@@ -160,8 +147,7 @@ def read_pictures(
     lonely = sorted(pts - used)
     if lonely:
         raise InputError(
-            f"{lonely[0]}: no picture of that name is beside it ({len(lonely)} such files); put the "
-            "pictures there"
+            f"{lonely[0]}: no picture of that name is beside it ({len(lonely)} such files); put the pictures there"
         )
     if not samples:
         raise InputError(f"{folder}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given none")

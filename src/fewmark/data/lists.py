@@ -34,9 +34,7 @@ def read_list(path: str | Path) -> list[str]:
         if not name or name.startswith("#"):
             continue
         if name in lines:
-            raise InputError(
-                f"{path}: line {number}: {name!r} is there twice, first in line {lines[name]}; delete one"
-            )
+            raise InputError(f"{path}: line {number}: {name!r} is there twice, first in line {lines[name]}; delete one")
         lines[name] = number
     if not lines:
         raise InputError(f"{path}: the list is empty; expected the `file` names of faces, one a line")
@@ -85,15 +83,12 @@ def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSam
         given = f"{unknown[0]!r} is not among the data's {len(samples)} faces"
         more = f" (nor are {len(unknown) - 1} more of {len(names)})" if len(unknown) > 1 else ""
         raise InputError(
-            f"{list_path}: {given}{more}; expected `file` names of the data, such as "
-            f"{files[0] if files else '(none)'}"
+            f"{list_path}: {given}{more}; expected `file` names of the data, such as {files[0] if files else '(none)'}"
         )
     return [samples[i] for i in chosen]
 
 
-def check_disjoint(
-    a: Sequence[FaceSample], b: Sequence[FaceSample], what: str = "labelled and unlabelled"
-) -> None:
+def check_disjoint(a: Sequence[FaceSample], b: Sequence[FaceSample], what: str = "labelled and unlabelled") -> None:
     """See that no face is in both sets.
 
     Args:

@@ -22,13 +22,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"{path}: not a picture, or damaged; expected JPEG, PNG, WebP, BMP or TIFF"
-        ) from error
+        raise InputError(f"{path}: not a picture, or damaged; expected JPEG, PNG, WebP, BMP or TIFF") from error
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read as a picture ({error.strerror or error}); check the path"
-        ) from error
+        raise InputError(f"{path}: cannot be read as a picture ({error.strerror or error}); check the path") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: a picture of too many pixels ({error})") from error
     return (height, width) if turned else (width, height)

@@ -96,9 +96,7 @@ def as_rgb(image: NDArray[np.generic], where: str = "image") -> NDArray[np.uint8
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise InputError(
-            f"{where}: expected (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, given shape {array.shape}"
-        )
+        raise InputError(f"{where}: expected (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, given shape {array.shape}")
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
     array = array[..., :3]
@@ -106,9 +104,7 @@ def as_rgb(image: NDArray[np.generic], where: str = "image") -> NDArray[np.uint8
         array = (array.astype(np.uint32) * 255 + 32767) // 65535
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise InputError(
-                f"{where}: expected float values in [0, 1], given {array.min()} to {array.max()}"
-            )
+            raise InputError(f"{where}: expected float values in [0, 1], given {array.min()} to {array.max()}")
         array = np.rint(array * 255)
     elif array.dtype != np.uint8:
         raise InputError(f"{where}: expected uint8, uint16 or float values, given {array.dtype}")

@@ -38,14 +38,10 @@ def split_groups(
     """
     shares = np.asarray(list(fractions), np.float64)
     if shares.ndim != 1 or len(shares) == 0 or not (shares > 0).all() or abs(float(shares.sum()) - 1) > 1e-6:
-        raise InputError(
-            f"split: fractions: expected positive numbers that sum to 1, given {list(fractions)}"
-        )
+        raise InputError(f"split: fractions: expected positive numbers that sum to 1, given {list(fractions)}")
     groups = _groups(samples)
     if len(groups) < len(shares):
-        raise InputError(
-            f"split: expected at least {len(shares)} groups for {len(shares)} parts, given {len(groups)}"
-        )
+        raise InputError(f"split: expected at least {len(shares)} groups for {len(shares)} parts, given {len(groups)}")
     order = rng.permutation(len(groups))
     order = order[np.argsort([-len(groups[i]) for i in order], kind="stable")]
     target = shares * len(samples)
@@ -61,9 +57,7 @@ def split_groups(
     return [[samples[i] for i in sorted(part)] for part in parts]
 
 
-def few_labels(
-    samples: Sequence[FaceSample], fractions: Sequence[float], seed: int
-) -> dict[float, list[FaceSample]]:
+def few_labels(samples: Sequence[FaceSample], fractions: Sequence[float], seed: int) -> dict[float, list[FaceSample]]:
     """Nested sets of the few faces that are labelled: the 5 % are among the 10 %, those among the 20 %.
 
     The seed gives one random order, and a fraction is its beginning; so every seed is another draw and every

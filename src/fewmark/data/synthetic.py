@@ -135,9 +135,7 @@ def _lay_face(
     full = (int(cells[0]) * _CELL, int(cells[1]) * _CELL)
     columns = cv2.resize((x - np.float32(X0)) * np.float32(unit) - 0.5, full, interpolation=cv2.INTER_LINEAR)
     rows = cv2.resize((y - np.float32(Y0)) * np.float32(unit) - 0.5, full, interpolation=cv2.INTER_LINEAR)
-    face = cv2.remap(
-        texture, columns[:h, :w], rows[:h, :w], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    face = cv2.remap(texture, columns[:h, :w], rows[:h, :w], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     mask = np.zeros((h, w), np.uint8)
     cv2.fillPoly(mask, [fixed(outline - (x0, y0))], 255, cv2.LINE_AA, 4)
     soft = cv2.GaussianBlur(mask, (0, 0), edge).astype(np.float32) * np.float32(1 / 255)
@@ -159,9 +157,7 @@ def _aim(
     box = box_of_points(seen[:68])
     scale = float(n * rng.uniform(0.5, 0.86) / box_size(box).max())
     room = (n - 1 - box_size(box) * scale) / 2
-    shift = (
-        (n - 1) / 2 + np.clip(rng.normal(0, 0.05, 2) * n, -0.9 * room, 0.9 * room) - box_centre(box) * scale
-    )
+    shift = (n - 1) / 2 + np.clip(rng.normal(0, 0.05, 2) * n, -0.9 * room, 0.9 * room) - box_centre(box) * scale
     return camera.to(scale, shift), seen * scale + shift, at
 
 
@@ -235,9 +231,7 @@ def draw_dataset(
                 _write_jpeg(folder / name, face.image, quality)
                 row = [name, f"drawn_{seed}_{i:06d}", *(f"{v:.2f}" for v in face.box)]
                 if labelled:
-                    row += [f"{v:.3f}" for v in face.landmarks.ravel()] + [
-                        "0" if o else "1" for o in face.occluded
-                    ]
+                    row += [f"{v:.3f}" for v in face.landmarks.ravel()] + ["0" if o else "1" for o in face.occluded]
                 write(row)
     except OSError as error:
         raise InputError(

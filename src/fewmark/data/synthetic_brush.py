@@ -60,10 +60,7 @@ def lid(points: FloatArray, n: int = 13) -> Points:
 def _cubic(n: int) -> Points:
     knots, t = np.array([0, 0.33, 0.67, 1.0]), np.linspace(0, 1, n)
     return np.stack(
-        [
-            np.prod([(t - k) / (knots[j] - k) for i, k in enumerate(knots) if i != j], axis=0)
-            for j in range(4)
-        ],
+        [np.prod([(t - k) / (knots[j] - k) for i, k in enumerate(knots) if i != j], axis=0) for j in range(4)],
         axis=1,
     )
 
@@ -71,11 +68,7 @@ def _cubic(n: int) -> Points:
 def smooth(points: FloatArray, closed: bool = True, n: int = 6) -> Points:
     """A Catmull-Rom curve through the points."""
     p = np.asarray(points, np.float64)
-    q = (
-        np.concatenate([p[-1:], p, p[:2]])
-        if closed
-        else np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
-    )
+    q = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     a, b, c, d = q[:-3], q[1:-2], q[2:-1], q[3:]
     t = (np.arange(n) / n)[:, None, None]
     curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
@@ -133,11 +126,7 @@ class Brush:
             return slice(0, 0), slice(0, 0), np.zeros((0, 0), np.uint8)
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         shift = np.array([x0, y0])
-        shapes = (
-            list(fixed(curves - shift))
-            if isinstance(curves, np.ndarray)
-            else [fixed(c - shift) for c in curves]
-        )
+        shapes = list(fixed(curves - shift)) if isinstance(curves, np.ndarray) else [fixed(c - shift) for c in curves]
         if width:
             level = 255 * min(1.0, thick)  # a line thinner than a pixel is fainter instead
             cv2.polylines(mask, shapes, False, level, max(1, round(thick)), cv2.LINE_AA, 4)

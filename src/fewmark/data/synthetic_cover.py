@@ -41,9 +41,7 @@ def _glasses(rng: np.random.Generator, scene: Scene, sun: bool) -> None:
     rims, bridge = [], []
     for eye, sign in ((slice(36, 42), -1), (slice(42, 48), 1)):
         centre = scene.controls[eye].mean(0)
-        rim = np.column_stack(
-            [shape + centre + (sign * 0.03, drop), np.full(28, scene.relief.lift(centre)[2] + 0.14)]
-        )
+        rim = np.column_stack([shape + centre + (sign * 0.03, drop), np.full(28, scene.relief.lift(centre)[2] + 0.14)])
         rim[:, 2] -= 0.25 * np.maximum(0, (rim[:, 0] - centre[0]) * sign)
         rims.append(camera(rim))
         bridge.append(rim[14 if sign > 0 else 0])
@@ -69,9 +67,7 @@ def _hat(rng: np.random.Generator, scene: Scene) -> None:
     swell = SKULL_AXES * rng.uniform(1.1, 1.3) * (1.0, rng.uniform(0.95, 1.3), 1.0)
     dome = SKULL + BALL * swell
     dome[:, 1] = np.minimum(dome[:, 1], line)
-    cloth = scene.woven(
-        rng.uniform(5, 240) + rng.uniform(-100, 100, 3) * rng.random(), float(rng.uniform(0.1, 0.8))
-    )
+    cloth = scene.woven(rng.uniform(5, 240) + rng.uniform(-100, 100, 3) * rng.random(), float(rng.uniform(0.1, 0.8)))
     scene.fill(hull(scene.camera(dome)), cloth, covers=True)
     kind = rng.random()
     t = np.linspace(0, np.pi, 13)
@@ -80,12 +76,8 @@ def _hat(rng: np.random.Generator, scene: Scene) -> None:
         visor = np.column_stack([np.cos(t) * 0.85, np.full(13, line + 0.03), front])
         scene.fill(hull(scene.camera(visor)), cv2.convertScaleAbs(cloth, alpha=0.7), covers=True)
     elif kind < 0.65:  # a brim all round
-        brim = np.column_stack(
-            [np.cos(2 * t) * swell[0] * 1.5, np.full(13, line), np.sin(2 * t) * swell[2] * 1.4]
-        )
-        scene.fill(
-            hull(scene.camera(brim + (0, 0, SKULL[2]))), cv2.convertScaleAbs(cloth, alpha=0.75), covers=True
-        )
+        brim = np.column_stack([np.cos(2 * t) * swell[0] * 1.5, np.full(13, line), np.sin(2 * t) * swell[2] * 1.4])
+        scene.fill(hull(scene.camera(brim + (0, 0, SKULL[2]))), cv2.convertScaleAbs(cloth, alpha=0.75), covers=True)
 
 
 def _mask(rng: np.random.Generator, scene: Scene) -> None:
@@ -145,9 +137,7 @@ def _thing(rng: np.random.Generator, scene: Scene) -> None:
     at = scene.on_face(scene.controls[int(rng.integers(0, 68))]) + rng.normal(0, 0.4, 2) * u
     wide, tall = rng.uniform(0.25, 0.8, 2) * u
     if rng.random() < 0.5:
-        outline = cv2.boxPoints(((at[0], at[1]), (wide, tall * 1.5), float(rng.uniform(-60, 60)))).astype(
-            np.float64
-        )
+        outline = cv2.boxPoints(((at[0], at[1]), (wide, tall * 1.5), float(rng.uniform(-60, 60)))).astype(np.float64)
     else:
         t = np.linspace(0, 2 * np.pi, 25)[:-1]
         outline = at + np.column_stack([np.cos(t) * wide, np.sin(t) * tall])

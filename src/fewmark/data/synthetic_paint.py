@@ -67,9 +67,7 @@ def _skin(rng: np.random.Generator, c: Points, look: Look, size: int) -> Picture
     factor = cv2.convertScaleAbs(pores, alpha=grain, beta=128 * (1 - grain))
     image = np.asarray(cv2.multiply(image, cv2.merge([factor] * 3), scale=1 / 128), np.uint8)
     if rng.random() < 0.3:
-        places = (
-            (rng.uniform((-0.8, -0.9), (0.8, 1.4), (int(rng.integers(1, 25)), 2)) - (X0, Y0)) * size / EXTENT
-        )
+        places = (rng.uniform((-0.8, -0.9), (0.8, 1.4), (int(rng.integers(1, 25)), 2)) - (X0, Y0)) * size / EXTENT
         radius = int(rng.uniform(0.006, 0.016) * size / EXTENT * 16)
         for at in fixed(places).tolist():
             cv2.circle(image, at, radius, (look.skin * 0.72).tolist(), -1, cv2.LINE_AA, 4)
@@ -253,20 +251,14 @@ def _eyeballs(
     mask = np.zeros(ball.image.shape[:2], np.uint8)
     glint = rng.uniform(-0.03, 0.03, 2)
     glint_radius = round(rng.uniform(0.012, 0.024) * u * 16) if rng.random() < 0.8 else 0
-    inner = [
-        np.array([e[i], e[i] * 0.92 + e[j] * 0.08]) - shift for e, i, j in ((eyes[0], 3, 0), (eyes[1], 0, 3))
-    ]
+    inner = [np.array([e[i], e[i] * 0.92 + e[j] * 0.08]) - shift for e, i, j in ((eyes[0], 3, 0), (eyes[1], 0, 3))]
     ball.soft(inner, np.array([205, 130, 120]), 0.8, 0.012, width=0.04)
     rings = ((1.0, look.iris * 0.45), (0.84, look.iris), (0.6, look.iris * 1.12), (0.4, np.array([8, 7, 9])))
     for eye, outline in zip(eyes, outlines, strict=True):
-        at = ball.off(
-            eye.mean(0) * 0.5 + (eye[0] + eye[3]) * 0.25 - shift, look.gaze[0], look.gaze[1] - 0.012
-        )
+        at = ball.off(eye.mean(0) * 0.5 + (eye[0] + eye[3]) * 0.25 - shift, look.gaze[0], look.gaze[1] - 0.012)
         for share, colour in rings:
             radius = round(0.076 * u * share * 16)
-            cv2.circle(
-                ball.image, fixed(at).tolist(), radius, np.clip(colour, 0, 255).tolist(), -1, cv2.LINE_AA, 4
-            )
+            cv2.circle(ball.image, fixed(at).tolist(), radius, np.clip(colour, 0, 255).tolist(), -1, cv2.LINE_AA, 4)
         if glint_radius:
             spot = fixed(ball.off(at, *glint)).tolist()
             cv2.circle(ball.image, spot, glint_radius, (250, 250, 250), -1, cv2.LINE_AA, 4)

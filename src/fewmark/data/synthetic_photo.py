@@ -36,13 +36,9 @@ class Light:
         facing = np.clip(normals @ lamp, 0, None)
         half = (lamp + viewer) / np.linalg.norm(lamp + viewer)
         gloss = np.clip(normals @ half, 0, None) ** 24 * np.float32(self.shine)
-        hollow = (
-            cv2.GaussianBlur(relief.height, (0, 0), 5) - relief.height
-        )  # a hollow receives less of the even light
+        hollow = cv2.GaussianBlur(relief.height, (0, 0), 5) - relief.height  # a hollow receives less of the even light
         open_sky = np.clip(1 - 1.4 * hollow, 0.5, 1.12)
-        return np.asarray(self.even * open_sky + self.strength * facing, np.float32), np.asarray(
-            gloss, np.float32
-        )
+        return np.asarray(self.even * open_sky + self.strength * facing, np.float32), np.asarray(gloss, np.float32)
 
 
 def sample_light(rng: np.random.Generator) -> Light:
@@ -63,9 +59,7 @@ def lit(texture: Picture, factor: Map, gloss: Map) -> Picture:
     n = texture.shape[0]
     f = cv2.resize(np.clip(factor * 128, 0, 255).astype(np.uint8), (n, n), interpolation=cv2.INTER_LINEAR)
     g = cv2.resize(np.clip(gloss * 255, 0, 255).astype(np.uint8), (n, n), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(
-        cv2.add(cv2.multiply(texture, cv2.merge([f] * 3), scale=1 / 128), cv2.merge([g] * 3)), np.uint8
-    )
+    return np.asarray(cv2.add(cv2.multiply(texture, cv2.merge([f] * 3), scale=1 / 128), cv2.merge([g] * 3)), np.uint8)
 
 
 def photograph(rng: np.random.Generator, image: Picture, size: int) -> Picture:
@@ -75,9 +69,7 @@ def photograph(rng: np.random.Generator, image: Picture, size: int) -> Picture:
     if u[0] < 0.3:  # uneven light over the whole picture
         direction = rng.normal(0, 0.35, 2).astype(np.float32)
         row = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-        level = np.clip(128 * (1 + row[None] * direction[0] + row[:, None] * direction[1]), 0, 255).astype(
-            np.uint8
-        )
+        level = np.clip(128 * (1 + row[None] * direction[0] + row[:, None] * direction[1]), 0, 255).astype(np.uint8)
         small = cv2.multiply(small, cv2.merge([level] * 3), scale=1 / 128)
     ramp = np.arange(256) / 255
     level = float(small[size // 4 : -size // 4, size // 4 : -size // 4].mean())
@@ -86,9 +78,7 @@ def photograph(rng: np.random.Generator, image: Picture, size: int) -> Picture:
     ramp = np.minimum(bent, 0.8) + 0.2 * np.tanh(np.maximum(bent - 0.8, 0) / 0.35)  # highlights roll off
     contrast, bright = rng.uniform(0.75, 1.4), rng.normal(0, 0.05)
     cast = np.exp(rng.normal(0, 0.07, 3) * (1.0, 0.4, 1.2))
-    curve = (
-        np.clip((ramp[:, None] ** np.exp(rng.normal(0, 0.25)) - 0.5) * contrast + 0.5 + bright, 0, 1) * cast
-    )
+    curve = np.clip((ramp[:, None] ** np.exp(rng.normal(0, 0.25)) - 0.5) * contrast + 0.5 + bright, 0, 1) * cast
     small = cv2.LUT(small, np.clip(curve * 255, 0, 255).astype(np.uint8)[None])
     if u[1] < 0.08:
         small = cv2.merge([cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)] * 3)
@@ -108,9 +98,7 @@ def photograph(rng: np.random.Generator, image: Picture, size: int) -> Picture:
     if u[3] < 0.25:
         n = max(8, int(size / rng.uniform(1.2, 3.5)))
         less = cv2.resize(small, (n, n), interpolation=cv2.INTER_AREA)
-        small = cv2.resize(
-            less, (size, size), interpolation=cv2.INTER_LINEAR if u[4] < 0.6 else cv2.INTER_CUBIC
-        )
+        small = cv2.resize(less, (size, size), interpolation=cv2.INTER_LINEAR if u[4] < 0.6 else cv2.INTER_CUBIC)
     if u[5] < 0.6:
         noise = rng.standard_normal((size, size), np.float32) * np.float32(0.5 + 8 * rng.random() ** 2)
         small = np.clip(small + noise[..., None] + 0.5, 0, 255).astype(np.uint8)

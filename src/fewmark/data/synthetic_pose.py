@@ -77,11 +77,7 @@ class Relief:
         top, tip, base = p[27, 1] - 0.05, p[30, 1], p[33, 1]
         rows = [top - 0.2, top, tip - 0.06, tip + 0.02, base + 0.03, base + 0.12]
         ridge = np.interp(_Y, rows, [0, 0.07, 0.36, 0.38, 0.16, 0.0])
-        half = (
-            np.interp(_Y, [top - 0.2, top, tip, base], [0.16, 0.09, 0.12, 0.14])
-            * (p[35, 0] - p[31, 0])
-            / 0.42
-        )
+        half = np.interp(_Y, [top - 0.2, top, tip, base], [0.16, 0.09, 0.12, 0.14]) * (p[35, 0] - p[31, 0]) / 0.42
         middle = np.interp(_Y, p[27:31, 1], p[27:31, 0])
         z += nose * ridge * np.exp(-(((_X - middle) / half) ** 2) * 0.9)
         bumps = np.array(_bumps(p, nose))  # (n, 5): x, y, their widths, height
@@ -115,9 +111,7 @@ class Relief:
 def _bumps(p: Points, nose: float) -> list[tuple[float, float, float, float, float]]:
     """What stands out of the face or lies deeper than it: x, y, width, height in the plane, and how far."""
 
-    def bump(
-        at: FloatArray, wide: float, high: float, amount: float
-    ) -> tuple[float, float, float, float, float]:
+    def bump(at: FloatArray, wide: float, high: float, amount: float) -> tuple[float, float, float, float, float]:
         return float(at[0]), float(at[1]), wide, high, amount
 
     found = []
@@ -159,9 +153,7 @@ class Camera:
     def __call__(self, points: FloatArray) -> Points:
         """(..., 3) face frame -> (..., 2) image px."""
         c = (np.asarray(points) - _PIVOT) @ self.rotation.T
-        return np.asarray(
-            c[..., :2] * (self.distance / (self.distance - c[..., 2:])) * self.scale + self.shift
-        )
+        return np.asarray(c[..., :2] * (self.distance / (self.distance - c[..., 2:])) * self.scale + self.shift)
 
     def depth(self, points: FloatArray) -> Points:
         """(..., 3) face frame -> (...) towards the viewer, face units."""
@@ -169,9 +161,7 @@ class Camera:
 
     def to(self, scale: float, shift: FloatArray) -> Camera:
         """The same view, scaled and then shifted in the picture."""
-        return Camera(
-            self.rotation, self.distance, self.scale * scale, self.shift * scale + np.asarray(shift)
-        )
+        return Camera(self.rotation, self.distance, self.scale * scale, self.shift * scale + np.asarray(shift))
 
 
 def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple[Points, Points]:
@@ -192,9 +182,7 @@ def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple
     ray = points[edge] - CENTRE
     candidates = relief.lift(CENTRE + steps * ray)  # (41, E, 3)
     seen = camera(candidates)
-    roll_only = np.column_stack(
-        [camera.rotation[:2, 1][::-1] * (1, -1), camera.rotation[:2, 1]]
-    )  # in-plane axes
+    roll_only = np.column_stack([camera.rotation[:2, 1][::-1] * (1, -1), camera.rotation[:2, 1]])  # in-plane axes
     outward = ray @ (roll_only / np.linalg.norm(roll_only, axis=0)).T
     reach = (seen * outward).sum(-1) / np.linalg.norm(outward, axis=1)
     reach -= np.arange(41)[:, None] * 1e-6 * camera.scale  # ties stay where they are

@@ -17,9 +17,7 @@ SKULL, SKULL_AXES = np.array([0.0, -0.26, -0.88]), np.array([1.06, 1.06, 1.15])
 
 def _ball() -> Points:
     a, b = np.meshgrid(np.linspace(0, 2 * np.pi, 21)[:-1], np.linspace(0.15, np.pi - 0.15, 11))
-    return np.column_stack(
-        [(np.cos(a) * np.sin(b)).ravel(), -np.cos(b).ravel(), (np.sin(a) * np.sin(b)).ravel()]
-    )
+    return np.column_stack([(np.cos(a) * np.sin(b)).ravel(), -np.cos(b).ravel(), (np.sin(a) * np.sin(b)).ravel()])
 
 
 BALL = _ball()
@@ -106,9 +104,7 @@ class Scene:
         table = np.clip(np.asarray(colour) * self.light * level, 0, 255).astype(np.uint8)
         return np.asarray(cv2.LUT(self._strands, table[None]), np.uint8)
 
-    def fill(
-        self, outline: FloatArray, what: FloatArray | Picture, blur: float = 0.0, *, covers: bool = False
-    ) -> None:
+    def fill(self, outline: FloatArray, what: FloatArray | Picture, blur: float = 0.0, *, covers: bool = False) -> None:
         """Fill an outline (image px) with a colour or with a picture of the scene's size.
 
         Args:
@@ -132,25 +128,17 @@ class Scene:
         chin = self.camera(self.relief.lift(self.controls[8]))
         if self.long:
             side, length = rng.uniform(1.1, 1.45), rng.uniform(1.2, 3.0)
-            half = np.array(
-                [(0.9, -0.7, -1), (side, 0.1, -1.0), (side * 1.05, length, -0.9), (0.3, length + 0.2, -1)]
-            )
+            half = np.array([(0.9, -0.7, -1), (side, 0.1, -1.0), (side * 1.05, length, -0.9), (0.3, length + 0.2, -1)])
             behind = np.concatenate([half, half[::-1] * (-1, 1, 1)])
             self.fill(smooth(self.camera(behind)), cv2.convertScaleAbs(self.hair, alpha=0.7), 0.02)
         w = rng.uniform(0.5, 0.72)
         foot = off(neck + (0.35 * (chin - neck)[0], 0), 0, 1.25)
-        sides = np.array(
-            [off(neck, -w, -0.3), off(neck, w, -0.3), off(foot, 1.12 * w, 0), off(foot, -1.12 * w, 0)]
-        )
+        sides = np.array([off(neck, -w, -0.3), off(neck, w, -0.3), off(foot, 1.12 * w, 0), off(foot, -1.12 * w, 0)])
         self.fill(sides, look.skin * self.light * rng.uniform(0.6, 0.95))
-        shadow = np.array(
-            [off(chin, -0.8, -0.4), off(chin, 0.8, -0.4), off(chin, 0.35, 0.3), off(chin, -0.35, 0.3)]
-        )
+        shadow = np.array([off(chin, -0.8, -0.4), off(chin, 0.8, -0.4), off(chin, 0.35, 0.3), off(chin, -0.35, 0.3)])
         self.brush.soft([shadow], look.skin * 0.35 * self.light, 0.45, 0.12)
         collar = off(foot, 0, -rng.uniform(0.1, 0.75))
-        cloth = self.woven(
-            rng.uniform(10, 245) + rng.uniform(-90, 90, 3) * rng.random(), float(rng.uniform(0.05, 0.5))
-        )
+        cloth = self.woven(rng.uniform(10, 245) + rng.uniform(-90, 90, 3) * rng.random(), float(rng.uniform(0.05, 0.5)))
         half = np.array([(0.0, rng.uniform(0, 0.5)), (0.78, 0), (2.1, 0.6), (2.3, 4)])
         self.fill(np.concatenate([half, half[:0:-1] * (-1, 1)]) * u + collar, cloth)
         swell = SKULL_AXES * (volume if self.hairy else 1.0)
@@ -219,9 +207,7 @@ class Scene:
             if rng.random() < 0.25:
                 continue
             y = np.linspace(-0.9, rng.uniform(0.8, 2.2), 9)
-            into = np.interp(
-                y, [-0.9, -0.3, 0.5, 1.4, 2.2], rng.uniform(0.55, 1.0, 5) + (0, 0.15, 0.12, 0, 0)
-            )
+            into = np.interp(y, [-0.9, -0.3, 0.5, 1.4, 2.2], rng.uniform(0.55, 1.0, 5) + (0, 0.15, 0.12, 0, 0))
             near = np.column_stack([sign * into, y, np.interp(y, [-0.9, 0.3, 2.2], [-0.7, -0.85, -0.6])])
             far = np.column_stack([sign * (into + rng.uniform(0.25, 0.5)), y, np.full(9, -0.95)])
             outline = np.concatenate([self.camera(near), self.camera(far)[::-1]])

@@ -91,11 +91,7 @@ def sample_expression(rng: np.random.Generator) -> Expression:
     else:
         gap = float(rng.uniform(0.02, 0.2)) if u[1] < 0.85 else float(rng.uniform(0.2, 0.65))
     brow = float(rng.normal(0, 0.03)) + (0.09 if u[2] < 0.12 else 0.0) + 0.08 * gap
-    opening = (
-        float(np.clip(rng.normal(1.0, 0.2), 0.45, 1.5))
-        * (1 - 0.22 * max(smile, 0))
-        * (1 + 2.0 * max(brow, 0))
-    )
+    opening = float(np.clip(rng.normal(1.0, 0.2), 0.45, 1.5)) * (1 - 0.22 * max(smile, 0)) * (1 + 2.0 * max(brow, 0))
     eyes = (0.04, 0.04) if u[3] < 0.06 else ((opening, 0.05) if u[3] < 0.075 else (opening, opening))
     if 0.075 <= u[3] < 0.09:
         eyes = (0.05, opening)
@@ -121,14 +117,10 @@ def face_controls(rng: np.random.Generator | None, expression: Expression) -> Po
     face[48:68, 1] += 0.03 * g[3]
     for side, (eye, brow) in enumerate(zip(_EYES, _BROWS, strict=True)):
         sign = -1.0 if side == 0 else 1.0
-        _shape_eye(
-            face[eye], sign, expression.eyes[side], size=1 + 0.09 * g[4], slant=0.06 * g[5], apart=0.03 * g[6]
-        )
+        _shape_eye(face[eye], sign, expression.eyes[side], size=1 + 0.09 * g[4], slant=0.06 * g[5], apart=0.03 * g[6])
         centre = face[brow].mean(0)
         out = (face[brow, 0] - centre[0]) * sign
-        face[brow, 1] += (
-            -expression.brow_raise + 0.045 * g[7] - 0.12 * g[8] * out + 0.1 * g[9] * (out**2 - 0.05)
-        )
+        face[brow, 1] += -expression.brow_raise + 0.045 * g[7] - 0.12 * g[8] * out + 0.1 * g[9] * (out**2 - 0.05)
         face[brow, 0] += sign * (0.025 * g[10] + 0.06 * g[11] * out)
     face[27:36, 1] = face[27, 1] + (face[27:36, 1] - face[27, 1]) * (1 + 0.09 * g[12])
     face[31:36, 0] *= (1 + 0.13 * g[13]) * (1 + 0.1 * max(expression.smile, 0))
@@ -203,9 +195,7 @@ def scheme_weights(scheme: LandmarkScheme) -> Points:
     if scheme.name == "ibug-68":
         return np.eye(68, 75)
     if scheme.mean_face is None:
-        raise InputError(
-            f"scheme {scheme.name}: to draw faces expected a mean_face, given none; add it to its file"
-        )
+        raise InputError(f"scheme {scheme.name}: to draw faces expected a mean_face, given none; add it to its file")
     if scheme.mirror is None and scheme.components and not _GROUPS.keys() <= scheme.components.keys():
         raise InputError(
             f"scheme {scheme.name}: drawn faces show both eyes; expected the components {', '.join(_GROUPS)} "

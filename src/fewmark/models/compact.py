@@ -86,9 +86,7 @@ class Compact(nn.Module):
         levels = []
         for level, n in enumerate(n_blocks):
             n_in, n_out = widths[level], widths[level + 1]
-            levels.append(
-                nn.Sequential(_Residual(n_in, n_out, 2), *(_Residual(n_out, n_out) for _ in range(n - 1)))
-            )
+            levels.append(nn.Sequential(_Residual(n_in, n_out, 2), *(_Residual(n_out, n_out) for _ in range(n - 1))))
         self.levels = nn.ModuleList(levels)
         self.dropout = nn.Dropout2d(dropout)
         skips = widths[1:-1] if stride == 4 else widths[:-1]
@@ -104,9 +102,7 @@ class Compact(nn.Module):
             features.append(level(features[-1]))
         x = self.bottom(self.dropout(features[-1]))
         skips = features[1:-1] if self.stride == 4 else features[:-1]
-        for skip, lateral, merge in zip(
-            reversed(skips), reversed(self.lateral), reversed(self.merge), strict=True
-        ):
+        for skip, lateral, merge in zip(reversed(skips), reversed(self.lateral), reversed(self.merge), strict=True):
             x = functional.interpolate(x, size=skip.shape[-2:], mode="nearest") + lateral(skip)
             x = merge(x)
         return [self.head(x)]

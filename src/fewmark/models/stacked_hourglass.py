@@ -94,9 +94,7 @@ class StackedHourglass(nn.Module):
     ) -> None:
         super().__init__()
         name = "stacked_hourglass"
-        check_counts(
-            name, n_maps=n_maps, n_stacks=n_stacks, n_modules=n_modules, depth=depth, n_features=n_features
-        )
+        check_counts(name, n_maps=n_maps, n_stacks=n_stacks, n_modules=n_modules, depth=depth, n_features=n_features)
         check_choice(name, "stride", stride, (2, 4))
         if n_features % 8:
             raise InputError(f"{name}: n_features: expected a multiple of 8, given {n_features}")

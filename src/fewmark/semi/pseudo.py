@@ -125,9 +125,7 @@ def write_pseudo_labels(
             if index == 0:
                 average = average_heatmaps([_plain(m, c) for m, c in zip(maps, codecs, strict=True)])
                 _, scores = ensemble.codec.decode(average)
-                losses = torch.stack(
-                    [own_loss(o, c, (size, size)) for o, c in zip(outputs, codecs, strict=True)]
-                )
+                losses = torch.stack([own_loss(o, c, (size, size)) for o, c in zip(outputs, codecs, strict=True)])
                 parts["scores"].append(scores.cpu().numpy())
                 parts["loss"].append(losses.cpu().numpy())
                 if teacher is not None:

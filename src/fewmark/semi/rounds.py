@@ -12,7 +12,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fewmark.atomic import atomic_path, write_text
 from fewmark.data.augment import AugmentRule
@@ -81,6 +81,7 @@ class Loop:
         n_folds: for the out-of-fold teacher.
         fold_length: length of a fold's training relative to a student's.
         first_length: length of the initial training relative to a round's.
+        drawn_length: length of the training on drawn faces, where there are any, relative to a round's.
     """
 
     n_rounds: int = 6
@@ -92,6 +93,7 @@ class Loop:
     n_folds: int = 2
     fold_length: float = 0.5
     first_length: float = 1.0
+    drawn_length: float = 1.0
 
 
 class _Run:
@@ -153,9 +155,7 @@ class _Run:
         if self.load(name, module):
             return
         plan = self.plans[index]
-        self.on_event(
-            {"kind": "training", "name": name, "student": plan.name, "n_faces": len(data.faces), **about}
-        )
+        self.on_event({"kind": "training", "name": name, "student": plan.name, "n_faces": len(data.faces), **about})
 
         def tell(epoch: Epoch) -> None:
             event: Event = {
@@ -236,6 +236,7 @@ def run_rounds(
     loop: Loop,
     fabric: Fabric,
     seed: int,
+    drawn: Sequence[CachedFace] = (),
     folder: Path | None = None,
     validation: Validation | None = None,
     truth: NDArray[np.float32] | None = None,
@@ -255,6 +256,8 @@ def run_rounds(
         unlabelled: U; their landmarks are not looked at.
         size: crop px.
         rule: which pseudo labels are taken.
+        drawn: faces on which every student is trained first; its "scratch" is then what it learned from them,
+            as the paper's CPM starts from ImageNet's weights. None = random weights.
         folder: where weights and states are kept, or None.
         validation: measured after every training; trains nothing unless `teacher.source` is "validation".
         truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and
@@ -270,9 +273,7 @@ def run_rounds(
     if not labelled:
         raise InputError("training: the labelled list is empty; at least one labelled face is needed")
     if loop.n_rounds and not unlabelled:
-        raise InputError(
-            "training: there are no unlabelled faces for the rounds; give some, or set semi.rounds=0"
-        )
+        raise InputError("training: there are no unlabelled faces for the rounds; give some, or set semi.rounds=0")
     if rule.name == "oracle" and (truth is None or np.isnan(truth).all()):
         raise InputError("selection oracle: expected true landmarks of the unlabelled faces, given none")
     if rule.needs_teacher and teacher.source == "validation" and validation is None:
@@ -285,7 +286,16 @@ def run_rounds(
     k = scheme.n_landmarks
     run = _Run(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation)
     everyone = list(range(len(plans)))
-    modules = [p.build(k, run.seed_of(0, j)) for j, p in enumerate(plans)]
+    starts = _train_starts(run, drawn, loop.drawn_length) if drawn else []
+
+    def fresh(j: int, *place: int) -> nn.Module:
+        """A student's network before it has seen a label: random weights, or those learned on drawn faces."""
+        module = plans[j].build(k, run.seed_of(*place))
+        if starts:
+            module.load_state_dict(starts[j])
+        return module
+
+    modules = [fresh(j, 0, j) for j in everyone]
     base = _labels_only(labelled)
     for j in everyone:
         run.train(
@@ -304,7 +314,7 @@ def run_rounds(
     yield Round(0, list(modules), judge, [s.copy() for s in selected], records)
 
     folds = (
-        _train_folds(run, labelled, loop)
+        _train_folds(run, labelled, loop, fresh)
         if rule.needs_teacher and teacher.source == "out-of-fold" and loop.n_rounds
         else []
     )
@@ -320,9 +330,7 @@ def run_rounds(
                     judge, state = train_teacher(
                         teacher, judged, n_landmarks=k, fabric=fabric, seed=run.seed_of(i, j, 3)
                     )
-                    on_event(
-                        {"kind": "teacher", "round": i, "student": plans[j].name, "loss": state.losses[-1]}
-                    )
+                    on_event({"kind": "teacher", "round": i, "student": plans[j].name, "loss": state.losses[-1]})
                     run.save("teacher", judge)
                 who = [j] if rule.own_labels else everyone
                 pseudo = run.predict([modules[w] for w in who], who, unlabelled, loop.n_views, judge)
@@ -343,7 +351,7 @@ def run_rounds(
             selected[j] = taken
             data = _training_set(labelled, [unlabelled[u] for u in taken], landmarks, loop)
             if loop.restart:
-                modules[j] = plans[j].build(k, run.seed_of(i, j))
+                modules[j] = fresh(j, i, j)
             about = {"round": i, "n_pseudo": len(taken)}
             run.train(name, j, modules[j], data, run.seed_of(i, j, 1), 1.0, about)
             records.append({**_scores(run, modules, j, i), **choice})
@@ -380,9 +388,7 @@ def _training_set(
     """L with the selected pseudo labels."""
     base = _labels_only(labelled)
     n, m = len(labelled), len(extra)
-    weights = np.concatenate(
-        [base.weights, np.full((m, base.weights.shape[1]), loop.pseudo_weight, np.float32)]
-    )
+    weights = np.concatenate([base.weights, np.full((m, base.weights.shape[1]), loop.pseudo_weight, np.float32)])
     shares = None
     if loop.labelled_share > n / max(1, n + m):
         shares = np.concatenate(
@@ -391,8 +397,19 @@ def _training_set(
     return TrainingSet([*labelled, *extra], np.concatenate([base.landmarks, landmarks]), weights, shares)
 
 
+def _train_starts(run: _Run, drawn: Sequence[CachedFace], length: float) -> list[dict[str, Tensor]]:
+    """The weights of each student after training on drawn faces, from which every later training starts."""
+    found = []
+    for j, plan in enumerate(run.plans):
+        module = plan.build(run.scheme.n_landmarks, run.seed_of(0, j, 8))
+        name = f"drawn_{plan.name}"
+        run.train(name, j, module, _labels_only(drawn), run.seed_of(0, j, 9), length, {"round": 0, "drawn": True})
+        found.append({key: value.clone() for key, value in module.state_dict().items()})
+    return found
+
+
 def _train_folds(
-    run: _Run, labelled: Sequence[CachedFace], loop: Loop
+    run: _Run, labelled: Sequence[CachedFace], loop: Loop, fresh: Callable[..., nn.Module]
 ) -> list[tuple[list[nn.Module], list[CachedFace]]]:
     """Students trained without each fold, and the fold: to them its faces are as new as unlabelled ones."""
     order = np.random.default_rng([run.seed, 5]).permutation(len(labelled))
@@ -402,7 +419,7 @@ def _train_folds(
         rest = [face for i, face in enumerate(labelled) if i not in out]
         modules = []
         for j, plan in enumerate(run.plans):
-            module = plan.build(run.scheme.n_landmarks, run.seed_of(0, j, f, 6))
+            module = fresh(j, 0, j, f, 6)
             about = {"round": 0, "fold": f}
             run.train(
                 f"fold{f}_{plan.name}",

@@ -46,8 +46,7 @@ def quota(round_index: int, ratio: float, n_unlabelled: int) -> int:
     """
     if round_index < 1 or ratio < 0 or n_unlabelled < 0:
         raise ValueError(
-            "quota: expected a round from 1 and no negative number, "
-            f"given {round_index}, {ratio}, {n_unlabelled}"
+            f"quota: expected a round from 1 and no negative number, given {round_index}, {ratio}, {n_unlabelled}"
         )
     return min(n_unlabelled, int(ratio * round_index * n_unlabelled + 1e-9))
 

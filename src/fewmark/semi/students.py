@@ -75,8 +75,7 @@ class StudentPlan:
             module = build_model(self.architecture, n_maps=self.codec.n_maps(n_landmarks), **self.arguments)
         if module.stride != self.codec.stride:
             raise InputError(
-                f"student {self.name}: codec.stride: expected the network's, {module.stride}, "
-                f"given {self.codec.stride}"
+                f"student {self.name}: codec.stride: expected the network's, {module.stride}, given {self.codec.stride}"
             )
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -103,9 +102,7 @@ class StudentPlan:
     def rate(self, n_epochs: int) -> Callable[[float], float]:
         return milestones(self.milestones, self.n_epochs, self.decay) if self.milestones else cosine()
 
-    def compute_loss(
-        self, outputs: Sequence[Tensor], landmarks: Tensor, weights: Tensor, size: int
-    ) -> Tensor:
+    def compute_loss(self, outputs: Sequence[Tensor], landmarks: Tensor, weights: Tensor, size: int) -> Tensor:
         """The training loss of a batch; landmarks (B, K, 2) crop px, weights (B, K). Source: TS3, Eq. 2."""
         if self.loss == "integral":
             return integral_loss(
