@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=964, help="unlabelled faces that are judged")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="+", metavar="VARIANT")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     config = load_config(arguments.run / "config.toml", ["run.threads=1"])
@@ -91,18 +92,25 @@ def main() -> None:
     for name, value in judge(None).items():
         rows[name] = [value]
     base = TeacherPlan(n_steps=arguments.steps, width=config.teacher.width, n_copies=config.teacher.copies)
-    variants: dict[str, TeacherPlan] = {"labelled": replace(base, source="labelled")}
-    variants["labelled, instance norm, heatmap target"] = replace(
-        base, source="labelled", norm="instance", target="heatmap"
-    )
+    variants: dict[str, TeacherPlan] = {
+        "labelled, as in the paper": replace(base, source="labelled", norm="instance", target="heatmap"),
+        "labelled, no norm": replace(base, source="labelled", norm="none"),
+    }
     if folds:
         variants |= {
-            "out-of-fold": base,
-            "out-of-fold, heatmap target": replace(base, target="heatmap"),
-            "out-of-fold, instance norm": replace(base, norm="instance"),
             "out-of-fold, no norm": replace(base, norm="none"),
-            "out-of-fold, 24 copies, twice the steps": replace(base, n_copies=24, n_steps=2 * arguments.steps),
+            "out-of-fold, batch norm": replace(base, norm="batch"),
+            "out-of-fold, group norm": replace(base, norm="group"),
+            "out-of-fold, instance norm": replace(base, norm="instance"),
+            "out-of-fold, no norm, heatmap target": replace(base, norm="none", target="heatmap"),
+            "out-of-fold, no norm, three times the copies and steps": replace(
+                base, norm="none", n_copies=24, n_steps=3 * arguments.steps
+            ),
         }
+    for name in arguments.only or []:
+        if name not in variants:
+            parser.error(f"--only: expected some of {', '.join(variants)}, given {name!r}")
+    variants = {n: v for n, v in variants.items() if not arguments.only or n in arguments.only}
     for name, plan in variants.items():
         for seed in range(arguments.seeds):
             sets = [(first, labelled)] if plan.source == "labelled" else folds
@@ -114,7 +122,7 @@ def main() -> None:
                     for s, f in sets
                 ]
             )
-            teacher, _ = train_teacher(plan, judged, n_landmarks=k, fabric=fabric, seed=seed)
+            teacher, _ = train_teacher(plan, judged, scheme=data.scheme, fabric=fabric, seed=seed)
             rows.setdefault(f"teacher: {name}", []).append(judge(teacher)["teacher"])
         print(f"{name}: {rows[f'teacher: {name}']}", flush=True)
     if arguments.json:

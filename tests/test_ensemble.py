@@ -58,9 +58,9 @@ def test_two_students_are_their_mean() -> None:
     a, b = (torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
     found = Ensemble([Fixed(a), Fixed(b)], [codec, codec]).predict(images())
     assert torch.allclose(found.heatmaps, ((a + b) / 2).expand(2, -1, -1, -1))
-    landmarks, scores = codec.decode(found.heatmaps)
-    assert torch.equal(found.landmarks, landmarks)
-    assert torch.equal(found.scores, scores)
+    mean = (codec.decode(a)[0] + codec.decode(b)[0]) / 2
+    assert torch.allclose(found.landmarks, mean.expand(2, -1, -1), atol=1e-4)
+    assert torch.equal(found.scores, codec.decode(found.heatmaps)[1])
 
 
 def test_unlike_strides_and_backgrounds() -> None:
@@ -71,7 +71,7 @@ def test_unlike_strides_and_backgrounds() -> None:
     assert ensemble.codec == fine
     found = ensemble.predict(images())
     assert found.heatmaps.shape == (2, 2, 8, 8)
-    assert float((found.landmarks - points).norm(dim=-1).max()) < 1.0
+    assert float((found.landmarks - points).norm(dim=-1).max()) < 0.01  # each is decoded at its own stride
 
 
 def test_the_mean_of_distributions_is_the_mean_of_the_points() -> None:

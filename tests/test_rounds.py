@@ -35,9 +35,10 @@ SIZE = 32
 PAIR = LandmarkScheme("pair", ("left", "right"), mirror=(1, 0))
 CODEC = HeatmapCodec(4, 3.0, decoding="soft-argmax", logits=True)
 NARROW = {"widths": [8, 8, 8, 8, 8], "n_blocks": [1, 1, 1, 1], "decoder": 8, "dropout": 0.1}
-SMALL = {"n_features": 8, "n_stacks": 1, "n_modules": 1, "depth": 2}
-A = StudentPlan("a", "compact", CODEC, NARROW, n_epochs=2, n_batches=2, batch_size=4)
-B = replace(A, name="b", architecture="stacked_hourglass", arguments=SMALL)
+SHALLOW = {"width": 0.0625, "batch_norm": True, "stride": 4, "n_stages": 1}
+HOURGLASS = {"n_features": 8, "n_stacks": 1, "n_modules": 1, "depth": 2}
+A = StudentPlan("a", "compact", CODEC, NARROW, n_epochs=2, n_batches=1, batch_size=4)
+B = replace(A, name="b", architecture="convolutional_pose_machine", arguments=SHALLOW)
 TEACHER = TeacherPlan(source="labelled", n_copies=2, width=8, n_steps=25, batch_size=2)
 LOOP = Loop(n_rounds=2, ratio=0.25, labelled_share=0.3)
 
@@ -303,9 +304,9 @@ KILLS: dict[str, Callable[[Event], bool]] = {
 
 def settings_of(restart: bool) -> dict[str, Any]:
     return {
-        "loop": replace(LOOP, restart=restart, n_views=3),
+        "loop": replace(LOOP, restart=restart, n_views=2),
         "teacher": replace(TEACHER, source="labelled" if restart else "out-of-fold"),
-        "validation": VALIDATION,
+        "validation": None if restart else VALIDATION,
     }
 
 
@@ -336,6 +337,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     if kill != "the first training":  # what was trained is not trained again
         assert not [e for e in done if e["kind"] == "training" and e["round"] == 0]
     assert not list(tmp_path.glob("*.state"))
+    if name != "teacher":
+        return
     # and a run that has ended is read, not trained
     again: list[Event] = []
     assert outcome(run(name, **arguments, on_event=again.append)) == expected
@@ -384,7 +387,7 @@ def test_truth_of_some_faces_alone() -> None:
     [("sgd", "sum", HeatmapCodec(4, 3.0, background=True)), ("rmsprop", "mean", HeatmapCodec(4, 3.0))],
 )
 def test_the_papers_students(optimizer: str, loss: str, codec: HeatmapCodec) -> None:
-    cpm = {"width": 0.0625, "batch_norm": True, "stride": 4, "n_stages": 2}
+    cpm = {**SHALLOW, "n_stages": 2}
     plans = [
         replace(
             A,
@@ -394,7 +397,14 @@ def test_the_papers_students(optimizer: str, loss: str, codec: HeatmapCodec) -> 
             loss=loss,
             optimizer=optimizer,
         ),  # type: ignore[arg-type]
-        replace(B, codec=replace(codec, background=False), loss="mean", milestones=(1,)),
+        replace(
+            B,
+            architecture="stacked_hourglass",
+            arguments=HOURGLASS,
+            codec=replace(codec, background=False),
+            loss="mean",
+            milestones=(1,),
+        ),
     ]
     found = run("teacher", plans=plans, loop=replace(LOOP, n_rounds=1))
     assert [len(s) for s in found[1].selected] == [2, 2]

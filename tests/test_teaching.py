@@ -70,6 +70,7 @@ def judge(faces: list[CachedFace], plan: TeacherPlan, seed: int = 0) -> JudgedPr
     )
 
 
+TWO = LandmarkScheme("two", ("a", "b"))
 PLAIN = TeacherPlan(n_copies=1, standardise=False, target="landmark")
 
 
@@ -152,7 +153,7 @@ def planted(n: int, seed: int) -> JudgedPredictions:
 def test_a_teacher_ranks_what_it_has_not_seen() -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     plan = TeacherPlan(width=8, n_steps=150, batch_size=16, learning_rate=4e-3)
-    teacher, state = train_teacher(plan, planted(256, 0), n_landmarks=2, fabric=fabric, seed=1)
+    teacher, state = train_teacher(plan, planted(256, 0), scheme=TWO, fabric=fabric, seed=1)
     unseen = planted(48, 1)
     with torch.no_grad():
         quality = teacher.label_quality(  # type: ignore[operator]
@@ -167,7 +168,7 @@ def test_a_teacher_ranks_what_it_has_not_seen() -> None:
 def test_every_teacher_is_new_and_a_function_of_the_seed() -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     plan, data = TeacherPlan(width=8, n_steps=25, batch_size=4), planted(6, 0)
-    a, b, c = (train_teacher(plan, data, n_landmarks=2, fabric=fabric, seed=s)[0] for s in (1, 1, 2))
+    a, b, c = (train_teacher(plan, data, scheme=TWO, fabric=fabric, seed=s)[0] for s in (1, 1, 2))
     weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (a, b, c)]
     assert a is not b
     assert torch.equal(weights[0], weights[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -130,6 +131,8 @@ def train(
         words = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
         err.print(Text(f"stopped; go on with: fewmark {shlex.join(words)}", style="yellow"), soft_wrap=True)
         raise typer.Exit(130) from None
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process speaks for all
     report = run / "report.html"
     if as_json:
         rounds = [{k: r[k] for k in _ROUND_KEYS if k in r} for part in display.records for r in part]

@@ -137,6 +137,8 @@ class TrainingDisplay:
         line = ""
         if kind == "reading":
             line = f"reading {event['n_faces']} faces"
+        elif kind == "note":
+            line = event["text"]
         elif kind == "training":
             self.plan.begin(event["name"])
             self._first = 0

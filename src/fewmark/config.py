@@ -84,7 +84,7 @@ class SemiSettings(_Settings):
     """The rounds of Algorithm 1, see `fewmark.semi.rounds.Loop`."""
 
     selection: Literal["teacher", "spl", "spaco", "peak", "spread", "random", "oracle", "none"] = Field(
-        "teacher", description="none = supervised only, at the same number of training steps"
+        "teacher", description="none = supervised only, as long as the rounds would train"
     )
     rounds: int = Field(6, description="S", ge=0, le=100)
     ratio: float = Field(0.1, description="r", gt=0, le=1)
@@ -109,12 +109,15 @@ class TeacherSettings(_Settings):
     source: Literal["labelled", "out-of-fold", "validation"] = "out-of-fold"
     target: Literal["heatmap", "landmark"] = "landmark"
     standardise: bool = True
-    copies: int = Field(8, ge=1, le=1000)
+    copies: int = Field(16, ge=1, le=1000)
     width: int = Field(16, ge=8)
-    norm: Literal["instance", "group", "batch", "none"] = "group"
-    steps: int = Field(150, ge=25)
+    norm: Literal["instance", "group", "batch", "none"] = "batch"
+    peaks: bool = Field(
+        True, description="it sees the maps by component, and their peaks' height is added to what it says"
+    )
+    steps: int = Field(100, ge=25)
     batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 class ModelSettings(_Settings):

@@ -178,7 +178,7 @@ def run_training(
     """
     fabric = launch(config)
     _check(data, config)
-    _check_folder(folder, config, data, resume)
+    _together(fabric, lambda: _check_folder(folder, config, data, resume))
     scheme, rule = data.scheme, CropRule(config.crop.size, config.crop.margin)
     began = time.monotonic()
 
@@ -200,7 +200,7 @@ def run_training(
     unlabelled_samples = with_boxes(data.unlabelled, adapter)
     truth, unlabelled = _hidden_labels(cache_faces(unlabelled_samples, rule, scheme.n_landmarks), scheme.n_landmarks)
     held_out = cache_faces(data.validation, rule, scheme.n_landmarks)
-    drawn = _drawn_faces(config, scheme, rule, folder / "state/drawn", fabric)
+    drawn = _drawn_faces(config, scheme, rule, folder / "state/drawn", fabric, tell)
     validation = None
     if held_out:
         validation = Validation(held_out, _crop_lengths(data.validation, held_out, scheme))
@@ -289,6 +289,7 @@ def _teacher_plan(config: Config) -> TeacherPlan:
         n_copies=t.copies,
         width=t.width,
         norm=t.norm,
+        peaks=t.peaks,
         n_steps=t.steps,
         batch_size=t.batch_size,
         learning_rate=t.learning_rate,
@@ -329,16 +330,46 @@ def _check_folder(folder: Path, config: Config, data: TrainingData, resume: bool
         raise InputError(f"{folder}: there is no run to go on with; leave --resume away to start one")
 
 
+def _together(fabric: Fabric, check: Callable[[], None]) -> None:
+    """Check in the first process; what it finds wrong is raised in all."""
+    problem: str | None = None
+    if fabric.is_global_zero:
+        try:
+            check()
+        except InputError as error:
+            problem = str(error)
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise InputError(problem)
+
+
 def _drawn_faces(
-    config: Config, scheme: LandmarkScheme, rule: CropRule, folder: Path, fabric: Fabric
+    config: Config,
+    scheme: LandmarkScheme,
+    rule: CropRule,
+    folder: Path,
+    fabric: Fabric,
+    tell: Callable[[Event], None],
 ) -> list[CachedFace]:
-    """Faces drawn in the scheme, kept in the run folder: drawing them takes longer than reading them."""
+    """Faces drawn in the scheme, kept in the run folder: drawing them takes longer than reading them.
+
+    None where the scheme cannot be drawn (it has no mean face, or is one of profiles): the students then start from random
+    weights, and the run says so.
+    """
     if not config.semi.drawn_faces:
         return []
-    if fabric.is_global_zero and not (folder / "annotations.csv").is_file():
-        draw_dataset(folder, config.semi.drawn_faces, scheme=scheme, seed=config.run.seed, size=DRAWN_SIZE)
-    fabric.barrier()
-    return cache_faces(read_csv(folder / "annotations.csv"), rule, scheme.n_landmarks)
+    labels = folder / "annotations.csv"
+    problem: str | None = None
+    if fabric.is_global_zero and not labels.is_file():
+        try:
+            draw_dataset(folder, config.semi.drawn_faces, scheme=scheme, seed=config.run.seed, size=DRAWN_SIZE)
+        except InputError as error:
+            problem = str(error)
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        tell({"kind": "note", "text": f"no drawn faces ({problem}); students start from random weights"})
+        return []
+    return cache_faces(read_csv(labels), rule, scheme.n_landmarks)
 
 
 def _hidden_labels(faces: Sequence[CachedFace], k: int) -> tuple[NDArray[np.float32], list[CachedFace]]:
@@ -377,7 +408,7 @@ def _checkpoint(
     ]
     teacher = None
     if last.teacher is not None:
-        arguments = {"n_maps": k, "width": config.teacher.width, "norm": config.teacher.norm}
+        arguments = _teacher_plan(config).arguments(data.scheme)
         teacher = TeacherPart("teacher", arguments, last.teacher)
     pseudo = len(set(np.concatenate(last.selected).tolist())) if last.selected else 0
     return Checkpoint(

@@ -49,10 +49,8 @@ def split_groups(
     for position, index in enumerate(order.tolist()):
         sizes = np.array([len(part) for part in parts])
         empty = np.flatnonzero(sizes == 0)
-        if len(groups) - position <= len(empty):  # no part stays empty
-            part = int(empty[0])
-        else:
-            part = int(np.argmax((target - sizes) / target))
+        must_fill = len(groups) - position <= len(empty)  # no part stays empty
+        part = int(empty[0]) if must_fill else int(np.argmax((target - sizes) / target))
         parts[part] += groups[index]
     return [[samples[i] for i in sorted(part)] for part in parts]
 

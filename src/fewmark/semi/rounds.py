@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from fewmark.semi.teaching import (
 )
 
 Event = dict[str, Any]
+
+TEACHER_FLIP = 0.5
+"""Flips of the faces that the teacher learns from, whatever the students' are. Source: TS3, section 4.2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +331,7 @@ def run_rounds(
                 if rule.needs_teacher:
                     judged = _judged(run, modules, labelled, folds, teacher, run.seed_of(i, j, 2))
                     judge, state = train_teacher(
-                        teacher, judged, n_landmarks=k, fabric=fabric, seed=run.seed_of(i, j, 3)
+                        teacher, judged, scheme=scheme, fabric=fabric, seed=run.seed_of(i, j, 3)
                     )
                     on_event({"kind": "teacher", "round": i, "student": plans[j].name, "loss": state.losses[-1]})
                     run.save("teacher", judge)
@@ -357,16 +360,9 @@ def run_rounds(
             records.append({**_scores(run, modules, j, i), **choice})
         on_event({"kind": "round", "round": i, "records": records})
         if judge is None and rule.needs_teacher:
-            judge = plans_teacher(teacher, k)
+            judge = teacher.build(scheme, 0)
             run.load("teacher", judge)
         yield Round(i, list(modules), judge, [s.copy() for s in selected], records)
-
-
-def plans_teacher(plan: TeacherPlan, n_landmarks: int) -> nn.Module:
-    """The teacher's network with fresh weights."""
-    from fewmark.models.build import build_model
-
-    return build_model("teacher", n_maps=n_landmarks, width=plan.width, norm=plan.norm)
 
 
 def _mean_errors(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -453,7 +449,7 @@ def _judged(
             plan,
             scheme=run.scheme,
             size=run.size,
-            augment=run.augment,
+            augment=replace(run.augment, flip=TEACHER_FLIP),
             seed=seed,
             device=run.fabric.device,
         )

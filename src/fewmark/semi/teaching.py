@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,19 +36,35 @@ class TeacherPlan:
         standardise: the target is the z-score of its logarithm; the ranking stays, the scale no longer
             depends on the round.
         n_copies: augmented copies of each face; their predictions are made once a call.
-        width, norm: of the network, see `models.teacher`.
+        width, norm, peaks: of the network, see `models.teacher`. With peaks it sees the maps of components, not of landmarks.
         n_steps, batch_size, learning_rate: Adam, a cosine.
     """
 
     source: TeacherSource = "out-of-fold"
     target: Literal["heatmap", "landmark"] = "landmark"
     standardise: bool = True
-    n_copies: int = 8
+    n_copies: int = 16
     width: int = 16
-    norm: str = "group"
-    n_steps: int = 150
+    norm: str = "batch"
+    peaks: bool = True
+    n_steps: int = 100
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
+
+    def arguments(self, scheme: LandmarkScheme) -> dict[str, Any]:
+        """What `models.teacher.Teacher` is made with for a scheme."""
+        k = scheme.n_landmarks
+        groups = None
+        if self.peaks:
+            groups = [list(range(k)), *(list(c) for c in scheme.components.values() if c)]
+        return {"n_maps": k, "width": self.width, "norm": self.norm, "groups": groups, "peaks": self.peaks}
+
+    def build(self, scheme: LandmarkScheme, seed: int) -> nn.Module:
+        """The teacher's network with fresh weights, a function of the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = build_model("teacher", **self.arguments(scheme))
+        return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,17 +172,14 @@ def join_judged(parts: Sequence[JudgedPredictions]) -> JudgedPredictions:
 
 
 def train_teacher(
-    plan: TeacherPlan, data: JudgedPredictions, *, n_landmarks: int, fabric: Fabric, seed: int
+    plan: TeacherPlan, data: JudgedPredictions, *, scheme: LandmarkScheme, fabric: Fabric, seed: int
 ) -> tuple[nn.Module, FitState]:
     """A new teacher, trained from scratch to give the true quality by an L1 loss.
 
     Source: TS3, Eq. 4: |q + ||H - H*||^2|. Differs: q is the mean of the PatchGAN's map; see `TeacherPlan`
     for the target.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = build_model("teacher", n_maps=n_landmarks, width=plan.width, norm=plan.norm)
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = plan.build(scheme, seed)
 
     def step(network: nn.Module, batch: _Examples) -> dict[str, Tensor]:
         maps = torch.from_numpy(batch.heatmaps).to(fabric.device).float()
