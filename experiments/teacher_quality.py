@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
     parser.add_argument("--percent", type=int, default=10)
     parser.add_argument("--faces", type=int, default=964, help="unlabelled faces that are judged")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="VARIANT")
     parser.add_argument("--json", type=Path)
@@ -92,20 +92,18 @@ def main() -> None:
     for name, value in judge(None).items():
         rows[name] = [value]
     base = TeacherPlan(n_steps=arguments.steps, width=config.teacher.width, n_copies=config.teacher.copies)
+    plain = replace(base, peaks=False)
     variants: dict[str, TeacherPlan] = {
-        "labelled, as in the paper": replace(base, source="labelled", norm="instance", target="heatmap"),
-        "labelled, no norm": replace(base, source="labelled", norm="none"),
+        "labelled, as in the paper": replace(plain, source="labelled", norm="instance", target="heatmap"),
+        "labelled, components and peaks": replace(base, source="labelled"),
     }
     if folds:
         variants |= {
-            "out-of-fold, no norm": replace(base, norm="none"),
-            "out-of-fold, batch norm": replace(base, norm="batch"),
-            "out-of-fold, group norm": replace(base, norm="group"),
-            "out-of-fold, instance norm": replace(base, norm="instance"),
-            "out-of-fold, no norm, heatmap target": replace(base, norm="none", target="heatmap"),
-            "out-of-fold, no norm, three times the copies and steps": replace(
-                base, norm="none", n_copies=24, n_steps=3 * arguments.steps
-            ),
+            "out-of-fold, instance norm": replace(plain, norm="instance"),
+            "out-of-fold, group norm": replace(plain, norm="group"),
+            "out-of-fold, batch norm": plain,
+            "out-of-fold, components and peaks": base,
+            "out-of-fold, components and peaks, heatmap target": replace(base, target="heatmap"),
         }
     for name in arguments.only or []:
         if name not in variants:
