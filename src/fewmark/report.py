@@ -186,7 +186,7 @@ def _rounds_section(rounds: Sequence[Mapping[str, Any]], normalizer: str) -> str
     )
     return (
         "<h2>Rounds</h2><p class='note'>What the unlabelled faces gave: each round the best pseudo labels "
-        "join the labelled faces, and the networks are trained anew. Validation faces are never trained on."
+        "join the labelled faces, and the networks are trained again. Validation faces are never trained on."
         "</p>"
         f'<div class="grid">{_card(chart)}{_card(selected)}</div>'
         f'<table style="margin-top:16px"><tr><th>round</th><th>pseudo labels</th>{head}</tr>{rows}</table>'
