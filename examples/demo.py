@@ -54,7 +54,7 @@ def train(faces: Path, run: Path, recipe: Path) -> None:
     console.print(
         f"[bold]NME by {scheme.default_normalizer}, {len(data.validation)} held-out faces[/bold]: "
         f"{percent(before)} from {len(data.labelled)} labelled faces alone, {percent(after)} after "
-        f"{len(display.records) - 1} rounds with {len(data.unlabelled)} unlabelled ones "
+        f"{len(display.records) - 1} rounds with {len(data.unlabelled)} unlabelled ones and more training "
         f"({100 * (after - before) / before:+.0f} %)"
     )
 
