@@ -97,7 +97,7 @@ class StudentPlan:
             {"params": decayed, "weight_decay": self.weight_decay},
             {"params": rest, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
 
     def rate(self, n_epochs: int) -> Callable[[float], float]:
         return milestones(self.milestones, self.n_epochs, self.decay) if self.milestones else cosine()
