@@ -26,7 +26,8 @@ from fewmark.data.crops import CachedFace, CropRule, cache_face
 from fewmark.data.samples import FaceSample
 from fewmark.ensemble import to_tensor
 from fewmark.scheme import load_scheme
-from fewmark.semi.students import StudentPlan, TrainingSet, train_student
+from fewmark.semi.students import StudentPlan, train_student
+from fewmark.semi.training_sets import labels_only
 
 TARGET = 1.10
 SCHEME = load_scheme("ibug-68")
@@ -48,14 +49,12 @@ def draw_faces(n: int, size: int) -> list[CachedFace]:
 
 def time_fit(plan: StudentPlan, faces: list[CachedFace], size: int, n_threads: int, fabric: Fabric) -> Times:
     """A step of the library's loop."""
-    labels = np.stack([f.landmarks for f in faces])
-    data = TrainingSet(faces, labels, np.ones(labels.shape[:2], np.float32))
     module = plan.build(SCHEME.n_landmarks, 0)
     began = time.perf_counter(), time.process_time()
     state = train_student(
         plan,
         module,
-        data,
+        labels_only(faces),
         scheme=SCHEME,
         size=size,
         augment=AugmentRule(),

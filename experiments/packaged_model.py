@@ -19,7 +19,7 @@ from fewmark.data.formats_csv import read_csv
 from fewmark.data.lists import read_list, select
 from fewmark.data.samples import FaceSample
 from fewmark.scheme import load_scheme
-from fewmark.semi.rounds import Event
+from fewmark.semi.trainings import Event
 from fewmark.training import TrainingData, run_training
 
 VALIDATION_EVERY = 15

@@ -25,8 +25,10 @@ from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.metrics import spearman
 from fewmark.semi.pseudo import write_pseudo_labels
+from fewmark.semi.teacher_source import split_folds
 from fewmark.semi.teaching import TeacherPlan, join_judged, judge_predictions, train_teacher
-from fewmark.training import launch, student_plans
+from fewmark.training_plans import student_plans
+from fewmark.training_processes import launch
 
 
 def main() -> None:
@@ -60,11 +62,10 @@ def main() -> None:
         return found
 
     first = students("round0")
-    order = np.random.default_rng([config.run.seed, 5]).permutation(len(labelled))
     folds = []
-    for f in range(config.semi.folds):
+    for f, held_out in enumerate(split_folds(len(labelled), config.semi.folds, config.run.seed)):
         if (state / f"fold{f}_{plans[0].name}.safetensors").is_file():
-            folds.append((students(f"fold{f}"), [labelled[i] for i in sorted(order[f :: config.semi.folds].tolist())]))
+            folds.append((students(f"fold{f}"), [labelled[i] for i in held_out]))
     truth = np.stack([f.landmarks for f in unlabelled])
     rows: dict[str, list[float]] = {}
 

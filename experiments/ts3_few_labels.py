@@ -26,7 +26,7 @@ from fewmark.data.samples import FaceSample
 from fewmark.detector import Detector, evaluate_samples
 from fewmark.metrics import score
 from fewmark.scheme import load_scheme
-from fewmark.semi.rounds import Event
+from fewmark.semi.trainings import Event
 from fewmark.training import TrainingData, run_training
 
 N_VALIDATION = 150

@@ -120,25 +120,29 @@ class Slope(nn.Module):
         return self.a + 3 * self.b
 
 
+def slide(module: Slope, rates: tuple[float, float], n_batches: int, **arguments: Any) -> FitState:
+    """Train by plain SGD, one rate a number; the loss is what the module gives."""
+    groups = [{"params": [p], "lr": rate} for p, rate in zip((module.a, module.b), rates, strict=True)]
+    optimizer = torch.optim.SGD(groups, lr=1)
+    return fit(
+        lambda m, batch: {"loss": m(batch)},
+        Noise(n_batches),
+        module,
+        optimizer,
+        fabric=fabric(),
+        seed=0,
+        **arguments,
+    )
+
+
 def test_rates_follow_the_factor_and_keep_their_proportion() -> None:
-    module = Slope()
-    optimizer = torch.optim.SGD([{"params": [module.a], "lr": 0.1}, {"params": [module.b], "lr": 0.4}], lr=1)
-    seen: list[float] = []
+    module, seen = Slope(), list[float]()
 
     def rate(progress: float) -> float:
         seen.append(progress)
         return 1 - progress
 
-    state = fit(
-        lambda m, batch: {"loss": m(batch)},
-        Noise(2),
-        module,
-        optimizer,
-        fabric=fabric(),
-        n_epochs=2,
-        learning_rate=rate,
-        seed=0,
-    )
+    state = slide(module, (0.1, 0.4), 2, n_epochs=2, learning_rate=rate)
     assert seen == [0, 0.25, 0.5, 0.75]
     total = 1 + 0.75 + 0.5 + 0.25
     assert module.a.item() == pytest.approx(-0.1 * total)
@@ -150,18 +154,7 @@ def test_rates_follow_the_factor_and_keep_their_proportion() -> None:
 
 def test_the_gradient_is_clipped() -> None:
     module = Slope()
-    optimizer = torch.optim.SGD(module.parameters(), lr=1)
-    fit(
-        lambda m, batch: {"loss": m(batch)},
-        Noise(1),
-        module,
-        optimizer,
-        fabric=fabric(),
-        n_epochs=1,
-        learning_rate=lambda progress: 1.0,
-        seed=0,
-        clip_norm=0.5,
-    )
+    slide(module, (1.0, 1.0), 1, n_epochs=1, learning_rate=lambda progress: 1.0, clip_norm=0.5)
     assert math.hypot(module.a.item(), module.b.item()) == pytest.approx(0.5, rel=1e-4)
     assert module.b.item() == pytest.approx(3 * module.a.item(), rel=1e-4)
 

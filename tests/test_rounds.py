@@ -24,11 +24,12 @@ from fewmark.data.crops import CachedFace, CropRule, cache_face
 from fewmark.data.samples import FaceSample
 from fewmark.errors import InputError
 from fewmark.scheme import LandmarkScheme
-from fewmark.semi import rounds as rounds_module
-from fewmark.semi.rounds import Event, Loop, Round, Validation, run_rounds
+from fewmark.semi import rounds, teacher_source, trainings
+from fewmark.semi.rounds import Loop, Round, run_rounds
 from fewmark.semi.selection import SELECTION_NAMES, lowest, quota, selection_rule
 from fewmark.semi.students import StudentPlan
 from fewmark.semi.teaching import TeacherPlan
+from fewmark.semi.trainings import Event, Validation
 
 torch.set_num_threads(1)
 SIZE = 32
@@ -98,10 +99,13 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[tuple[str, list[bytes], Any]] = []
-        inner = {
-            n: getattr(rounds_module, n)
-            for n in ("train_student", "train_teacher", "judge_predictions", "write_pseudo_labels")
+        homes = {
+            "train_student": trainings,
+            "train_teacher": rounds,
+            "judge_predictions": teacher_source,
+            "write_pseudo_labels": trainings,
         }
+        inner = {name: getattr(home, name) for name, home in homes.items()}
 
         def train_student(plan: StudentPlan, module: nn.Module, data: Any, **rest: Any) -> Any:
             before = state_of(module)
@@ -125,7 +129,7 @@ class Spy:
             return found
 
         for function in (train_student, train_teacher, judge_predictions, write_pseudo_labels):
-            monkeypatch.setattr(rounds_module, function.__name__, function)
+            monkeypatch.setattr(homes[function.__name__], function.__name__, function)
 
     @property
     def order(self) -> list[str]:

@@ -20,7 +20,8 @@ from fewmark.data.training_lists import read_training_lists
 from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.scheme import load_scheme
-from fewmark.training import TrainingData, run_training, with_boxes
+from fewmark.training import TrainingData, run_training
+from fewmark.training_faces import with_boxes
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fewmark.config import Config
 from fewmark.semi.selection import quota
-from fewmark.training import make_loop
+from fewmark.training_plans import make_loop
 
 Event = dict[str, Any]
 

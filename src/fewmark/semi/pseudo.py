@@ -157,6 +157,19 @@ def own_loss(outputs: Sequence[Tensor], codec: HeatmapCodec, size: tuple[int, in
     return torch.stack([((codec.normalise(m.float()) - ideal) ** 2).sum((1, 2, 3)) for m in outputs]).sum(0)
 
 
+def mean_errors(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) mean distance over the landmarks whose truth is known, crop px; NaN where none is.
+
+    Args:
+        found: (N, K, 2) px of the upright crops.
+        truth: the same, NaN where unknown.
+    """
+    errors = np.linalg.norm(found - truth, axis=2)
+    known = np.isfinite(errors)
+    total, n = np.where(known, errors, 0).sum(1), known.sum(1)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan).astype(np.float32)
+
+
 def _plain(maps: Tensor, codec: HeatmapCodec) -> Tensor:
     return maps[:, :-1] if codec.background else maps
 

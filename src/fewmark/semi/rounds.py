@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from fewmark.atomic import atomic_path, write_text
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace
 from fewmark.errors import InputError
-from fewmark.fitting import Epoch
-from fewmark.metrics import spearman
 from fewmark.scheme import LandmarkScheme
-from fewmark.semi.pseudo import PseudoLabels, write_pseudo_labels
+from fewmark.semi.choices import Choice, make_choice, read_choice, write_choice
+from fewmark.semi.pseudo import mean_errors
 from fewmark.semi.selection import SelectionRule, quota
-from fewmark.semi.students import StudentPlan, TrainingSet, train_student
-from fewmark.semi.teaching import (
-    JudgedPredictions,
-    TeacherPlan,
-    join_judged,
-    judge_predictions,
-    train_teacher,
-)
-
-Event = dict[str, Any]
-
-TEACHER_FLIP = 0.5
-"""Flips of the faces that the teacher learns from, whatever the students' are. Source: TS3, section 4.2."""
-
-
-@dataclass(frozen=True, eq=False)
-class Validation:
-    """Labelled faces that are held out.
-
-    Attributes:
-        faces: cached, with their true landmarks.
-        lengths: (V,) px of the upright crops that errors are divided by.
-    """
-
-    faces: Sequence[CachedFace]
-    lengths: NDArray[np.float64]
+from fewmark.semi.students import StudentPlan
+from fewmark.semi.teacher_source import Fold, judge_source, train_folds
+from fewmark.semi.teaching import TeacherPlan, train_teacher
+from fewmark.semi.training_sets import labels_only, with_pseudo_labels
+from fewmark.semi.trainings import Event, Trainings, Validation
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,133 +73,6 @@ class Loop:
     drawn_length: float = 1.0
 
 
-class _Run:
-    """What stays the same over the rounds, and where the state is kept."""
-
-    def __init__(
-        self,
-        plans: Sequence[StudentPlan],
-        scheme: LandmarkScheme,
-        size: int,
-        augment: AugmentRule,
-        fabric: Fabric,
-        seed: int,
-        folder: Path | None,
-        n_threads: int,
-        on_event: Callable[[Event], None],
-        validation: Validation | None,
-    ) -> None:
-        self.plans, self.scheme, self.size, self.augment = plans, scheme, size, augment
-        self.fabric, self.seed, self.folder, self.n_threads = fabric, seed, folder, n_threads
-        self.on_event, self.validation = on_event, validation
-
-    def file(self, name: str) -> Path | None:
-        return None if self.folder is None else self.folder / name
-
-    def load(self, name: str, module: nn.Module) -> bool:
-        """Weights of a training that has ended, if there are any."""
-        path = self.file(f"{name}.safetensors")
-        if path is None or not path.is_file():
-            return False
-        module.load_state_dict(load_file(path))
-        module.eval()
-        return True
-
-    def save(self, name: str, module: nn.Module) -> None:
-        path = self.file(f"{name}.safetensors")
-        if path is not None and self.fabric.is_global_zero:
-            with atomic_path(path) as temporary:
-                save_file({k: v.contiguous() for k, v in module.state_dict().items()}, temporary)
-            state = self.file(f"{name}.state")
-            if state is not None:
-                state.unlink(missing_ok=True)
-        self.fabric.barrier()
-
-    def seed_of(self, *place: int) -> int:
-        return int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
-
-    def train(
-        self,
-        name: str,
-        index: int,
-        module: nn.Module,
-        data: TrainingSet,
-        seed: int,
-        length: float,
-        about: Event,
-    ) -> None:
-        """Train, or take the weights of the training that has ended already."""
-        if self.load(name, module):
-            return
-        plan = self.plans[index]
-        self.on_event({"kind": "training", "name": name, "student": plan.name, "n_faces": len(data.faces), **about})
-
-        def tell(epoch: Epoch) -> None:
-            event: Event = {
-                "kind": "epoch",
-                "name": name,
-                "student": plan.name,
-                "epoch": epoch.index + 1,
-                "n_epochs": epoch.n_epochs,
-                "loss": epoch.loss,
-                "seconds": epoch.seconds,
-                **about,
-            }
-            every = max(1, epoch.n_epochs // 5)
-            last = epoch.index + 1 == epoch.n_epochs
-            if self.validation is not None and (last or (epoch.index + 1) % every == 0):
-                event["val_nme"] = self.nme([module], [index])
-                module.train()
-            self.on_event(event)
-
-        train_student(
-            plan,
-            module,
-            data,
-            scheme=self.scheme,
-            size=self.size,
-            augment=self.augment,
-            fabric=self.fabric,
-            seed=seed,
-            length=length,
-            state_path=self.file(f"{name}.state"),
-            on_epoch=tell,
-            n_threads=self.n_threads,
-        )
-        self.save(name, module)
-
-    def predict(
-        self,
-        modules: Sequence[nn.Module],
-        indices: Sequence[int],
-        faces: Sequence[CachedFace],
-        n_views: int = 1,
-        teacher: nn.Module | None = None,
-    ) -> PseudoLabels:
-        for module in modules:
-            module.eval()
-        return write_pseudo_labels(
-            modules,
-            [self.plans[i].codec for i in indices],
-            faces,
-            size=self.size,
-            mirror=self.scheme.mirror,
-            n_views=n_views,
-            seed=self.seed,
-            teacher=teacher,
-            device=self.fabric.device,
-        )
-
-    def nme(self, modules: Sequence[nn.Module], indices: Sequence[int]) -> float:
-        """Validation NME, a fraction, of one view."""
-        if self.validation is None:
-            return float("nan")
-        truth = np.stack([f.landmarks for f in self.validation.faces])
-        found = self.predict(modules, indices, self.validation.faces).landmarks
-        errors = _mean_errors(found, truth)
-        return float(np.nanmean(errors / self.validation.lengths))
-
-
 def run_rounds(
     plans: Sequence[StudentPlan],
     teacher: TeacherPlan,
@@ -273,6 +120,33 @@ def run_rounds(
 
     Source: TS3, Algorithm 1.
     """
+    _check(labelled, unlabelled, teacher, rule, loop, validation, truth)
+    run = Trainings(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation)
+    if drawn:
+        run.train_starts(drawn, loop.drawn_length)
+    everyone = range(len(plans))
+    modules = [run.fresh(j, 0, j) for j in everyone]
+    labels = labels_only(labelled)
+    for j, plan in enumerate(plans):
+        seed_of_training = run.seed_of(0, j, 1)
+        run.train(f"round0_{plan.name}", j, modules[j], labels, seed_of_training, loop.first_length, {"round": 0})
+    now = _Students(run, teacher, rule, loop, labelled, unlabelled, truth, modules)
+    yield now.end_round(0, [now.scores(0, j) for j in everyone])
+    if rule.needs_teacher and teacher.source == "out-of-fold" and loop.n_rounds:
+        now.folds = train_folds(run, labelled, loop.n_folds, loop.fold_length)
+    for i in range(1, loop.n_rounds + 1):
+        yield now.end_round(i, [now.update(i, j) for j in everyone])
+
+
+def _check(
+    labelled: Sequence[CachedFace],
+    unlabelled: Sequence[CachedFace],
+    teacher: TeacherPlan,
+    rule: SelectionRule,
+    loop: Loop,
+    validation: Validation | None,
+    truth: NDArray[np.float32] | None,
+) -> None:
     if not labelled:
         raise InputError("training: the labelled list is empty; at least one labelled face is needed")
     if loop.n_rounds and not unlabelled:
@@ -286,229 +160,89 @@ def run_rounds(
             f"teacher.source out-of-fold: {loop.n_folds} folds need {2 * loop.n_folds} labelled faces, "
             f"given {len(labelled)}"
         )
-    k = scheme.n_landmarks
-    run = _Run(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation)
-    everyone = list(range(len(plans)))
-    starts = _train_starts(run, drawn, loop.drawn_length) if drawn else []
 
-    def fresh(j: int, *place: int) -> nn.Module:
-        """A student's network before it has seen a label: random weights, or those learned on drawn faces."""
-        module = plans[j].build(k, run.seed_of(*place))
-        if starts:
-            module.load_state_dict(starts[j])
-        return module
 
-    modules = [fresh(j, 0, j) for j in everyone]
-    base = _labels_only(labelled)
-    for j in everyone:
-        run.train(
-            f"round0_{plans[j].name}",
-            j,
-            modules[j],
-            base,
-            run.seed_of(0, j, 1),
-            loop.first_length,
-            {"round": 0},
-        )
-    selected: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in plans]
-    records = [_scores(run, modules, j, 0) for j in everyone]
-    on_event({"kind": "round", "round": 0, "records": records})
+@dataclass(eq=False)
+class _Students:
+    """The students as they are at one moment of Algorithm 1, and what it takes to update them.
+
+    Attributes:
+        modules: their networks.
+        folds: for the out-of-fold teacher.
+        judge: the last teacher, or None.
+        selected: for each student the indices of U that it was trained on last; SPaCo's memory.
+    """
+
+    run: Trainings
+    teacher: TeacherPlan
+    rule: SelectionRule
+    loop: Loop
+    labelled: Sequence[CachedFace]
+    unlabelled: Sequence[CachedFace]
+    truth: NDArray[np.float32] | None
+    modules: list[nn.Module]
+    folds: list[Fold] = field(default_factory=list)
     judge: nn.Module | None = None
-    yield Round(0, list(modules), judge, [s.copy() for s in selected], records)
+    selected: list[NDArray[np.int64]] = field(init=False)
 
-    folds = (
-        _train_folds(run, labelled, loop, fresh)
-        if rule.needs_teacher and teacher.source == "out-of-fold" and loop.n_rounds
-        else []
-    )
-    chosen = np.zeros((len(plans), len(unlabelled)), bool)
-    for i in range(1, loop.n_rounds + 1):
-        records = []
-        for j in everyone:
-            name = f"round{i}_{plans[j].name}"
-            saved = fabric.broadcast(_read_choice(run.file(f"{name}.json")))
-            if saved is None:
-                if rule.needs_teacher:
-                    judged = _judged(run, modules, labelled, folds, teacher, run.seed_of(i, j, 2))
-                    judge, state = train_teacher(
-                        teacher, judged, scheme=scheme, fabric=fabric, seed=run.seed_of(i, j, 3)
-                    )
-                    on_event({"kind": "teacher", "round": i, "student": plans[j].name, "loss": state.losses[-1]})
-                    run.save("teacher", judge)
-                who = [j] if rule.own_labels else everyone
-                pseudo = run.predict([modules[w] for w in who], who, unlabelled, loop.n_views, judge)
-                place = 0 if rule.own_labels else j
-                error = None
-                if truth is not None:
-                    error = _mean_errors(pseudo.landmarks, truth)
-                memory = chosen[[j]] if rule.own_labels else chosen
-                pseudo = pseudo.seen_by(place, chosen=memory, true_error=error)
-                taken = rule.select(pseudo, quota(i, loop.ratio, len(unlabelled)))
-                saved = fabric.broadcast((_choice(pseudo, taken, rule), pseudo.landmarks[taken]))
-                if fabric.is_global_zero:
-                    _write_choice(run.file(f"{name}.json"), *saved)
-            choice, landmarks = saved
-            taken = np.asarray(choice["selected"], np.int64)
-            chosen[j] = False
-            chosen[j, taken] = True
-            selected[j] = taken
-            data = _training_set(labelled, [unlabelled[u] for u in taken], landmarks, loop)
-            if loop.restart:
-                modules[j] = fresh(j, i, j)
-            about = {"round": i, "n_pseudo": len(taken)}
-            run.train(name, j, modules[j], data, run.seed_of(i, j, 1), 1.0, about)
-            records.append({**_scores(run, modules, j, i), **choice})
-        on_event({"kind": "round", "round": i, "records": records})
-        if judge is None and rule.needs_teacher:
-            judge = teacher.build(scheme, 0)
-            run.load("teacher", judge)
-        yield Round(i, list(modules), judge, [s.copy() for s in selected], records)
+    def __post_init__(self) -> None:
+        self.selected = [np.zeros(0, np.int64) for _ in self.modules]
 
-
-def _mean_errors(found: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N,) mean distance over the landmarks whose truth is known, crop px; NaN where none is."""
-    errors = np.linalg.norm(found - truth, axis=2)
-    known = np.isfinite(errors)
-    total, n = np.where(known, errors, 0).sum(1), known.sum(1)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan).astype(np.float32)
-
-
-def _labels_only(labelled: Sequence[CachedFace]) -> TrainingSet:
-    landmarks = np.stack([f.landmarks for f in labelled])
-    return TrainingSet(labelled, landmarks, np.ones(landmarks.shape[:2], np.float32))
-
-
-def _training_set(
-    labelled: Sequence[CachedFace], extra: Sequence[CachedFace], landmarks: NDArray[np.float32], loop: Loop
-) -> TrainingSet:
-    """L with the selected pseudo labels."""
-    base = _labels_only(labelled)
-    n, m = len(labelled), len(extra)
-    weights = np.concatenate([base.weights, np.full((m, base.weights.shape[1]), loop.pseudo_weight, np.float32)])
-    shares = None
-    if loop.labelled_share > n / max(1, n + m):
-        shares = np.concatenate(
-            [np.full(n, loop.labelled_share / n), np.full(m, (1 - loop.labelled_share) / max(1, m))]
+    def update(self, i: int, j: int) -> Event:
+        """Update student j in round i, and tell how good it is. Source: TS3, Algorithm 1, lines 7-11 and 12-16."""
+        run, loop = self.run, self.loop
+        name = f"round{i}_{run.plans[j].name}"
+        choice = run.fabric.broadcast(read_choice(run.file(f"{name}.json")))
+        if choice is None:
+            choice = run.fabric.broadcast(self.choose(i, j))
+            if run.fabric.is_global_zero:
+                write_choice(run.file(f"{name}.json"), choice)
+        self.selected[j] = choice.taken
+        data = with_pseudo_labels(
+            self.labelled,
+            [self.unlabelled[u] for u in choice.taken],
+            choice.landmarks,
+            pseudo_weight=loop.pseudo_weight,
+            labelled_share=loop.labelled_share,
         )
-    return TrainingSet([*labelled, *extra], np.concatenate([base.landmarks, landmarks]), weights, shares)
+        if loop.restart:
+            self.modules[j] = run.fresh(j, i, j)
+        about = {"round": i, "n_pseudo": len(choice.taken)}
+        run.train(name, j, self.modules[j], data, run.seed_of(i, j, 1), 1.0, about)
+        return {**self.scores(i, j), **choice.record}
 
-
-def _train_starts(run: _Run, drawn: Sequence[CachedFace], length: float) -> list[dict[str, Tensor]]:
-    """The weights of each student after training on drawn faces, from which every later training starts."""
-    found = []
-    for j, plan in enumerate(run.plans):
-        module = plan.build(run.scheme.n_landmarks, run.seed_of(0, j, 8))
-        name = f"drawn_{plan.name}"
-        run.train(name, j, module, _labels_only(drawn), run.seed_of(0, j, 9), length, {"round": 0, "drawn": True})
-        found.append({key: value.clone() for key, value in module.state_dict().items()})
-    return found
-
-
-def _train_folds(
-    run: _Run, labelled: Sequence[CachedFace], loop: Loop, fresh: Callable[..., nn.Module]
-) -> list[tuple[list[nn.Module], list[CachedFace]]]:
-    """Students trained without each fold, and the fold: to them its faces are as new as unlabelled ones."""
-    order = np.random.default_rng([run.seed, 5]).permutation(len(labelled))
-    found = []
-    for f in range(loop.n_folds):
-        out = set(order[f :: loop.n_folds].tolist())
-        rest = [face for i, face in enumerate(labelled) if i not in out]
-        modules = []
-        for j, plan in enumerate(run.plans):
-            module = fresh(j, 0, j, f, 6)
-            about = {"round": 0, "fold": f}
-            run.train(
-                f"fold{f}_{plan.name}",
-                j,
-                module,
-                _labels_only(rest),
-                run.seed_of(0, j, f, 7),
-                loop.fold_length,
-                about,
+    def choose(self, i: int, j: int) -> Choice:
+        """Take the best pseudo labels of U, by a new teacher where the rule needs one. Source: lines 7-10 and 12-15."""
+        run, rule = self.run, self.rule
+        if rule.needs_teacher:
+            judged = judge_source(run, self.teacher, self.modules, self.labelled, self.folds, run.seed_of(i, j, 2))
+            self.judge, state = train_teacher(
+                self.teacher, judged, scheme=run.scheme, fabric=run.fabric, seed=run.seed_of(i, j, 3)
             )
-            modules.append(module)
-        found.append((modules, [labelled[i] for i in sorted(out)]))
-    return found
+            run.on_event({"kind": "teacher", "round": i, "student": run.plans[j].name, "loss": state.losses[-1]})
+            run.save("teacher", self.judge)
+        who = [j] if rule.own_labels else list(range(len(self.modules)))
+        pseudo = run.predict([self.modules[w] for w in who], who, self.unlabelled, self.loop.n_views, self.judge)
+        chosen = np.zeros((len(who), len(self.unlabelled)), bool)
+        for row, w in enumerate(who):
+            chosen[row, self.selected[w]] = True
+        error = None if self.truth is None else mean_errors(pseudo.landmarks, self.truth)
+        pseudo = pseudo.seen_by(who.index(j), chosen=chosen, true_error=error)
+        taken = rule.select(pseudo, quota(i, self.loop.ratio, len(self.unlabelled)))
+        return make_choice(pseudo, taken, rule.name)
 
+    def scores(self, i: int, j: int) -> Event:
+        """Validation NME of student j, which was just trained, and of all together."""
+        record: Event = {"round": i, "student": self.run.plans[j].name}
+        if self.run.validation is not None:
+            record["val_nme"] = self.run.nme([self.modules[j]], [j])
+            record["ensemble_val_nme"] = self.run.nme(self.modules, range(len(self.modules)))
+        return record
 
-def _judged(
-    run: _Run,
-    modules: Sequence[nn.Module],
-    labelled: Sequence[CachedFace],
-    folds: Sequence[tuple[list[nn.Module], list[CachedFace]]],
-    plan: TeacherPlan,
-    seed: int,
-) -> JudgedPredictions:
-    codecs = [p.codec for p in run.plans]
-
-    def judged(students: Sequence[nn.Module], faces: Sequence[CachedFace]) -> JudgedPredictions:
-        return judge_predictions(
-            students,
-            codecs,
-            faces,
-            plan,
-            scheme=run.scheme,
-            size=run.size,
-            augment=replace(run.augment, flip=TEACHER_FLIP),
-            seed=seed,
-            device=run.fabric.device,
-        )
-
-    if plan.source == "validation" and run.validation is not None:
-        return judged(modules, run.validation.faces)
-    if plan.source == "labelled":
-        return judged(modules, labelled)
-    return join_judged([judged(m, f) for m, f in folds])
-
-
-def _scores(run: _Run, modules: Sequence[nn.Module], j: int, index: int) -> Event:
-    """Validation NME of the student that was just trained and of all together."""
-    record: Event = {"round": index, "student": run.plans[j].name}
-    if run.validation is not None:
-        record["val_nme"] = run.nme([modules[j]], [j])
-        record["ensemble_val_nme"] = run.nme(modules, range(len(modules)))
-    return record
-
-
-def _choice(pseudo: PseudoLabels, taken: NDArray[np.int64], rule: SelectionRule) -> Event:
-    """Who was selected, with what score, and how good the scores are where the truth is known."""
-    measures = {
-        "quality": pseudo.quality,
-        "own_loss": -pseudo.own_losses[pseudo.student],
-        "peak": pseudo.scores.mean(1),
-        "spread": -pseudo.spread.mean(1),
-    }
-    found: Event = {"selection": rule.name, "n_selected": len(taken), "selected": [int(u) for u in taken]}
-    found["quality"] = None if pseudo.quality is None else [round(float(q), 5) for q in pseudo.quality]
-    if pseudo.true_error is not None and not np.isnan(pseudo.true_error).all():
-        known = ~np.isnan(pseudo.true_error)
-        error = pseudo.true_error
-        found["true_error"] = [None if np.isnan(e) else round(float(e), 4) for e in error]
-        found["true_error_all"] = float(error[known].mean())
-        found["true_error_selected"] = float(np.nanmean(error[taken])) if len(taken) else None
-        found["rank_correlation"] = {
-            name: _rank_correlation(-np.asarray(v)[known], error[known])
-            for name, v in measures.items()
-            if v is not None
-        }
-    return found
-
-
-def _rank_correlation(doubt: NDArray[np.floating], error: NDArray[np.floating]) -> float | None:
-    """None where nothing is ranked: fewer than two faces, or equal values."""
-    rank = spearman(doubt, error) if len(error) > 1 else float("nan")
-    return None if np.isnan(rank) else round(rank, 4)
-
-
-def _write_choice(path: Path | None, choice: Event, landmarks: NDArray[np.float32]) -> None:
-    if path is None:
-        return
-    with atomic_path(path.with_suffix(".npy")) as temporary, temporary.open("wb") as stream:
-        np.save(stream, landmarks)
-    write_text(path, json.dumps(choice))
-
-
-def _read_choice(path: Path | None) -> tuple[Event, NDArray[np.float32]] | None:
-    if path is None or not path.is_file():
-        return None
-    return json.loads(path.read_text(encoding="utf-8")), np.load(path.with_suffix(".npy"))
+    def end_round(self, i: int, records: list[Event]) -> Round:
+        """Tell of the round, and keep the students as they are now."""
+        self.run.on_event({"kind": "round", "round": i, "records": records})
+        if i and self.rule.needs_teacher and self.judge is None:  # every choice was read, none was made
+            self.judge = self.teacher.build(self.run.scheme, 0)
+            self.run.load("teacher", self.judge)
+        return Round(i, list(self.modules), self.judge, [s.copy() for s in self.selected], records)

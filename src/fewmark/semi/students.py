@@ -7,22 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.codec import HeatmapCodec
 from fewmark.data.augment import AugmentRule
 from fewmark.data.batches import Batch, FaceBatches
-from fewmark.data.crops import CachedFace
 from fewmark.ensemble import to_tensor
 from fewmark.errors import InputError
 from fewmark.fitting import Epoch, FitState, cosine, fit, milestones
 from fewmark.losses import heatmap_loss, integral_loss
 from fewmark.models.build import build_model
 from fewmark.scheme import LandmarkScheme
+from fewmark.semi.training_sets import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -118,23 +116,6 @@ class StudentPlan:
         if self.codec.background:
             given = torch.cat([given, given.amax(1, keepdim=True)], 1)
         return heatmap_loss(outputs, heatmaps, present * given, reduction=self.loss)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """Faces with their labels, pseudo or human.
-
-    Attributes:
-        faces: N cached faces.
-        landmarks: (N, K, 2) px of the upright crops.
-        weights: (N, K) in the loss.
-        shares: (N,) how often each is drawn, or None.
-    """
-
-    faces: Sequence[CachedFace]
-    landmarks: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    shares: NDArray[np.float64] | None = None
 
 
 def train_student(

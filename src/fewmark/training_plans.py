@@ -1,0 +1,78 @@
+"""What the settings mean to the rounds: plans of students and teacher, the loop and the selection."""
+
+from __future__ import annotations
+
+from fewmark.codec import HeatmapCodec
+from fewmark.config import Config, StudentSettings
+from fewmark.semi.rounds import Loop
+from fewmark.semi.selection import SelectionRule, selection_rule
+from fewmark.semi.students import StudentPlan
+from fewmark.semi.teaching import TeacherPlan
+
+
+def student_plans(config: Config) -> list[StudentPlan]:
+    """The students that a config describes."""
+    return [_student_plan(name, s) for name, s in config.students.items()]
+
+
+def teacher_plan(config: Config) -> TeacherPlan:
+    """The teacher that a config describes."""
+    t = config.teacher
+    return TeacherPlan(
+        source=t.source,
+        target=t.target,
+        standardise=t.standardise,
+        n_copies=t.copies,
+        width=t.width,
+        norm=t.norm,
+        peaks=t.peaks,
+        n_steps=t.steps,
+        batch_size=t.batch_size,
+        learning_rate=t.learning_rate,
+    )
+
+
+def make_loop(config: Config) -> Loop:
+    """The rounds that a config describes. Selection "none" trains on L alone, as many steps as the rounds would take."""
+    s = config.semi
+    first, rounds = s.first_length, s.rounds
+    if s.selection == "none":
+        first, rounds = first + rounds, 0
+    return Loop(
+        n_rounds=rounds,
+        ratio=s.ratio,
+        restart=s.restart,
+        n_views=s.views,
+        labelled_share=s.labelled_share,
+        pseudo_weight=s.pseudo_weight,
+        n_folds=s.folds,
+        fold_length=s.fold_length,
+        first_length=first,
+        drawn_length=s.drawn_length,
+    )
+
+
+def make_selection(config: Config) -> SelectionRule:
+    """The rule that a config names; any for "none", whose loop has no rounds."""
+    name = "random" if config.semi.selection == "none" else config.semi.selection
+    return selection_rule(name, config.run.seed)
+
+
+def _student_plan(name: str, s: StudentSettings) -> StudentPlan:
+    return StudentPlan(
+        name=name,
+        architecture=s.architecture,
+        codec=HeatmapCodec(**s.codec.model_dump()),
+        arguments=s.arguments,
+        loss=s.loss,
+        optimizer=s.optimizer,
+        learning_rate=s.learning_rate,
+        weight_decay=s.weight_decay,
+        n_epochs=s.n_epochs,
+        n_batches=s.n_batches or None,
+        batch_size=s.batch_size,
+        milestones=tuple(s.milestones),
+        decay=s.decay,
+        clip_norm=s.clip_norm,
+        map_weight=s.map_weight,
+    )

@@ -1,0 +1,154 @@
+"""What a run came to: its detector measured on the validation faces, and the report of its rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.checkpoint import Checkpoint
+from fewmark.data.samples import FaceSample, read_image
+from fewmark.detector import BoxKind, Detector, evaluate_samples
+from fewmark.draw import face_tile
+from fewmark.geometry import box_of_points
+from fewmark.metrics import Score, score
+from fewmark.report import Captioned, write_report
+from fewmark.scheme import LandmarkScheme
+from fewmark.semi.trainings import Event
+
+N_TILES = 5
+"""Faces among the best, and among the worst."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The validation faces as the detector sees them.
+
+    Attributes:
+        samples: V faces with their true landmarks.
+        landmarks: (V, K, 2) found, image px.
+        score: of these.
+    """
+
+    samples: Sequence[FaceSample]
+    landmarks: NDArray[np.float32]
+    score: Score
+
+
+def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool) -> Measured:
+    """Find the landmarks of the validation faces, in the boxes of their list where all have one.
+
+    Args:
+        samples: at least one, all with landmarks.
+        flip: see `Detector.detect`.
+    """
+    kind: BoxKind = "column" if all(s.box is not None for s in samples) else "gt"
+    found = evaluate_samples(Detector(checkpoint), samples, kind, flip=flip)
+    truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    boxes = np.stack([s.face_box() for s in samples])
+    return Measured(samples, found, score(found, truth, checkpoint.scheme, boxes=boxes))
+
+
+def write_run_report(
+    path: Path,
+    checkpoint: Checkpoint,
+    measured: Measured | None,
+    *,
+    records: Sequence[Event],
+    metrics: Sequence[Event],
+    truth: NDArray[np.float32],
+    seconds: float,
+) -> None:
+    """Write the report of a run.
+
+    Args:
+        path: of the HTML file.
+        measured: None = nothing is held out.
+        records: of all rounds, as in rounds.jsonl.
+        metrics: as in metrics.jsonl.
+        truth: (U, K, 2) crop px, labels that the unlabelled faces happen to carry, NaN where there is none.
+        seconds: that the run took.
+    """
+    scheme = checkpoint.scheme
+    labelled, unlabelled = checkpoint.counts["labelled"], checkpoint.counts["unlabelled"]
+    best, worst = _extremes(measured, scheme)
+    write_report(
+        path,
+        title=f"{scheme.name}: {labelled} labelled, {unlabelled} unlabelled faces",
+        config=checkpoint.config,
+        rounds=_rounds(records),
+        metrics=[{**e, "part": e["student"]} for e in metrics if e["kind"] == "epoch"],
+        ced={} if measured is None else {"validation": measured.score.per_face},
+        best=best,
+        worst=worst,
+        quality=_quality(records, _lengths(truth, scheme)),
+        facts={
+            **({} if measured is None else _score_facts(measured.score)),
+            "labelled faces": str(labelled),
+            "unlabelled faces": str(unlabelled),
+            "minutes": f"{seconds / 60:.1f}",
+        },
+        normalizer=scheme.default_normalizer,
+    )
+
+
+def _score_facts(result: Score) -> dict[str, str]:
+    return {
+        f"validation NME ({result.normalizer})": f"{100 * result.nme:.2f} %",
+        f"AUC at {result.threshold:g}": f"{100 * result.auc:.1f}",
+        "failures": f"{100 * result.failure_rate:.1f} %",
+    }
+
+
+def _extremes(measured: Measured | None, scheme: LandmarkScheme) -> tuple[list[Captioned], list[Captioned]]:
+    """The faces found most closely, best first, and those found least, worst first."""
+    if measured is None:
+        return [], []
+    errors = measured.score.per_face
+    order = np.argsort(np.nan_to_num(errors, nan=np.inf))
+
+    def tile(i: int) -> Captioned:
+        s = measured.samples[i]
+        picture = face_tile(read_image(s.image), measured.landmarks[i], scheme, truth=s.landmarks)
+        return picture, f"{s.name or s.image.name}: {100 * errors[i]:.1f} %"
+
+    return [tile(i) for i in order[:N_TILES]], [tile(i) for i in order[::-1][:N_TILES]]
+
+
+def _rounds(records: Sequence[Event]) -> list[dict[str, Any]]:
+    """One row a round: pseudo labels taken, and validation NME per student and of all together."""
+    rounds: dict[int, dict[str, Any]] = {}
+    for record in records:
+        row = rounds.setdefault(record["round"], {"round": record["round"], "n_selected": 0, "val_nme": {}})
+        row["n_selected"] = max(row["n_selected"], record.get("n_selected", 0))
+        if "val_nme" in record:
+            row["val_nme"][record["student"]] = record["val_nme"]
+            row["val_nme"]["ensemble"] = record["ensemble_val_nme"]
+    return [rounds[i] for i in sorted(rounds)]
+
+
+def _lengths(truth: NDArray[np.float32], scheme: LandmarkScheme) -> NDArray[np.float64]:
+    """(U,) normalising lengths of the faces whose labels are known, crop px; boxes are the points' own."""
+    lengths = [scheme.normalizer(t, box_of_points(t)) if np.isfinite(t).any() else np.nan for t in truth]
+    return np.asarray([n if n > 0 else np.nan for n in lengths], np.float64)
+
+
+def _quality(records: Sequence[Event], lengths: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """The teacher's quality against the true NME, for the first student of every round."""
+    found: dict[int, dict[str, Any]] = {}
+    for record in records:
+        if record.get("quality") is None or record.get("true_error") is None or record["round"] in found:
+            continue
+        error = np.asarray([np.nan if e is None else e for e in record["true_error"]], np.float64) / lengths
+        seen = np.isfinite(error)
+        found[record["round"]] = {
+            "round": record["round"],
+            "quality": np.asarray(record["quality"], np.float64)[seen],
+            "error": error[seen],
+            "spearman": record["rank_correlation"]["quality"],
+        }
+    return [found[i] for i in sorted(found)]
