@@ -13,17 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fewmark.atomic import write_text
+from fewmark.checkpoint import Checkpoint, load_checkpoint
 from fewmark.config import load_config
 from fewmark.data.formats import read_faces
 from fewmark.data.lists import read_list, select
 from fewmark.data.samples import FaceSample
-from fewmark.detector import Detector, evaluate_samples
+from fewmark.detector import BoxKind, Detector, evaluate_samples
 from fewmark.metrics import score
 from fewmark.scheme import load_scheme
 from fewmark.semi.trainings import Event
@@ -81,15 +85,15 @@ def train(arguments: argparse.Namespace) -> None:
             write_text(folder / "seconds.json", json.dumps({"seconds": seconds, "whole": not resume}))
 
 
-def measure(model: Path, data: Path, flip: bool) -> dict[str, Any]:
-    """NME on the test lists, boxes of the label file and of the face detector."""
-    detector = Detector.load(model, threads=1)
+def measure(checkpoint: Checkpoint, data: Path, flip: bool, boxes: Sequence[BoxKind] = ("column",)) -> dict[str, Any]:
+    """NME on the test lists, with boxes of the label file and, where asked for, of the face detector."""
+    detector = Detector(checkpoint)
     faces: list[FaceSample] = read_faces(data)
     lists = {name: select(faces, data / f"test_{name}.txt") for name in ("common", "challenging")}
     lists["full"] = lists["common"] + lists["challenging"]
     found: dict[str, Any] = {}
-    for box in ("column", "detect"):
-        both = evaluate_samples(detector, lists["full"], box, flip=flip)  # type: ignore[arg-type]
+    for box in boxes:
+        both = evaluate_samples(detector, lists["full"], box, flip=flip)
         n = len(lists["common"])
         parts = {"common": both[:n], "challenging": both[n:], "full": both}
         for name, samples in lists.items():
@@ -99,36 +103,47 @@ def measure(model: Path, data: Path, flip: bool) -> dict[str, Any]:
 
 
 def table(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
     results = {}
     for folder in sorted(arguments.out.glob("*pct_seed*_*")):
         if not (folder / "detector.safetensors").is_file():
             continue
         rounds = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+        whole = load_checkpoint(folder / "detector.safetensors")
         results[folder.name] = {
-            "test": measure(folder / "detector.safetensors", arguments.data, flip=arguments.flip),
+            "test": measure(whole, arguments.data, arguments.flip, ("column", "detect")),
+            "students": {
+                part.name: measure(replace(whole, students=[part]), arguments.data, arguments.flip)
+                for part in whole.students
+            },
             "rounds": [{k: v for k, v in r.items() if not isinstance(v, list)} for r in rounds],
-            "minutes": json.loads((folder / "seconds.json").read_text())["seconds"] / 60,
+            **json.loads((folder / "seconds.json").read_text()),
         }
     write_text(arguments.out / "results.json", json.dumps(results, indent=1))
     print("NME % by the outer eye corners, GT box; the last column with the packaged face detector's box.\n")
     print(
-        "| selection | labels | seeds | common | challenging | full | AUC@0.08 | failures | full, detected | minutes |"
+        "| selection | labels | seeds | what detects | common | challenging | full | AUC@0.08 | failures | full, detected |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for key in sorted(
-        {(n.split("pct")[0], n.split("_")[-1]) for n in results}, key=lambda k: (k[0], list(NAMES).index(k[1]))
-    ):
-        runs = [r for n, r in results.items() if n.startswith(key[0]) and n.split("_")[-1] == key[1]]
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for name, result in results.items():
+        groups.setdefault((name.split("pct")[0], name.split("_")[-1]), []).append(result)
+    for (percent, selection), runs in sorted(groups.items(), key=lambda g: (g[0][0], list(NAMES).index(g[0][1]))):
+        start = f"| {NAMES[selection]} | {int(percent)} % | {len(runs)} |"
+        print(f"{start} both students | {row([r['test'] for r in runs])} |")
+        for student in runs[0]["students"]:
+            print(f"{start} {student} alone | {row([r['students'][student] for r in runs])} |")
 
-        def mean(where: str, field: str, runs: list[Any] = runs) -> float:
-            return 100 * float(np.mean([r["test"][where][field] for r in runs]))
 
-        print(
-            f"| {NAMES[key[1]]} | {int(key[0])} % | {len(runs)} | {mean('common/column', 'nme'):.2f} | "
-            f"{mean('challenging/column', 'nme'):.2f} | {mean('full/column', 'nme'):.2f} | {mean('full/column', 'auc'):.1f} | "
-            f"{mean('full/column', 'failure_rate'):.1f} % | {mean('full/detect', 'nme'):.2f} | "
-            f"{np.mean([r['minutes'] for r in runs]):.0f} |"
-        )
+def row(tests: Sequence[dict[str, Any]]) -> str:
+    """Cells of the table: the mean of several runs' measures."""
+
+    def mean(where: str, field: str) -> float:
+        return 100 * float(np.mean([t[where][field] for t in tests]))
+
+    cells = [f"{mean(f'{name}/column', 'nme'):.2f}" for name in ("common", "challenging", "full")]
+    cells += [f"{mean('full/column', 'auc'):.1f}", f"{mean('full/column', 'failure_rate'):.1f} %"]
+    return " | ".join([*cells, f"{mean('full/detect', 'nme'):.2f}" if "full/detect" in tests[0] else ""])
 
 
 def main() -> None:
