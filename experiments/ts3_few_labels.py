@@ -4,7 +4,8 @@
     python experiments/ts3_few_labels.py --data ../shared/data/ibug68 --out runs/few-labels --table
 
 Labelled: labelled/{percent}pct_seed{s}.txt; unlabelled: the rest of train.txt. Validation: 150 faces of train.txt that are in
-none of the labelled lists of any seed; their pictures are among the unlabelled, their labels train nothing. The test lists are
+none of the labelled lists of any seed; their pictures are among the unlabelled, their labels train nothing. With `--percent 100
+--selections none` all other faces are labelled: what the rounds cannot be expected to beat. The test lists are
 read by `--table` alone, which writes results.json and prints the table.
 """
 
@@ -51,12 +52,15 @@ def gather(data: Path, percent: int, seed: int) -> TrainingData:
     scheme = load_scheme("ibug-68")
     faces = read_faces(data, scheme=scheme)
     train = select(faces, data / "train.txt")
-    labelled = select(faces, data / f"labelled/{percent:02d}pct_seed{seed}.txt")
     ever = {name for path in (data / "labelled").glob("*.txt") for name in read_list(path)}
     free = [s for s in train if s.name not in ever]
-    chosen = np.linspace(0, len(free) - 1, N_VALIDATION).astype(int)
+    validation = [free[i] for i in np.linspace(0, len(free) - 1, N_VALIDATION).astype(int)]
+    if percent == 100:
+        held = {s.name for s in validation}
+        return TrainingData(scheme, [s for s in train if s.name not in held], [], validation)
+    labelled = select(faces, data / f"labelled/{percent:02d}pct_seed{seed}.txt")
     names = {s.name for s in labelled}
-    return TrainingData(scheme, labelled, [s for s in train if s.name not in names], [free[i] for i in chosen])
+    return TrainingData(scheme, labelled, [s for s in train if s.name not in names], validation)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -150,7 +154,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="TS3 against its rivals from few labels")
     parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
     parser.add_argument("--out", type=Path, required=True, help="a folder of run folders")
-    parser.add_argument("--percent", type=int, default=10, choices=(5, 10, 20))
+    parser.add_argument(
+        "--percent", type=int, default=10, choices=(5, 10, 20, 100), help="100: all but the validation faces, a bound"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
         "--selections", nargs="+", default=["none", "teacher", "spl", "spaco", "random"], choices=list(NAMES)

@@ -1,0 +1,72 @@
+"""How good can pseudo labels be? Their error by student and by number of views, and how much two students err alike.
+
+    python experiments/pseudo_label_errors.py runs/few-labels/10pct_seed0_none --data ../shared/data/ibug68
+
+Takes the students of a finished run and the unlabelled faces, whose true labels are known here. Students that err alike cannot
+teach each other: the mean of many students with error e and correlation c of their errors has at best about sqrt(c) e. TS3, Eq. 5,
+rests on the students being complementary. No test face is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ts3_few_labels import gather
+
+from fewmark.atomic import write_text
+from fewmark.checkpoint import load_checkpoint
+from fewmark.data.crops import cache_faces
+from fewmark.semi.pseudo import PseudoLabels, write_pseudo_labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="errors of the pseudo labels, and their correlation between students")
+    parser.add_argument("run", type=Path, help="a finished run folder")
+    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
+    parser.add_argument("--percent", type=int, default=10)
+    parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 8, 32])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_checkpoint(arguments.run / "detector.safetensors")
+    data = gather(arguments.data, arguments.percent, model.seed or 0)
+    faces = cache_faces(data.unlabelled, model.crop, data.scheme.n_landmarks)
+    truth = np.stack([f.landmarks for f in faces])
+    length = np.linalg.norm(truth[:, 36] - truth[:, 45], axis=1)
+    students = model.students
+
+    def predict(n_views: int) -> PseudoLabels:
+        return write_pseudo_labels(
+            [s.module for s in students],
+            [s.codec for s in students],
+            faces,
+            size=model.crop.size,
+            mirror=data.scheme.mirror,
+            n_views=n_views,
+        )
+
+    def nme(points: NDArray[np.float32]) -> float:
+        return float(np.nanmean(np.linalg.norm(points - truth, axis=2).mean(1) / length))
+
+    found: dict[str, float] = {}
+    for n in arguments.views:
+        seen = predict(n)
+        for student, points in zip(students, seen.own_landmarks, strict=True):
+            found[f"{student.name}, {n} views"] = nme(points)
+        found[f"all students, {n} views"] = nme(seen.landmarks)
+        errors = [((points - truth) / length[:, None, None]).ravel() for points in seen.own_landmarks]
+        if len(errors) > 1:
+            found[f"correlation of the first two students' errors, {n} views"] = float(np.corrcoef(errors[:2])[0, 1])
+    for name, value in found.items():
+        print(f"{name}: {value:.2f}" if "correlation" in name else f"{name}: {100 * value:.2f} %")
+    if arguments.json:
+        write_text(arguments.json, json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
