@@ -24,7 +24,7 @@ from fewmark.training_faces import draw_training_faces, prepare_faces
 from fewmark.training_folder import append_line, check_folder, finite, read_lines, write_settings
 from fewmark.training_plans import make_loop, make_selection, student_plans, teacher_plan
 from fewmark.training_processes import first_process, launch
-from fewmark.training_report import measure, write_run_report
+from fewmark.training_report import Measured, measure, write_run_report
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ def run_training(
         if data.validation:
             measured = measure(checkpoint, data.validation, flip=config.model.flip)
             scores = measured.score
-            checkpoint.accuracy.append(_accuracy(scores))
+            checkpoint.accuracy.append(_accuracy(measured))
         save_checkpoint(path, checkpoint, half=config.model.half)
         write_run_report(
             folder / "report.html",
@@ -205,7 +205,8 @@ def _checkpoint(
     )
 
 
-def _accuracy(scores: Score) -> dict[str, object]:
+def _accuracy(measured: Measured) -> dict[str, object]:
     """The model file's entry."""
     names = ("nme", "auc", "failure_rate", "normalizer", "n_faces")
-    return {"data": "validation", "box": "gt", **{k: v for k, v in scores.to_dict().items() if k in names}}
+    found = measured.score.to_dict()
+    return {"data": "validation", "box": measured.box, **{k: v for k, v in found.items() if k in names}}

@@ -32,11 +32,13 @@ class Measured:
         samples: V faces with their true landmarks.
         landmarks: (V, K, 2) found, image px.
         score: of these.
+        box: which boxes they were looked for in.
     """
 
     samples: Sequence[FaceSample]
     landmarks: NDArray[np.float32]
     score: Score
+    box: BoxKind
 
 
 def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool) -> Measured:
@@ -50,7 +52,7 @@ def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool
     found = evaluate_samples(Detector(checkpoint), samples, kind, flip=flip)
     truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
     boxes = np.stack([s.face_box() for s in samples])
-    return Measured(samples, found, score(found, truth, checkpoint.scheme, boxes=boxes))
+    return Measured(samples, found, score(found, truth, checkpoint.scheme, boxes=boxes), kind)
 
 
 def write_run_report(
