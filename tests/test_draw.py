@@ -177,7 +177,9 @@ def test_report(tmp_path: Path) -> None:
             {"round": 0, "n_selected": 0, "val_nme": {"cpm": 0.0612, "ensemble": 0.05}},
             {"round": 1, "n_selected": 12, "val_nme": {"cpm": None}, "pseudo_nme": {"selected": 0.031}},
         ],
-        metrics=[{"part": "cpm", "round": 0, "epoch": e, "loss": 1 / (e + 1), "val_nme": None} for e in range(3)],
+        metrics=[
+            {"part": "cpm", "training": "round 0", "epoch": e, "loss": 1 / (e + 1), "val_nme": None} for e in range(3)
+        ],
         ced={"common": np.array([0.01, 0.02, 0.03, np.nan])},
         best=[(GREY, "a.png 1.00 %")],
         worst=[(GREY, 'b"<.png')],

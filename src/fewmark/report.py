@@ -77,7 +77,7 @@ def write_report(
         rounds: one entry a round: `round`, `n_selected` (pseudo labels in its training set), `val_nme`
             {network -> NME}; optionally `pseudo_nme` {name -> NME of the pseudo labels, where their truth is
             known}.
-        metrics: one entry an epoch: `part`, `round`, `epoch`, `loss`, `val_nme` (or None).
+        metrics: one entry an epoch: `part` (a chart), `training` (a line in it), `epoch`, `loss`, `val_nme` (or None).
         ced: name -> (N,) NME a face, a fraction; what is not finite counts as not found.
         best: pictures (H, W, 3) RGB and captions.
         worst: the same.
@@ -275,15 +275,15 @@ def _training_section(metrics: Sequence[Mapping[str, Any]], normalizer: str) -> 
     charts = ""
     for part in dict.fromkeys(str(m["part"]) for m in metrics):
         own = [m for m in metrics if str(m["part"]) == part]
-        numbers = sorted({int(m["round"]) for m in own})
+        names = dict.fromkeys(str(m["training"]) for m in own)
         for field, name, scale in (("loss", "loss", 1.0), ("val_nme", f"NME by {normalizer}, %", 100.0)):
             series = {
-                f"round {n}": [
+                n: [
                     (float(m["epoch"]), scale * float(m[field]))
                     for m in own
-                    if int(m["round"]) == n and isinstance(m.get(field), int | float)
+                    if str(m["training"]) == n and isinstance(m.get(field), int | float)
                 ]
-                for n in numbers
+                for n in names
             }
             series = {n: points for n, points in series.items() if points}
             if series:

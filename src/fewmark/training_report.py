@@ -83,7 +83,7 @@ def write_run_report(
         title=f"{scheme.name}: {labelled} labelled, {unlabelled} unlabelled faces",
         config=checkpoint.config,
         rounds=_rounds(records),
-        metrics=[{**e, "part": e["student"]} for e in metrics if e["kind"] == "epoch"],
+        metrics=_curves(metrics),
         ced={} if measured is None else {"validation": measured.score.per_face},
         best=best,
         worst=worst,
@@ -119,6 +119,15 @@ def _extremes(measured: Measured | None, scheme: LandmarkScheme) -> tuple[list[C
         return picture, f"{s.name or s.image.name}: {100 * errors[i]:.1f} %"
 
     return [tile(i) for i in order[:N_TILES]], [tile(i) for i in order[::-1][:N_TILES]]
+
+
+def _curves(metrics: Sequence[Event]) -> list[dict[str, Any]]:
+    """The epochs of the students; a fold's students serve the teacher alone and are left out."""
+    return [
+        {**e, "part": e["student"], "training": "drawn faces" if e.get("drawn") else f"round {e['round']}"}
+        for e in metrics
+        if e["kind"] == "epoch" and "fold" not in e
+    ]
 
 
 def _rounds(records: Sequence[Event]) -> list[dict[str, Any]]:
