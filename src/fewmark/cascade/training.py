@@ -106,7 +106,7 @@ def train_module(
     )
     on_epoch = run.on_epoch
     fit(
-        lambda m, batch: {"loss": step(m, batch, fabric.device)},  # type: ignore[dict-item, arg-type]
+        lambda m, batch: {"loss": step(m, batch, fabric.device)},  # type: ignore[arg-type]
         batches,
         module,
         make_optimizer(module, schedule),

@@ -75,6 +75,6 @@ def angle_rows(faces: TrainingFaces, rule: CropRule, augment: AugmentRule) -> Cu
 
 def _step(module: nn.Module, batch: CropBatch, device: torch.device) -> Tensor:
     """The chord between two directions, squared: 2 - 2 cos of the angle between them."""
-    found = module(to_tensor(batch.images, device))
+    found: Tensor = module(to_tensor(batch.images, device))
     target = torch.from_numpy(batch.targets).to(device)
     return (found.float() - target).square().sum(-1).mean()

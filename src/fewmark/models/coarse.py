@@ -144,6 +144,6 @@ class Coarse(nn.Module):
         x = self.stem(images)
         for level in self.levels:
             x = level(x)
-        parts = self.points(self.pool(x).flatten(1)).float().unflatten(1, (self.n_landmarks, 2))
+        parts: Tensor = self.points(self.pool(x).flatten(1)).float().unflatten(1, (self.n_landmarks, 2))
         size = torch.tensor([images.shape[-1], images.shape[-2]], dtype=parts.dtype, device=parts.device)
         return parts * size + (size - 1) / 2

@@ -72,6 +72,8 @@ class Component(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, K, 2) crop px."""
-        parts = self.points(self.pool(self.trunk(images)).flatten(1)).float().unflatten(1, (self.n_landmarks, 2))
+        parts: Tensor = (
+            self.points(self.pool(self.trunk(images)).flatten(1)).float().unflatten(1, (self.n_landmarks, 2))
+        )
         size = torch.tensor([images.shape[-1], images.shape[-2]], dtype=parts.dtype, device=parts.device)
         return parts * size
