@@ -45,7 +45,7 @@ from fewmark.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.scheme import LandmarkScheme, load_scheme
 
 EVERY = 15
-EPOCHS = {"angle": 30, "coarse": 60, "component": 50, "point": 30}
+EPOCHS = {"angle": 80, "coarse": 60, "component": 50, "point": 30}
 
 
 def main() -> None:

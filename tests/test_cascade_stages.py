@@ -236,6 +236,7 @@ def test_stages_come_back_from_plain_data_and_weights(name: str) -> None:
     loaded = []
     for stage in stages:
         data = json.loads(json.dumps(stage.to_dict()))
+        assert data["n_multiply_adds"] > data["n_parameters"] > 0
         other = type(stage).from_dict(data, scheme)
         assert list(other.modules) == list(stage.modules)
         for key, module in stage.modules.items():

@@ -89,7 +89,7 @@ def test_labels_move_exactly_as_the_picture(seed: int) -> None:
         told = 42 if rule.flip else landmark
         name = "right_eye" if rule.flip else "left_eye"
         rng = np.random.default_rng(seed)
-        image, target = coarse_rows(faces, range(68), CropRule(64, 0.3), rule, 0.5)(0, rng)
+        image, target = coarse_rows(faces, range(68), CropRule(192, 0.3), rule, 0.5)(0, rng)
         np.testing.assert_allclose(dot_in(image), target[told], atol=0.3)
 
         indices = SCHEME.components[name]
@@ -100,7 +100,7 @@ def test_labels_move_exactly_as_the_picture(seed: int) -> None:
         at = indices.index(told)
         np.testing.assert_allclose(dot_in(image), places[at] + target[at], atol=0.3)
 
-        layout = PatchLayout.of_scheme(SCHEME, MEAN, (3, 5, 7), 24, 0.6)
+        layout = PatchLayout.of_scheme(SCHEME, MEAN, (3, 5, 7), 48, 2.0)
         calm = replace(rule, shift=0.01, scale=0.05, rotation=5)
         patches, targets = point_rows(faces, layout, calm, 0.01)(0, rng)
         at = layout.points.index(told)
@@ -208,44 +208,55 @@ def shaken(faces: TrainingFaces, shift: float) -> list[FaceState]:
     return [replace(f, landmarks=f.landmarks + np.float32([shift, 0])) for f in faces.faces if f.landmarks is not None]
 
 
-def test_every_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
-    """A few seconds on six drawn faces: each stage ends clearly nearer to the truth than it began."""
-    run, images = Run(n_threads=0), few.images
-    long = Schedule(n_epochs=60, batch_size=6, learning_rate=5e-3)
-    short = replace(long, n_epochs=1, learning_rate=1e-6)
-    angles = []
-    for schedule in (short, replace(long, n_epochs=150, batch_size=24)):
-        angle = train_angle(few, arguments={"widths": (8, 16, 16)}, size=24, augment=STILL, schedule=schedule, run=run)
-        starts = [replace(f, angle=f.angle + 40) for f in few.faces]  # the crop is turned by 40 degrees
-        angles.append(
-            np.mean([abs(wrap_angle(f.angle - t.angle)) for f, t in zip(angle(images, starts), few.faces, strict=True)])
-        )
-    assert angles[1] < min(30, 0.6 * angles[0])
+LONG = Schedule(n_epochs=60, batch_size=6, learning_rate=5e-3)
+SHORT = replace(LONG, n_epochs=1, learning_rate=1e-6)
+RUN = Run(n_threads=0)
 
+
+def test_the_angle_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
+    """Degrees, from crops that are turned by 40."""
+    starts = [replace(f, angle=f.angle + 40) for f in few.faces]
     errors = []
-    for schedule in (short, long):
-        coarse = train_coarse(
-            few, arguments=SMALL_COARSE, size=32, augment=STILL, roll_share=0, schedule=schedule, run=run
-        )
-        errors.append(mean_error(coarse(images, list(few.faces)), few, slice(None)))
-    assert errors[1] < 0.6 * errors[0]
-    assert predict_landmarks([coarse], images, few.faces).shape == (6, 68, 2)
+    for schedule in (SHORT, replace(LONG, n_epochs=150, batch_size=24)):
+        stage = train_angle(few, arguments={"widths": (8, 16, 16)}, size=24, augment=STILL, schedule=schedule, run=RUN)
+        found = stage(few.images, starts)
+        errors.append(np.mean([abs(wrap_angle(f.angle - t.angle)) for f, t in zip(found, few.faces, strict=True)]))
+    assert errors[1] < min(30, 0.6 * errors[0])
 
-    moved = AugmentRule(scale=0, rotation=0, shift=0.1, flip=0, colour=0, erase=0, blur=0)
-    mouth = list(SCHEME.components["mouth"])
-    wrong, errors = shaken(few, 3.0), []
-    for schedule in (short, replace(long, n_epochs=100)):
-        stage = train_component(
-            few, components=["mouth"], arguments=SMALL_COMPONENT, size=32, augment=moved, schedule=schedule, run=run
+
+def test_the_coarse_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
+    errors = []
+    for schedule in (SHORT, LONG):
+        stage = train_coarse(
+            few, arguments=SMALL_COARSE, size=32, augment=STILL, roll_share=0, schedule=schedule, run=RUN
         )
-        errors.append(mean_error(stage(images, wrong), few, mouth))
+        errors.append(mean_error(stage(few.images, list(few.faces)), few, slice(None)))
+    assert errors[1] < 0.6 * errors[0]
+    assert predict_landmarks([stage], few.images, few.faces).shape == (6, 68, 2)
+
+
+def test_the_component_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
+    """From points that are all 3 px off."""
+    moved = replace(STILL, shift=0.1)
+    mouth = list(SCHEME.components["mouth"])
+    errors = []
+    for schedule in (SHORT, replace(LONG, n_epochs=100)):
+        stage = train_component(
+            few, components=["mouth"], arguments=SMALL_COMPONENT, size=32, augment=moved, schedule=schedule, run=RUN
+        )
+        errors.append(mean_error(stage(few.images, shaken(few, 3.0)), few, mouth))
     assert errors[1] < 0.6 * errors[0]
     assert list(stage.networks) == ["mouth"]
 
+
+def test_the_point_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
+    """From points that are all 1.5 px off."""
     errors = []
-    for schedule in (short, replace(long, n_epochs=40)):
-        point = train_point(few, arguments=SMALL_POINT, size=8, noise=0.04, augment=STILL, schedule=schedule, run=run)
-        errors.append(mean_error(point(images, wrong), few, list(range(17, 68))))
+    for schedule in (SHORT, replace(LONG, n_epochs=100, learning_rate=1e-2)):
+        stage = train_point(
+            few, arguments=SMALL_POINT, size=10, margin=1.0, noise=0.04, augment=STILL, schedule=schedule, run=RUN
+        )
+        errors.append(mean_error(stage(few.images, shaken(few, 1.5)), few, list(range(17, 68))))
     assert errors[1] < 0.8 * errors[0]
 
 

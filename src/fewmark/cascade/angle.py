@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fewmark.cascade.parts import NetworkPart
+from fewmark.cascade.parts import NetworkPart, sizes_of
 from fewmark.cascade.state import FaceState, Picture, check_faces, wrap_angle
 from fewmark.data.crops import CropRule, cut
 from fewmark.geometry import Similarity
@@ -58,7 +58,12 @@ class AngleStage:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, all but the scheme and the weights."""
-        return {"network": self.network.to_dict(), "size": self.rule.size, "margin": self.rule.margin}
+        return {
+            "network": self.network.to_dict(),
+            "size": self.rule.size,
+            "margin": self.rule.margin,
+            **sizes_of(self.modules, self.rule.size),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], scheme: LandmarkScheme) -> AngleStage:

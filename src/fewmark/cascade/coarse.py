@@ -11,7 +11,7 @@ from torch import nn
 
 from fewmark.cascade.angle import upright_crop_from_image
 from fewmark.cascade.frames import CONTOUR
-from fewmark.cascade.parts import NetworkPart
+from fewmark.cascade.parts import NetworkPart, sizes_of
 from fewmark.cascade.state import FaceState, Picture, check_faces
 from fewmark.data.crops import CropRule, cut
 from fewmark.errors import InputError
@@ -81,7 +81,12 @@ class CoarseStage:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, all but the scheme and the weights."""
         parts = [{"landmarks": list(p.landmarks), "network": p.network.to_dict()} for p in self.parts]
-        return {"parts": parts, "size": self.rule.size, "margin": self.rule.margin}
+        return {
+            "parts": parts,
+            "size": self.rule.size,
+            "margin": self.rule.margin,
+            **sizes_of(self.modules, self.rule.size),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], scheme: LandmarkScheme) -> CoarseStage:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from fewmark.cascade.frames import MeanFace, component_from_mean, inner_components, mean_from_image
-from fewmark.cascade.parts import NetworkPart
+from fewmark.cascade.parts import NetworkPart, sizes_of
 from fewmark.cascade.state import FaceState, Picture, check_faces
 from fewmark.data.crops import cut
 from fewmark.errors import InputError
@@ -86,6 +86,7 @@ class ComponentStage:
             "mean_face": self.mean_face.tolist(),
             "size": self.size,
             "margin": self.margin,
+            **sizes_of(self.modules, self.size),
         }
 
     @classmethod

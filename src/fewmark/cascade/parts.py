@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.ensemble import to_tensor
-from fewmark.models.build import build_model
+from fewmark.models.build import build_model, count_multiply_adds, count_parameters
 
 CHUNK = 64
 """Crops that go through a network at once."""
@@ -62,3 +62,11 @@ def run_in_chunks(run: Callable[[NDArray[np.uint8]], Tensor], crops: NDArray[np.
     """Run a network without gradients over CHUNK faces at a time; the first axis of `crops` counts the faces."""
     with torch.inference_mode():
         return torch.cat([run(crops[i : i + CHUNK]).float() for i in range(0, len(crops), CHUNK)])
+
+
+def sizes_of(modules: Mapping[str, nn.Module], size: int) -> dict[str, int]:
+    """What a stage's networks cost, for its plain data: multiply-adds for one face and parameters, all networks together."""
+    return {
+        "n_multiply_adds": sum(count_multiply_adds(m, size) for m in modules.values()),
+        "n_parameters": sum(count_parameters(m) for m in modules.values()),
+    }

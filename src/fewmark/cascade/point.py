@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.cascade.frames import MeanFace, inner_landmarks, mean_from_image, nearest_landmarks
-from fewmark.cascade.parts import NetworkPart, run_in_chunks
+from fewmark.cascade.parts import NetworkPart, run_in_chunks, sizes_of
 from fewmark.cascade.state import FaceState, Picture, check_faces
 from fewmark.data.crops import FILL, MEAN, STD
 from fewmark.errors import InputError
 from fewmark.geometry import warp_patches
 from fewmark.scheme import LandmarkScheme
 
-LEAST_SIDE = 0.12
+LEAST_SIDE = 0.16
 """Of a patch, as a part of the mean face: the points of an eye lie very close."""
 
 
@@ -178,6 +178,7 @@ class PointStage:
             "size": self.layout.size,
             "margin": self.layout.margin,
             "neighbours": [table.shape[1] for table in self.layout.neighbours],
+            **sizes_of(self.modules, self.layout.size),
         }
 
     @classmethod

@@ -43,12 +43,12 @@ def train_angle(
         size: crop px.
         margin: round the box, as a part of its longer side.
         augment: all but its rotation, which is uniform over the circle.
-        schedule: None for 40 epochs.
+        schedule: None for 80 epochs.
         run: what the trainings share.
 
     Source: coarse-to-fine, section 3.1.
     """
-    schedule, run = schedule or Schedule(n_epochs=40), run or Run()
+    schedule, run = schedule or Schedule(n_epochs=80), run or Run()
     rule = CropRule(size, margin)
     network = NetworkPart.make("angle", arguments, run.seed)
     cut_row = angle_rows(faces, rule, augment)

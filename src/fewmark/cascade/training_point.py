@@ -23,9 +23,9 @@ from fewmark.errors import InputError
 from fewmark.geometry import Similarity, box_centre, box_size
 from fewmark.losses import LandmarkLoss, landmark_loss
 
-AUGMENT = AugmentRule(scale=0.05, rotation=6.0, shift=0.01)
+AUGMENT = AugmentRule(scale=0.03, rotation=3.0, shift=0.01)
 LAPTOP = {"widths": (8, 16, 24), "n_convs": (1, 1, 1), "grid": 2}
-NOISE = 0.02
+NOISE = 0.015
 """Standard deviation of the points that the stage trains from, as a part of the face's box."""
 SHARED = 0.7
 """Part of the noise's variance that a component's points have in common, as a stage's errors do."""
@@ -37,7 +37,7 @@ def train_point(
     neighbours: Sequence[int] = (3, 5, 7),
     arguments: Mapping[str, Any] = LAPTOP,
     size: int = 16,
-    margin: float = 0.5,
+    margin: float = 0.7,
     noise: float = NOISE,
     augment: AugmentRule = AUGMENT,
     schedule: Schedule | None = None,
