@@ -41,6 +41,7 @@ def noise_picture(size: int = 90) -> NDArray[np.uint8]:
 
 
 @given(angles)
+@settings(deadline=None)
 def test_wrap_angle(angle: float) -> None:
     wrapped = wrap_angle(angle + 720)
     assert -180 < wrapped <= 180
