@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fewmark.codec import HeatmapCodec
-from fewmark.losses import face_heatmap_loss, heatmap_loss, integral_loss
+from fewmark.errors import InputError
+from fewmark.losses import face_heatmap_loss, heatmap_loss, integral_loss, landmark_loss
 
 torch.set_num_threads(1)
 LOGITS = HeatmapCodec(stride=4, sigma=3.0, logits=True, decoding="soft-argmax")
@@ -119,3 +120,25 @@ def test_landmark_weights_weigh() -> None:
     assert loss(1, 1) == pytest.approx(2, rel=1e-4)
     assert loss(1, 0) == pytest.approx(1, rel=1e-4)
     assert loss(3, 1) == pytest.approx((3 * 1 + 3) / 4, rel=1e-4)
+
+
+def test_landmark_loss_by_hand() -> None:
+    """Errors (3, 0.5) and, missing, anything; a third landmark is right."""
+    target = torch.tensor([[[0.0, 0.0], [torch.nan, torch.nan], [1.0, 1.0]]])
+    found = torch.tensor([[[3.0, -0.5], [7.0, 7.0], [1.0, 1.0]]], requires_grad=True)
+    assert float(landmark_loss(found, target, "l2").detach()) == pytest.approx(9.25 / 2)
+    assert float(landmark_loss(found, target, "l1").detach()) == pytest.approx(3.5 / 2)
+    assert float(landmark_loss(found, target, "smooth").detach()) == pytest.approx((2.5 + 0.125) / 2)
+    assert float(landmark_loss(found, target, "wing").detach()) == pytest.approx(5 * (math.log(7) + math.log(2)) / 2)
+    landmark_loss(found, target).backward()
+    assert found.grad is not None
+    assert found.grad[0, 1].tolist() == [0, 0]
+    assert float(landmark_loss(found.detach(), torch.full_like(target, torch.nan))) == 0
+    with pytest.raises(InputError, match="expected one of l2, l1, smooth, wing, given 'l3'"):
+        landmark_loss(found, target, "l3")  # type: ignore[arg-type]
+
+
+def test_wing_is_continuous_where_it_becomes_linear() -> None:
+    target = torch.zeros(1, 2)
+    a, b = (float(landmark_loss(torch.tensor([[x, 0.0]]), target, "wing")) for x in (4.9999, 5.0001))
+    assert a == pytest.approx(b, abs=1e-3)

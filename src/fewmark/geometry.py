@@ -204,18 +204,8 @@ def warp_image(
         size: (height, width) of the result.
         fill: colour outside the picture.
     """
-    factor = int(1 / max(target_from_image.scale, 1e-6) + 1e-6)
-    if factor >= 2:
-        h, w = image.shape[0] // factor, image.shape[1] // factor
-        if h >= 1 and w >= 1:
-            image = np.asarray(
-                cv2.resize(image[: h * factor, : w * factor], (w, h), interpolation=cv2.INTER_AREA), np.uint8
-            )
-            # pixel i of the small picture covers i * factor ... of the large one
-            image_from_small = Similarity(
-                np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64)
-            )
-            target_from_image = target_from_image @ image_from_small
+    image, small_from_image = _averaged(image, target_from_image.scale)
+    target_from_image = target_from_image @ small_from_image.inverse()
     warped = cv2.warpAffine(
         image,
         target_from_image.matrix,
@@ -225,3 +215,46 @@ def warp_image(
         borderValue=fill,
     )
     return np.asarray(warped, np.uint8)
+
+
+def warp_patches(
+    image: NDArray[np.uint8],
+    patch_from_image: NDArray[np.float64],
+    size: int,
+    *,
+    fill: tuple[int, int, int] = (0, 0, 0),
+) -> NDArray[np.uint8]:
+    """Resample many small squares of one picture at once; each is what `warp_image` gives, to the rounding.
+
+    Args:
+        image: (H, W, 3) uint8.
+        patch_from_image: (P, 2, 3) matrices of similarities, image px -> patch px; of about one scale, since the picture is
+            averaged down as the one that shrinks it least allows.
+        size: side of a patch, px.
+        fill: colour outside the picture.
+
+    Returns:
+        (P, size, size, 3) uint8.
+    """
+    linear, shift = patch_from_image[:, :, :2], patch_from_image[:, :, 2]
+    scale = math.sqrt(float(np.abs(np.linalg.det(linear)).max()))
+    image, small_from_image = _averaged(image, scale)
+    steps = np.arange(size, dtype=np.float64)
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    sources = (grid - shift[:, None]) @ np.linalg.inv(linear).transpose(0, 2, 1)
+    sources = small_from_image(sources).astype(np.float32).reshape(-1, size, 2)
+    warped = cv2.remap(image, sources, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+    return np.asarray(warped, np.uint8).reshape(-1, size, size, 3)
+
+
+def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], Similarity]:
+    """The picture averaged down by a whole number where `scale` (target px for one image px) is 1/2 or less, and
+    small_from_image."""
+    factor = int(1 / max(scale, 1e-6) + 1e-6)
+    h, w = image.shape[0] // max(factor, 1), image.shape[1] // max(factor, 1)
+    if factor < 2 or h < 1 or w < 1:
+        return image, Similarity.identity()
+    small = cv2.resize(image[: h * factor, : w * factor], (w, h), interpolation=cv2.INTER_AREA)
+    # pixel i of the small picture covers i * factor ... of the large one
+    image_from_small = Similarity(np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64))
+    return np.asarray(small, np.uint8), image_from_small.inverse()

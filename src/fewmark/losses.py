@@ -1,14 +1,21 @@
-"""Losses of the students and of the teacher."""
+"""Losses of the students, of the teacher and of the cascade's stages."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fewmark.codec import HeatmapCodec
+from fewmark.errors import InputError
+
+LandmarkLoss = Literal["l2", "l1", "smooth", "wing"]
+
+_SMOOTH = 1.0  # px: quadratic below, linear above
+_WING = (5.0, 0.5)  # px: width of the logarithmic part, and its curvature
 
 
 def heatmap_loss(
@@ -91,3 +98,34 @@ def integral_loss(
         divergence = (targets.flatten(2) * (targets.flatten(2).clamp_min(1e-12).log() - log_p)).sum(-1)
         total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(1e-6)
     return total / len(outputs)
+
+
+def landmark_loss(predicted: Tensor, target: Tensor, kind: LandmarkLoss = "l2") -> Tensor:
+    """How far predicted landmarks are from the true ones, a mean over those that are present.
+
+    Args:
+        predicted: (..., 2) crop px.
+        target: (..., 2) crop px, NaN where missing.
+        kind: "l2" (squared distance, px^2), "l1" (|dx| + |dy|), "smooth" (Huber's, quadratic below 1 px) or "wing" (steeper
+            near 0 than L1).
+
+    Returns:
+        A scalar; 0 where no landmark is present.
+
+    Source: coarse-to-fine, Fig. 4 (L2); Feng et al., Wing loss, CVPR 2018 (wing).
+    """
+    present = torch.isfinite(target).all(-1)
+    difference = (predicted.float() - torch.where(present[..., None], target, predicted.detach())).abs()
+    if kind == "l2":
+        each = difference**2
+    elif kind == "l1":
+        each = difference
+    elif kind == "smooth":
+        each = torch.where(difference < _SMOOTH, 0.5 * difference**2 / _SMOOTH, difference - 0.5 * _SMOOTH)
+    elif kind == "wing":
+        width, curvature = _WING
+        offset = width - width * math.log(1 + width / curvature)
+        each = torch.where(difference < width, width * torch.log1p(difference / curvature), difference - offset)
+    else:
+        raise InputError(f"landmark_loss: kind: expected one of {', '.join(get_args(LandmarkLoss))}, given {kind!r}")
+    return (each.sum(-1) * present).sum() / present.sum().clamp_min(1)

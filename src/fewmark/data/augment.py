@@ -103,8 +103,14 @@ def apply_augmentation(
     points = moved(face.landmarks if landmarks is None else landmarks)
     if flip:
         points = points[list(scheme.mirror or ())]
-    image = cut(face.window, moved @ face.crop_from_window, size)
-    image = _colour(image, a)
+    image = disturb(cut(face.window, moved @ face.crop_from_window, size), a)
+    return FaceCrop(image, points.astype(np.float32), moved @ face.crop_from_image)
+
+
+def disturb(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
+    """What an augmentation does to a square crop without moving anything: colour, loss of resolution, a covered part."""
+    size = image.shape[0]
+    image = recolour(image, a)
     if a.blur < 1:
         small = max(8, round(size * a.blur))
         image = np.asarray(
@@ -113,10 +119,11 @@ def apply_augmentation(
         )
     if a.erase is not None:
         image = _erase(image, a.erase)
-    return FaceCrop(image, points.astype(np.float32), moved @ face.crop_from_image)
+    return image
 
 
-def _colour(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
+def recolour(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
+    """An augmentation's brightness, contrast, channel gains and greyness on a picture (H, W, 3) of any size."""
     if a.grey:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     levels = (np.arange(256, dtype=np.float32) / 255) ** a.gamma * 255

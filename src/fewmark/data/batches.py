@@ -6,9 +6,10 @@ So a run can be repeated, split over machines and resumed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from fewmark.data.augment import AugmentRule, apply_augmentation, draw_augmentat
 from fewmark.data.crops import CachedFace
 from fewmark.errors import InputError
 from fewmark.scheme import LandmarkScheme
+
+Job = TypeVar("Job")
+Cut = TypeVar("Cut")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,25 @@ class Batch:
     landmarks: NDArray[np.float32]
     weights: NDArray[np.float32]
     indices: NDArray[np.int64]
+
+
+def cut_ahead(cut: Callable[[Job], Cut], jobs: Sequence[Job], n_threads: int) -> Iterator[Cut]:
+    """The results of the jobs, in order, made ahead by threads; 0 threads: each when it is asked for."""
+    if n_threads <= 0:
+        for job in jobs:
+            yield cut(job)
+        return
+    pool = ThreadPoolExecutor(n_threads)
+    ahead: deque[Future[Cut]] = deque()
+    try:
+        for job in jobs:
+            ahead.append(pool.submit(cut, job))
+            if len(ahead) > 2 * n_threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,21 +129,8 @@ class FaceBatches:
         order = self.order(epoch).reshape(len(self), self.batch_size)
         part = self.batch_size // self.world_size
         mine = slice(self.rank * part, (self.rank + 1) * part)
-        if self.n_threads <= 0:
-            for b in range(len(order)):
-                yield self._cut(order[b, mine], epoch, b * self.batch_size + mine.start)
-            return
-        pool = ThreadPoolExecutor(self.n_threads)
-        ahead: deque[Future[Batch]] = deque()
-        try:
-            for b in range(len(order)):
-                ahead.append(pool.submit(self._cut, order[b, mine], epoch, b * self.batch_size + mine.start))
-                if len(ahead) > 2 * self.n_threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        jobs = [(order[b, mine], b * self.batch_size + mine.start) for b in range(len(order))]
+        yield from cut_ahead(lambda job: self._cut(job[0], epoch, job[1]), jobs, self.n_threads)
 
     def _cut(self, indices: NDArray[np.int64], epoch: int, place: int) -> Batch:
         k = self.scheme.n_landmarks

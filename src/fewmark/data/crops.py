@@ -80,9 +80,18 @@ class CachedFace:
 
 
 def cache_face(
-    sample: FaceSample, rule: CropRule, n_landmarks: int, image: NDArray[np.uint8] | None = None
+    sample: FaceSample,
+    rule: CropRule,
+    n_landmarks: int,
+    image: NDArray[np.uint8] | None = None,
+    *,
+    reach: float = REACH,
 ) -> CachedFace:
     """Decode one face.
+
+    Args:
+        image: the picture, where it is already decoded.
+        reach: side of the window over the crop's side.
 
     Raises:
         InputError: the picture cannot be read, the face has neither box nor landmarks, or not `n_landmarks`
@@ -99,7 +108,7 @@ def cache_face(
         crop_from_image = rule.crop_from_image(sample.face_box())
     except ValueError as error:
         raise InputError(f"{sample.image}: {error}") from None
-    half = rule.size / 2 * REACH
+    half = rule.size / 2 * reach
     middle = (rule.size - 1) / 2
     image_from_crop = crop_from_image.inverse()
     low = np.floor(image_from_crop(np.array([middle - half, middle - half])))
@@ -124,13 +133,15 @@ def cache_face(
     return CachedFace(np.array(window), crop_from_window, crop_from_image, landmarks)
 
 
-def cache_faces(samples: Sequence[FaceSample], rule: CropRule, n_landmarks: int) -> list[CachedFace]:
+def cache_faces(
+    samples: Sequence[FaceSample], rule: CropRule, n_landmarks: int, *, reach: float = REACH
+) -> list[CachedFace]:
     """Decode faces once; see `cache_face`. A picture with several faces in a row is read once."""
     cached, last_path, last_image = [], None, None
     for sample in samples:
         if sample.image != last_path:
             last_image, last_path = read_image(sample.image), sample.image
-        cached.append(cache_face(sample, rule, n_landmarks, last_image))
+        cached.append(cache_face(sample, rule, n_landmarks, last_image, reach=reach))
     return cached
 
 

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from fewmark.errors import InputError
+from fewmark.models.point import Point
 from fewmark.models.teacher import Teacher
 
 MODELS = {
+    "angle": "Angle",
+    "coarse": "Coarse",
     "compact": "Compact",
+    "component": "Component",
     "convolutional_pose_machine": "ConvolutionalPoseMachine",
+    "point": "Point",
     "stacked_hourglass": "StackedHourglass",
     "teacher": "Teacher",
 }
@@ -59,7 +64,8 @@ def count_multiply_adds(module: nn.Module, size: int | tuple[int, int]) -> int:
     """Multiply-adds of one image's forward pass; biases count one for each output, norms nothing.
 
     Args:
-        module: a student or a teacher (which is given heatmaps of a quarter of the size); left as it is.
+        module: a network; a teacher is given heatmaps of a quarter of the size, the point networks patches of one face
+            (the count is then that of all points). Left as it is.
         size: (height, width) px, or one number for a square.
 
     Source: this rule gives the 1720.98 M and 1600.85 M that TS3 prints in section 4.2.
@@ -78,6 +84,8 @@ def count_multiply_adds(module: nn.Module, size: int | tuple[int, int]) -> int:
 
     device = next(module.parameters()).device
     inputs = [torch.zeros(1, 3, height, width, device=device)]
+    if isinstance(module, Point):
+        inputs = [module.example_inputs(height, width)]
     if isinstance(module, Teacher):
         inputs.append(torch.zeros(1, module.n_maps, max(1, height // 4), max(1, width // 4), device=device))
     counted = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]

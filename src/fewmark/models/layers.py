@@ -23,6 +23,12 @@ def conv_relu(n_in: int, n_out: int, kernel: int, *, batch_norm: bool = False) -
     return [conv, *norm, nn.ReLU(inplace=True)]
 
 
+def conv_norm_relu(n_in: int, n_out: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """3x3 convolution (a stride of 2 halves the size, rounded up), batch norm, ReLU."""
+    conv = nn.Conv2d(n_in, n_out, 3, stride, 1, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+
+
 def init_normal(network: nn.Module, std: float) -> None:
     """Every convolution's weights from N(0, std), its bias 0."""
     for module in network.modules():

@@ -1,0 +1,1 @@
+"""The coarse-to-fine cascade: a fold over stages that take and return face states."""
