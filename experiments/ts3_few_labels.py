@@ -85,8 +85,6 @@ def train(arguments: argparse.Namespace) -> None:
                 config, gather(arguments.data, arguments.percent, seed), folder, resume=resume, on_event=show
             )
             print(f"{folder.name}: {result.scores}", flush=True)
-            seconds = time.monotonic() - began
-            write_text(folder / "seconds.json", json.dumps({"seconds": seconds, "whole": not resume}))
 
 
 def measure(checkpoint: Checkpoint, data: Path, flip: bool, boxes: Sequence[BoxKind] = ("column",)) -> dict[str, Any]:
@@ -102,7 +100,8 @@ def measure(checkpoint: Checkpoint, data: Path, flip: bool, boxes: Sequence[BoxK
         parts = {"common": both[:n], "challenging": both[n:], "full": both}
         for name, samples in lists.items():
             truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
-            found[f"{name}/{box}"] = score(parts[name], truth, detector.scheme).to_dict()
+            scores = score(parts[name], truth, detector.scheme).to_dict()
+            found[f"{name}/{box}"] = {k: v for k, v in scores.items() if not isinstance(v, list | dict)}
     return found
 
 
@@ -121,7 +120,6 @@ def table(arguments: argparse.Namespace) -> None:
                 for part in whole.students
             },
             "rounds": [{k: v for k, v in r.items() if not isinstance(v, list)} for r in rounds],
-            **json.loads((folder / "seconds.json").read_text()),
         }
     write_text(arguments.out / "results.json", json.dumps(results, indent=1))
     print("NME % by the outer eye corners, GT box; the last column with the packaged face detector's box.\n")
