@@ -1,0 +1,50 @@
+"""The mean faces of the 68-point task and of the dense one: Fig. 9 of the coarse-to-fine paper, with the points numbered as in Fig. 8.
+
+python experiments/mean_faces.py --data ../shared/data --out runs/mean_faces.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from fewmark.cascade.frames import procrustes_mean, scheme_mean_face
+from fewmark.data.formats import read_faces
+from fewmark.data.lists import select
+from fewmark.scheme import load_scheme
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="draw the mean faces")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with ibug68 and scut86")
+    parser.add_argument("--out", type=Path, required=True, help="a PNG")
+    arguments = parser.parse_args()
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.6), layout="constrained")
+    for axis, (folder, name) in zip(axes, (("ibug68", "ibug-68"), ("scut86", "scut-86")), strict=True):
+        scheme = load_scheme(name)
+        samples = read_faces(arguments.data / folder, scheme=scheme)
+        if folder == "ibug68":  # the tests give nothing
+            samples = select(samples, arguments.data / folder / "train.txt")
+        shapes = np.stack([np.asarray(s.landmarks, np.float64) for s in samples if s.landmarks is not None])
+        mean = procrustes_mean(shapes, scheme_mean_face(scheme), scheme.mirror)
+        for i, j in scheme.edges:
+            axis.plot(*mean[[i, j]].T, color="0.75", linewidth=1, zorder=1)
+        axis.scatter(*mean.T, s=12, zorder=2)
+        for i, (x, y) in enumerate(mean):
+            axis.annotate(str(i), (x, y), fontsize=6, xytext=(2, 2), textcoords="offset points")
+        axis.set_title(f"{name}: mean of {len(shapes)} faces", fontsize=10)
+        axis.set_aspect("equal")
+        axis.invert_yaxis()
+        axis.axis("off")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.out, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
