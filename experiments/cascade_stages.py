@@ -46,7 +46,7 @@ from fewmark.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.scheme import LandmarkScheme, load_scheme
 
 EVERY = 15
-EPOCHS = {"angle": 80, "coarse": 60, "component": 50, "point": 30}
+EPOCHS = {"angle": 160, "coarse": 90, "component": 50, "point": 30}
 
 
 def main() -> None:
