@@ -1,4 +1,4 @@
-"""Write the tables of the docs that come from the code: settings, schemes, codec floors.
+"""Write the tables of the docs that come from the code: settings, schemes, codec floors, measured transfers.
 
     python docs/tables.py
 
@@ -9,6 +9,7 @@ of date.
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -103,13 +104,23 @@ def schemes_table() -> str:
 
 def floors_table() -> str:
     """What experiments/codec_floor.py measures."""
-    path = DOCS.parent / "experiments/codec_floor.py"
-    spec = importlib.util.spec_from_file_location("codec_floor", path)
+    experiment = _experiment("codec_floor")
+    return str(experiment.as_table(experiment.measure()))
+
+
+def transfers_table() -> str:
+    """What experiments/scheme_transfer.py wrote."""
+    rows = json.loads((DOCS / "measured/scheme_transfer.json").read_text(encoding="utf-8"))
+    return str(_experiment("scheme_transfer").as_table(rows))
+
+
+def _experiment(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, DOCS.parent / f"experiments/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return str(module.as_table(module.measure()))
+    return module
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -117,6 +128,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "students": students_table,
     "schemes": schemes_table,
     "codec-floor": floors_table,
+    "scheme-transfer": transfers_table,
 }
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from fewmark.cascade.frames import procrustes_mean, scheme_mean_face
+from fewmark.cascade.frames import scheme_mean_face
 from fewmark.data.formats import read_faces
 from fewmark.data.lists import select
+from fewmark.procrustes import mirrored_mean_shape
 from fewmark.scheme import load_scheme
 
 matplotlib.use("Agg")
@@ -32,7 +33,7 @@ def main() -> None:
         if folder == "ibug68":  # the tests give nothing
             samples = select(samples, arguments.data / folder / "train.txt")
         shapes = np.stack([np.asarray(s.landmarks, np.float64) for s in samples if s.landmarks is not None])
-        mean = procrustes_mean(shapes, scheme_mean_face(scheme), scheme.mirror)
+        mean = mirrored_mean_shape(shapes, scheme_mean_face(scheme), scheme.mirror)
         for i, j in scheme.edges:
             axis.plot(*mean[[i, j]].T, color="0.75", linewidth=1, zorder=1)
         axis.scatter(*mean.T, s=12, zorder=2)

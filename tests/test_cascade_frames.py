@@ -17,13 +17,13 @@ from fewmark.cascade.frames import (
     inner_landmarks,
     mean_from_image,
     nearest_landmarks,
-    procrustes_mean,
     scheme_mean_face,
 )
 from fewmark.cascade.point import PatchLayout
 from fewmark.cascade.state import FaceState, move_face, wrap_angle
 from fewmark.errors import InputError
 from fewmark.geometry import Similarity, box_of_points, warp_image, warp_patches
+from fewmark.procrustes import mirrored_mean_shape
 from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
 
 SCHEME = load_scheme("ibug-68")
@@ -89,20 +89,20 @@ def test_a_component_of_one_point_has_a_crop() -> None:
         np.testing.assert_allclose((place @ aligned)(mean * 50 + 7), place(mean), atol=1e-6)
 
 
-def test_procrustes_mean_of_moved_copies_is_the_shape() -> None:
+def test_mirrored_mean_shape_of_moved_copies_is_the_shape() -> None:
     rng = np.random.default_rng(0)
     symmetric = (MEAN + MEAN[list(SCHEME.mirror or ())] * [-1, 1] + [1, 0]) / 2
     shapes = np.stack(
         [Similarity.about(np.zeros(2), rng.uniform(0, 99, 2), scale=s, angle=s)(symmetric) for s in (20.0, 90.0, 160.0)]
     )
     shapes[1, 5] = np.nan
-    mean = procrustes_mean(shapes, MEAN, SCHEME.mirror)
+    mean = mirrored_mean_shape(shapes, MEAN, SCHEME.mirror)
     np.testing.assert_allclose(mean, symmetric, atol=2e-3)
     box = box_of_points(mean)
     assert max(box[2:] - box[:2]) == pytest.approx(1, abs=1e-6)
     shapes[:, 5] = np.nan
     with pytest.raises(InputError, match="landmark 5 is missing in all 3 faces"):
-        procrustes_mean(shapes, MEAN)
+        mirrored_mean_shape(shapes, MEAN)
 
 
 def test_nearest_landmarks_by_hand() -> None:

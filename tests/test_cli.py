@@ -49,11 +49,12 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 
 def test_the_verbs() -> None:
-    top = {"train", "evaluate", "detect", "inspect", "convert", "scheme"}
+    top = {"train", "evaluate", "detect", "inspect", "convert", "scheme", "transfer"}
     assert ALL.keys() == {
         "fewmark",
         *(f"fewmark {v}" for v in top),
         *(f"fewmark scheme {v}" for v in ("list", "show", "check")),
+        *(f"fewmark transfer {v}" for v in ("fit", "apply", "evaluate")),
     }
 
 

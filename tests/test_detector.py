@@ -24,6 +24,7 @@ from fewmark.errors import InputError
 from fewmark.faces import FoundFace
 from fewmark.models.build import build_model
 from fewmark.scheme import LandmarkScheme
+from fewmark.transfer import SchemeTransfer
 
 SCHEME = LandmarkScheme("dots-2", ("red", "green"), mirror=(0, 1), edges=((0, 1),))
 
@@ -208,6 +209,55 @@ def test_a_face_as_data() -> None:
         "landmarks": [[1.25, 2.5], None],
         "scores": [0.5, None],
     }
+
+
+MIDDLE = LandmarkScheme("middle-3", ("red", "middle", "green"))
+
+
+def middle_detector(finder: object = None) -> Detector:
+    """It carries a transfer that adds the point between the dots, exactly."""
+    x = np.random.default_rng(0).uniform(0, 100, (9, 2, 2))
+    transfer = SchemeTransfer.fit(SCHEME, MIDDLE, x, np.stack([x[:, 0], x.mean(1), x[:, 1]], 1))
+    detector = dots_detector(finder)
+    detector.checkpoint.transfers = (transfer,)
+    return detector
+
+
+def test_landmarks_of_another_scheme() -> None:
+    points = np.array([[100.0, 100.0], [140.0, 120.0]])
+    image, box = draw_dots(points), box_round(points)[None]
+    detector = middle_detector()
+    (own,) = detector.detect(image, box)
+    (same,) = detector.detect(image, box, scheme="dots-2")
+    (other,) = detector.detect(image, box, scheme="middle-3")
+    np.testing.assert_array_equal(own.landmarks, same.landmarks)
+    expected = np.stack([own.landmarks[0], own.landmarks.mean(0), own.landmarks[1]])
+    np.testing.assert_allclose(other.landmarks, expected, atol=1e-3)
+    np.testing.assert_allclose(other.scores, [own.scores[0], own.scores.mean(), own.scores[1]], atol=1e-3)
+    assert other.landmarks.dtype == other.scores.dtype == np.float32
+    np.testing.assert_array_equal(own.box, other.box)
+    assert other.to_dict()["scheme"] == "middle-3"
+    assert list(other.by_name) == ["red", "middle", "green"]
+    assert detector.checkpoint.scheme_of(None) is SCHEME
+    with pytest.raises(InputError, match="'wings': the model finds dots-2 and carries transfers to middle-3"):
+        detector.detect(image, box, scheme="wings")
+    with pytest.raises(InputError, match="'middle-3': the model finds dots-2 and carries no transfer"):
+        dots_detector().detect(image, box, scheme="middle-3")
+
+
+def test_evaluate_in_another_scheme(tmp_path: Path) -> None:
+    true = []
+    samples = []
+    for s in write_samples(tmp_path, 3):
+        assert s.landmarks is not None
+        true.append(np.stack([s.landmarks[0], s.landmarks.mean(0), s.landmarks[1]]))
+        samples.append(FaceSample(s.image, s.box, true[-1]))
+    detector = middle_detector(FindsBox(box_round(true[1].astype(np.float64))))
+    assert_close(evaluate_samples(detector, samples, "gt", scheme="middle-3"), np.stack(true), 0)
+    assert_close(evaluate_samples(detector, samples, "column", scheme="middle-3"), np.stack(true), 25)
+    assert_close(evaluate_samples(detector, samples[1:2], "detect", scheme="middle-3"), np.stack(true[1:2]), 0)
+    with pytest.raises(InputError, match="expected 2 landmarks"):
+        evaluate_samples(detector, samples)
 
 
 def test_load_and_run_a_real_network(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fewmark.metrics import (
     Floats,
     auc,
     ced,
+    contour_errors,
     failure_rate,
     landmark_errors,
     nme_per_component,
@@ -326,3 +327,45 @@ def test_bad_input_is_named(call, message: str) -> None:  # type: ignore[no-unty
         call()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_contour_errors_by_hand() -> None:
+    """A contour that goes down, round a corner and to the right: tangents (0, 1), (0, 1), (1, 1) / sqrt 2, (1, 0)."""
+    true = np.array([[[0.0, 0.0], [0.0, 10.0], [0.0, 20.0], [10.0, 20.0]]])
+    offset = np.array([[[3.0, 4.0], [-1.0, 2.0], [2.0, 0.0], [-5.0, 6.0]]])
+    tangent, normal = contour_errors(true + offset, true)
+    root = math.sqrt(2)
+    np.testing.assert_allclose(tangent, [[4, 2, root, 5]])
+    np.testing.assert_allclose(normal, [[3, 1, root, 6]])
+
+
+def test_contour_errors_beside_a_gap_are_one_sided() -> None:
+    true = np.array([[[0.0, 0.0], [NAN, NAN], [10.0, 10.0], [10.0, 20.0], [NAN, NAN], [40.0, 0.0], [NAN, NAN]]])
+    predicted = np.nan_to_num(true) + np.array([3.0, 4.0])
+    tangent, normal = contour_errors(predicted, true)
+    # alone beside a gap, 0 and 5 have no tangent; 2 -> 3 and 3 <- 2 go straight down
+    np.testing.assert_allclose(tangent, [[NAN, NAN, 4, 4, NAN, NAN, NAN]])
+    np.testing.assert_allclose(normal, [[NAN, NAN, 3, 3, NAN, NAN, NAN]])
+    predicted[0, 2] = NAN
+    predicted[0, 3] = math.inf
+    tangent, normal = contour_errors(predicted, true)
+    assert np.isinf(tangent[0, 2:4]).all()
+    assert np.isinf(normal[0, 2:4]).all()
+    assert np.isnan(contour_errors(true, np.full_like(true, NAN))[0]).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), angle=st.floats(-180, 180), scale=st.floats(0.1, 10))
+def test_contour_errors_are_the_distance_and_turn_with_the_face(seed: int, angle: float, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    true, predicted = rng.normal(size=(2, 3, 6, 2)) * 50
+    tangent, normal = contour_errors(predicted, true)
+    np.testing.assert_allclose(np.hypot(tangent, normal), landmark_errors(predicted, true))
+    move = Similarity.about(np.zeros(2), np.array([5.0, -3.0]), scale=scale, angle=angle)
+    turned = contour_errors(move(predicted), move(true))
+    np.testing.assert_allclose(turned, np.multiply((tangent, normal), scale), atol=1e-8)
+
+
+def test_contour_errors_need_one_shape() -> None:
+    with pytest.raises(InputError, match=r"one shape \(N, K, 2\)"):
+        contour_errors(np.zeros((2, 3, 2)), np.zeros((2, 4, 2)))

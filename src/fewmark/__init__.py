@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fewmark.metrics import score
     from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
     from fewmark.training import TrainingData, run_training
+    from fewmark.transfer import SchemeTransfer
+    from fewmark.transfer_file import load_transfer, save_transfer
 
 __version__ = "0.1.0"
 
@@ -28,14 +30,17 @@ _HOMES = {
     "FaceSample": "data.samples",
     "InputError": "errors",
     "LandmarkScheme": "scheme",
+    "SchemeTransfer": "transfer",
     "TrainingData": "training",
     "load_checkpoint": "checkpoint",
     "load_config": "config",
     "load_scheme": "scheme",
+    "load_transfer": "transfer_file",
     "read_faces": "data.formats",
     "read_image": "data.samples",
     "run_training": "training",
     "save_checkpoint": "checkpoint",
+    "save_transfer": "transfer_file",
     "scheme_names": "scheme",
     "score": "metrics",
     "write_faces": "data.formats",
@@ -48,15 +53,18 @@ __all__ = [
     "FaceSample",
     "InputError",
     "LandmarkScheme",
+    "SchemeTransfer",
     "TrainingData",
     "__version__",
     "load_checkpoint",
     "load_config",
     "load_scheme",
+    "load_transfer",
     "read_faces",
     "read_image",
     "run_training",
     "save_checkpoint",
+    "save_transfer",
     "scheme_names",
     "score",
     "write_faces",

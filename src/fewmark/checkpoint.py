@@ -28,12 +28,15 @@ from fewmark.checkpoint_metadata import (
     read_metadata,
     require,
     resolve_model,
+    unknown_scheme,
 )
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import MEAN, STD, CropRule
 from fewmark.errors import InputError
 from fewmark.models.build import build_model, load_weights
 from fewmark.scheme import LandmarkScheme, scheme_from_dict
+from fewmark.transfer import SchemeTransfer
+from fewmark.transfer_file import check_source, load_transfers, matrix_name, transfer_metadata
 
 __all__ = [
     "Checkpoint",
@@ -94,6 +97,7 @@ class Checkpoint:
         data_hash: of the training data.
         licence: under which the model may be used.
         provenance: what it was trained on.
+        transfers: what turns its landmarks into other schemes'; one a target scheme.
         package_version: of the fewmark that wrote it.
     """
 
@@ -110,7 +114,30 @@ class Checkpoint:
     data_hash: str = ""
     licence: str = ""
     provenance: str = ""
+    transfers: tuple[SchemeTransfer, ...] = ()
     package_version: str = __version__
+
+    def transfer_to(self, scheme: str | None) -> SchemeTransfer | None:
+        """The transfer to the scheme of that name; None for the model's own scheme, or where none is named.
+
+        Raises:
+            InputError: the model carries no such transfer; lists those it carries.
+        """
+        if scheme is None or scheme == self.scheme.name:
+            return None
+        targets = {t.target.name: t for t in self.transfers}
+        if scheme not in targets:
+            raise unknown_scheme(scheme, self.scheme.name, list(targets), "this model")
+        return targets[scheme]
+
+    def scheme_of(self, name: str | None) -> LandmarkScheme:
+        """The scheme of that name that the model can answer in; its own for None.
+
+        Raises:
+            InputError: see `transfer_to`.
+        """
+        transfer = self.transfer_to(name)
+        return self.scheme if transfer is None else transfer.target
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain data for JSON, all but the tensors; what `read_metadata` gives back."""
@@ -143,6 +170,7 @@ class Checkpoint:
             "data_hash": self.data_hash,
             "licence": self.licence,
             "provenance": self.provenance,
+            "transfers": [transfer_metadata(t) for t in self.transfers],
         }
         plain = _plain(data)
         assert isinstance(plain, dict)
@@ -159,8 +187,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
             Vectors (biases, norms' running statistics), and tensors that float16 cannot hold, stay float32.
 
     Raises:
-        InputError: the name has another ending, there is neither student nor cascade or both, the cascade is of another scheme,
-            the folder cannot be written to, or the disk is full.
+        InputError: the name has another ending, there is neither student nor cascade or both, the cascade or a transfer is of
+            another scheme, the folder cannot be written to, or the disk is full.
     """
     if Path(path).suffix != ".safetensors":
         raise InputError(f"{path}: expected a file name that ends in .safetensors")
@@ -170,6 +198,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
         raise InputError(
             f"{path}: the cascade was trained for scheme {cascade.scheme.name}, not for {checkpoint.scheme.name}"
         )
+    for transfer in checkpoint.transfers:
+        check_source(checkpoint.scheme, transfer.source, transfer.target, str(path))
     parts = {f"student{i}": s.module for i, s in enumerate(checkpoint.students)}
     if checkpoint.teacher is not None:
         parts["teacher"] = checkpoint.teacher.module
@@ -178,6 +208,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     tensors = {
         f"{part}.{name}": _packed(t, half) for part, module in parts.items() for name, t in module.state_dict().items()
     }
+    tensors |= {matrix_name(i): torch.from_numpy(t.matrix) for i, t in enumerate(checkpoint.transfers)}
     text = json.dumps(checkpoint.to_metadata(), ensure_ascii=False, allow_nan=False)
     raw = safetensors.torch.save(tensors, {METADATA_KEY: text})
     with atomic_path(path) as temporary:
@@ -226,6 +257,10 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: a field of the metadata is missing or wrong ({error!r})") from error
     _check_parts(students, cascade, where)
+    matrices = {n: t.numpy() for n, t in tensors.items() if n.startswith("transfer")}
+    transfers = load_transfers(data, matrices, where)
+    for transfer in transfers:
+        check_source(scheme, transfer.source, transfer.target, where)
     return Checkpoint(
         scheme=scheme,
         students=students,
@@ -233,6 +268,7 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
         teacher=teacher,
         cascade=cascade,
         box_from_detector=box_from_detector,
+        transfers=tuple(transfers),
         **{
             name: require(data, name, where)
             for name in (

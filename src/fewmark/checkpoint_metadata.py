@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from fewmark.errors import InputError
 
 FORMAT_VERSION = 1
 METADATA_KEY = "fewmark"
+TRANSFER_KEY = "fewmark_transfer"
+"""Of a file that holds a transfer between schemes and no model."""
 
 _LONGEST_HEADER = 100_000_000  # bytes; the limit that the format itself sets
 
@@ -60,24 +62,67 @@ def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
             one of another format version.
     """
     path = resolve_model(path_or_name)
-    header = _read_header(path)
-    text = header.get("__metadata__", {}).get(METADATA_KEY)
-    if text is None:
-        raise InputError(
-            f"{path}: expected a model that fewmark wrote, given a safetensors file "
-            f"without {METADATA_KEY!r} in its metadata"
-        )
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: metadata {METADATA_KEY!r}: expected JSON, given something else ({error})") from error
-    version = data.get("format_version") if isinstance(data, dict) else None
+    texts = _read_header(path).get("__metadata__", {})
+    if METADATA_KEY not in texts:
+        other = f"a safetensors file without {METADATA_KEY!r} in its metadata"
+        given = "a transfer between schemes" if TRANSFER_KEY in texts else other
+        raise InputError(f"{path}: expected a model that fewmark wrote, given {given}")
+    data = _parsed(path, texts, METADATA_KEY)
+    version = data.get("format_version")
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "install a newer fewmark" if newer else "train or export the model again"
         raise InputError(f"{path}: format_version: expected {FORMAT_VERSION}, given {version!r}; {advice}")
-    assert isinstance(data, dict)
     return data
+
+
+def read_transfer_metadata(path: str | Path) -> dict[str, Any]:
+    """What a transfer's file says about itself; its fields are checked when it is loaded.
+
+    Raises:
+        InputError: no such file, not a safetensors file, a truncated one, or one without a transfer.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a transfer, as `fewmark transfer fit --out` writes it")
+    texts = _read_header(path).get("__metadata__", {})
+    if TRANSFER_KEY not in texts:
+        other = f"a safetensors file without {TRANSFER_KEY!r} in its metadata"
+        given = "a model" if METADATA_KEY in texts else other
+        raise InputError(f"{path}: expected a transfer, as `fewmark transfer fit --out` writes it, given {given}")
+    return _parsed(path, texts, TRANSFER_KEY)
+
+
+def holds_transfer(path: str | Path) -> bool:
+    """Whether a .safetensors file is a transfer and no model."""
+    path = Path(path)
+    return path.is_file() and TRANSFER_KEY in _read_header(path).get("__metadata__", {})
+
+
+def carried_scheme(metadata: Mapping[str, Any], name: str | None, where: str) -> dict[str, Any]:
+    """The scheme of that name, as plain data: the model's own (for None too), or the target of a transfer that it carries.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        schemes = [require(metadata, "scheme", where), *(t["target"] for t in metadata.get("transfers", []))]
+        known: dict[str, dict[str, Any]] = {s["name"]: s for s in schemes}
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{where}: a scheme of the metadata is missing or wrong ({error!r})") from error
+    own, *targets = known
+    if name is not None and name not in known:
+        raise unknown_scheme(name, own, targets, where)
+    return known[name or own]
+
+
+def unknown_scheme(name: str, own: str, targets: Sequence[str], where: str) -> InputError:
+    """What to say where a model is asked for landmarks of a scheme that it does not know."""
+    carried = f"carries transfers to {', '.join(targets)}" if targets else "carries no transfer"
+    return InputError(
+        f"{where}: scheme {name!r}: the model finds {own} and {carried}; "
+        "put one in with `fewmark transfer fit ... --into MODEL`"
+    )
 
 
 def require(data: Mapping[str, Any], field: str, where: str) -> Any:
@@ -89,6 +134,16 @@ def require(data: Mapping[str, Any], field: str, where: str) -> Any:
     if field not in data:
         raise InputError(f"{where}: field {field!r} of the metadata is missing; expected a whole fewmark model")
     return data[field]
+
+
+def _parsed(path: Path, texts: Mapping[str, str], key: str) -> dict[str, Any]:
+    try:
+        data = json.loads(texts[key])
+    except ValueError as error:
+        raise InputError(f"{path}: metadata {key!r}: expected JSON, given something else ({error})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: metadata {key!r}: expected a JSON object, given {type(data).__name__}")
+    return data
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rich.text import Text
 from fewmark import __version__
 from fewmark.cli_base import Group, Json, count, err, fail, out, print_json, spreading
 from fewmark.cli_labels import convert, inspect, scheme_app
+from fewmark.cli_transfer import transfer_app
 from fewmark.errors import InputError
 
 
@@ -53,11 +54,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(scheme_app, name="scheme")
-
+app.add_typer(transfer_app, name="transfer")
 
 SchemeOption = Annotated[
     str,
     typer.Option("--scheme", metavar="NAME|FILE", help="What the landmarks mean; see `fewmark scheme list`."),
+]
+AnswerScheme = Annotated[
+    str | None,
+    typer.Option(
+        "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
+    ),
 ]
 
 
@@ -194,15 +201,17 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the error curve: .png .svg .pdf .html .csv")
     ] = None,
+    scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
     """Measure a detector on labelled faces."""
-    from fewmark.checkpoint_metadata import read_metadata
+    from fewmark.checkpoint_metadata import carried_scheme, read_metadata
     from fewmark.data.formats import read_faces
     from fewmark.data.lists import select
     from fewmark.scheme import scheme_from_dict
 
-    meaning = scheme_from_dict(read_metadata(model)["scheme"], model)
+    metadata = read_metadata(model)
+    meaning = scheme_from_dict(carried_scheme(metadata, scheme, model), model)
     meaning.get_normalizer(normalizer or meaning.default_normalizer)
     samples = read_faces(data, scheme=meaning)
     if lists:
@@ -219,13 +228,13 @@ def evaluate(
     if plot is not None:
         check_plot(plot)
     detector = Detector.load(model)
-    scores = evaluate_lists(detector, parts, box=box.value, normalizer=normalizer, threshold=threshold)
+    scores = evaluate_lists(detector, parts, box=box.value, normalizer=normalizer, threshold=threshold, scheme=scheme)
     if plot is not None:
         write_ced(plot, scores)
     whole = scores.get(FULL, next(iter(scores.values())))
     if as_json:
         each = {name: summary(s, box.value) for name, s in scores.items()}
-        print_json({**summary(whole, box.value), "lists": each})
+        print_json({**summary(whole, box.value), "scheme": meaning.name, "lists": each})
         return
     boxes = {"gt": "true boxes", "detect": "found boxes", "column": "the data's boxes"}[box.value]
     table = Table(title=f"{model} on {data}: {boxes}", title_justify="left", header_style="bold")
@@ -263,13 +272,14 @@ def detect(
         FaceFormat, typer.Option("--format", help="faces.json, faces.csv, or a .pts file a face.")
     ] = FaceFormat.json,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")] = False,
+    scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
     """Find faces and their landmarks in pictures."""
-    from fewmark.checkpoint_metadata import resolve_model
+    from fewmark.checkpoint_metadata import carried_scheme, read_metadata
     from fewmark.detection import find_pictures
 
-    resolve_model(model)
+    carried_scheme(read_metadata(model), scheme, model)
     pictures = find_pictures(images)
 
     from fewmark.cli_progress import picture_progress
@@ -288,6 +298,7 @@ def detect(
             form=form.value,
             boxes=given,
             overlay=overlay,
+            scheme=scheme,
             on_picture=lambda: bar.advance(task),
         )
     for line in result.failures.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,13 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class LabelFormat(StrEnum):
+    csv = "csv"
+    pts = "pts"
+    coco = "coco"
+    dlib = "dlib"
 
 
 class Group(TyperGroup):

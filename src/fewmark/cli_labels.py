@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli_base import Json, count, out, print_json
+from fewmark.cli_base import Json, LabelFormat, count, out, print_json
 from fewmark.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,27 +18,26 @@ if TYPE_CHECKING:
 scheme_app = typer.Typer(help="Annotation schemes: what the landmarks mean.", no_args_is_help=True)
 
 
-class LabelFormat(StrEnum):
-    csv = "csv"
-    pts = "pts"
-    coco = "coco"
-    dlib = "dlib"
-
-
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model, or a file or folder of labels.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model, a transfer, or a file or folder of labels.")],
     scheme: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Of the labels; their number is then checked.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a model file or a label file holds."""
-    from fewmark.checkpoint_metadata import packaged_names, read_metadata
-    from fewmark.inspection import describe_labels, describe_model
+    """Say what a model file, a transfer between schemes or a label file holds."""
+    from fewmark.checkpoint_metadata import holds_transfer, packaged_names, read_metadata, read_transfer_metadata
+    from fewmark.inspection import describe_labels, describe_model, describe_transfer
 
-    if file.suffix == ".safetensors" or (not file.exists() and str(file) in packaged_names()):
+    findings: list[str] = []
+    if file.suffix == ".safetensors" and holds_transfer(file):
+        from fewmark.transfer_file import load_transfer
+
+        data = read_transfer_metadata(file)
+        facts = describe_transfer(load_transfer(file))
+    elif file.suffix == ".safetensors" or (not file.exists() and str(file) in packaged_names()):
         data = read_metadata(file)
-        facts, findings = describe_model(data), []
+        facts = describe_model(data)
     else:
         from fewmark.scheme import load_scheme
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from fewmark.data.formats_pts import write_pts
 from fewmark.data.samples import IMAGE_SUFFIXES, FaceSample, read_image
 from fewmark.errors import InputError
 from fewmark.pictures_out import write_picture
+from fewmark.transfer_file import transfer_facts
 
 if TYPE_CHECKING:
     from fewmark.detector import Detector, Face
+    from fewmark.scheme import LandmarkScheme
+    from fewmark.transfer import SchemeTransfer
 
 FaceFormat = Literal["json", "csv", "pts"]
 
@@ -93,6 +96,7 @@ def detect_pictures(
     form: FaceFormat = "json",
     boxes: Mapping[Path, NDArray[np.float32]] | None = None,
     overlay: bool = False,
+    scheme: str | None = None,
     on_picture: Callable[[], None] = lambda: None,
 ) -> DetectionResult:
     """Find the faces of pictures and write them; a picture that cannot be used does not stop the others.
@@ -105,15 +109,17 @@ def detect_pictures(
         boxes: resolved path -> (N, 4) x0 y0 x1 y1 image px; a picture without an entry fails. None: faces are
             looked for.
         overlay: write pictures with the landmarks drawn in.
+        scheme: of the landmarks, see `Detector.detect`.
         on_picture: called after each.
 
     Raises:
-        InputError: nothing can be written to the folder.
+        InputError: nothing can be written to the folder, or the model carries no transfer to the scheme.
     """
     from fewmark.draw import draw_landmarks
     from fewmark.evaluation import flips
 
     folder, flip = Path(folder), flips(detector)
+    meaning, transfer = detector.checkpoint.scheme_of(scheme), detector.checkpoint.transfer_to(scheme)
     faces: dict[Path, list[Face]] = {}
     failures: dict[Path, str] = {}
     files: list[Path] = []
@@ -125,7 +131,7 @@ def detect_pictures(
                 given = boxes.get(picture.path.resolve())
                 if given is None:
                     raise InputError(f"{picture.path}: the file of boxes has none for this picture; add a row")
-            faces[picture.path] = detector.detect(image, given, flip=flip)
+            faces[picture.path] = detector.detect(image, given, flip=flip, scheme=scheme)
         except InputError as error:
             message = str(error).removeprefix("picture 0: ")  # one picture at a time goes in
             if str(picture.path) not in message:
@@ -141,18 +147,18 @@ def detect_pictures(
                 write_pts(files[-1], face.landmarks)
         if overlay:
             files.append(folder / f"{picture.place}_landmarks.jpg")
-            write_picture(files[-1], draw_landmarks(image, found, detector.scheme))
+            write_picture(files[-1], draw_landmarks(image, found, meaning))
         on_picture()
     if form == "json":
         files.append(folder / "faces.json")
-        write_text(files[-1], _as_json(detector, faces, failures, folder))
+        write_text(files[-1], _as_json(meaning, transfer, faces, failures))
     elif form == "csv":
         files.append(folder / "faces.csv")
         samples = [FaceSample(p, f.box, f.landmarks) for p, found in faces.items() for f in found]
         if samples:
             write_csv(files[-1], samples)
         else:
-            k = detector.scheme.n_landmarks
+            k = meaning.n_landmarks
             header = [
                 "file",
                 "box_x0",
@@ -167,14 +173,18 @@ def detect_pictures(
 
 
 def _as_json(
-    detector: Detector, faces: Mapping[Path, Sequence[Face]], failures: Mapping[Path, str], folder: Path
+    scheme: LandmarkScheme,
+    transfer: SchemeTransfer | None,
+    faces: Mapping[Path, Sequence[Face]],
+    failures: Mapping[Path, str],
 ) -> str:
     def name(path: Path) -> str:
         return Path(os.path.abspath(path)).as_posix()
 
-    data = {
-        "scheme": detector.scheme.name,
-        "landmarks": list(detector.scheme.landmarks),
+    data: dict[str, Any] = {"scheme": scheme.name, "landmarks": list(scheme.landmarks)}
+    if transfer is not None:
+        data["transfer"] = transfer_facts(transfer)
+    data |= {
         "pictures": [{"file": name(p), "faces": [f.to_dict() for f in found]} for p, found in faces.items()],
         "failed": [{"file": name(p), "error": error} for p, error in failures.items()],
     }

@@ -156,6 +156,7 @@ class Detector:
         *,
         flip: bool = True,
         passes: int | None = None,
+        scheme: str | None = None,
     ) -> list[Face]:
         """The faces of one picture.
 
@@ -166,14 +167,18 @@ class Detector:
             flip: average with what is seen in the flipped crop; twice the time, a little more accurate.
             passes: how often each face is looked at; every further pass cuts its crop round the points of the
                 one before. None: once for given boxes, twice for found ones.
+            scheme: the name of the scheme of the answer: the model's, or one that it carries a transfer to. A
+                transferred landmark's score is the weighted mean of the scores that it comes from.
 
         Returns:
             in the order of the boxes, or the largest first; [] if there is none.
 
         Raises:
-            InputError: no picture, or a box that is not finite, has no extent or lies outside the picture.
+            InputError: no picture, a scheme that the model carries no transfer to, or a box that is not finite, has no
+                extent or lies outside the picture.
         """
-        return self.detect_batch([image], None if boxes_xyxy is None else [boxes_xyxy], flip=flip, passes=passes)[0]
+        boxes = None if boxes_xyxy is None else [boxes_xyxy]
+        return self.detect_batch([image], boxes, flip=flip, passes=passes, scheme=scheme)[0]
 
     def detect_batch(
         self,
@@ -182,6 +187,7 @@ class Detector:
         *,
         flip: bool = True,
         passes: int | None = None,
+        scheme: str | None = None,
     ) -> list[list[Face]]:
         """The faces of several pictures, whose crops share batches; see `detect`.
 
@@ -190,7 +196,9 @@ class Detector:
             boxes_xyxy: one (N, 4) a picture, None for a picture whose faces are looked for.
             flip: see `detect`.
             passes: see `detect`.
+            scheme: see `detect`.
         """
+        transfer = self.checkpoint.transfer_to(scheme)
         if boxes_xyxy is not None and len(boxes_xyxy) != len(images):
             raise InputError(
                 f"boxes_xyxy: expected one entry for each of {len(images)} pictures, given {len(boxes_xyxy)}"
@@ -215,10 +223,15 @@ class Detector:
                 box_scores.append(box_score)
                 n_passes.append(passes or (2 if given is None else 1))
         located = self.locate([pictures[p] for p in owners], boxes, n_passes, flip=flip)
+        landmarks, scores = located.landmarks, located.scores
+        if transfer is not None:
+            landmarks = transfer.apply(landmarks).astype(np.float32)
+            scores = transfer.apply_scores(scores).astype(np.float32)
+        meaning = self.scheme if transfer is None else transfer.target
         result: list[list[Face]] = [[] for _ in pictures]
         for i, (p, box, box_score) in enumerate(zip(owners, boxes, box_scores, strict=True)):
-            points, sure, angle = located.landmarks[i], located.scores[i], float(located.angles[i])
-            result[p].append(Face(box, points, sure, box_score, self.scheme, angle))
+            angle = float(located.angles[i])
+            result[p].append(Face(box, landmarks[i], scores[i], box_score, meaning, angle))
         return result
 
     def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
@@ -339,16 +352,19 @@ def evaluate_samples(
     *,
     flip: bool = True,
     passes: int | None = None,
+    scheme: str | None = None,
 ) -> NDArray[np.float32]:
     """What the detector says of labelled faces.
 
     Args:
-        detector: its scheme is the labels'.
+        detector: its scheme is the labels', or it carries a transfer to that.
         samples: labelled faces.
         box: "gt" the tight box of the true landmarks, "column" the box that the label file gives, "detect"
             the found face that overlaps the true box most.
         flip: see `Detector.detect`.
         passes: see `Detector.detect`.
+        scheme: see `Detector.detect`; for another than the model's, "gt" is the tight box of the model's own landmarks
+            as the mean face places it within that of the true ones.
 
     Returns:
         (N, K, 2) image px; NaN where "detect" finds no face that overlaps the true box.
@@ -359,7 +375,8 @@ def evaluate_samples(
     """
     if box not in ("gt", "detect", "column"):
         raise InputError(f"box: expected gt, detect or column, given {box!r}")
-    k = detector.scheme.n_landmarks
+    k = detector.checkpoint.scheme_of(scheme).n_landmarks
+    transfer = detector.checkpoint.transfer_to(scheme)
     predicted = np.full((len(samples), k, 2), np.nan, np.float32)
     for part in _chunks(len(samples), _PICTURES):
         rows: list[int] = []
@@ -369,6 +386,8 @@ def evaluate_samples(
         for i in part:
             sample = samples[i]
             true_box = _true_box(sample, k, box)
+            if transfer is not None and box != "column":
+                true_box = transfer.source_box(true_box)
             if last is None or last[0] != sample.image:
                 last = (sample.image, read_image(sample.image))
             found = true_box
@@ -382,7 +401,8 @@ def evaluate_samples(
             pictures.append(last[1])
             boxes.append(found)
         n_passes = [passes or (2 if box == "detect" else 1)] * len(rows)
-        predicted[rows] = detector.locate(pictures, boxes, n_passes, flip=flip).landmarks
+        points = detector.locate(pictures, boxes, n_passes, flip=flip).landmarks
+        predicted[rows] = points if transfer is None else transfer.apply(points)
     return predicted
 
 
@@ -390,7 +410,7 @@ def _true_box(sample: FaceSample, k: int, kind: BoxKind) -> Box:
     if sample.landmarks is None or not np.isfinite(sample.landmarks).all(1).any():
         raise InputError(f"{sample.image}: expected a labelled face, given one without landmarks")
     if len(sample.landmarks) != k:
-        raise InputError(f"{sample.image}: expected {k} landmarks as the model has, given {len(sample.landmarks)}")
+        raise InputError(f"{sample.image}: expected {k} landmarks as the scheme has, given {len(sample.landmarks)}")
     if kind != "column":
         true_box = box_of_points(sample.landmarks)
         if not box_size(true_box).max() > 0:

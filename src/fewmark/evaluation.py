@@ -28,6 +28,7 @@ def evaluate_lists(
     box: BoxKind = "gt",
     normalizer: str | None = None,
     threshold: float = THRESHOLD,
+    scheme: str | None = None,
 ) -> dict[str, Score]:
     """Score a detector on each list, and on all their faces together.
 
@@ -37,14 +38,16 @@ def evaluate_lists(
         box: where a face is, see `evaluate_samples`.
         normalizer: of the scheme; None = its default.
         threshold: of AUC and failure rate.
+        scheme: of the labels, see `evaluate_samples`; None = the model's.
 
     Returns:
         one score a list, in order, and `FULL` last where there are several lists.
 
     Raises:
-        InputError: an unknown normaliser, or the reasons of `evaluate_samples` and `score`.
+        InputError: an unknown normaliser or scheme, or the reasons of `evaluate_samples` and `score`.
     """
-    detector.scheme.get_normalizer(normalizer or detector.scheme.default_normalizer)
+    meaning = detector.checkpoint.scheme_of(scheme)
+    meaning.get_normalizer(normalizer or meaning.default_normalizer)
     places: dict[tuple[Path, str], int] = {}
     samples: list[FaceSample] = []
     rows: dict[str, list[int]] = {}
@@ -56,13 +59,13 @@ def evaluate_lists(
                 places[key] = len(samples)
                 samples.append(s)
             rows[name].append(places[key])
-    found = evaluate_samples(detector, samples, box, flip=flips(detector))
+    found = evaluate_samples(detector, samples, box, flip=flips(detector), scheme=scheme)
     if len(lists) > 1:
         rows[FULL] = list(range(len(samples)))
     true = np.stack([s.landmarks for s in samples if s.landmarks is not None])
     boxes = np.stack([s.face_box() for s in samples])
     return {
-        name: score(found[r], true[r], detector.scheme, boxes=boxes[r], normalizer=normalizer, threshold=threshold)
+        name: score(found[r], true[r], meaning, boxes=boxes[r], normalizer=normalizer, threshold=threshold)
         for name, r in rows.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from fewmark.data.formats import check_samples, read_faces
 from fewmark.scheme import LandmarkScheme
+from fewmark.transfer import SchemeTransfer
 
 Facts = list[tuple[str, str]]
 
@@ -37,6 +39,11 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
         after = [f"after {stage} {100 * value:.2f} %" for stage, value in a.get("stages", {}).items()]
         if after:
             facts.append(("", ", ".join(after)))
+    for t in metadata.get("transfers", []):
+        expected = _expected(t["expected_error"], t["normalizer"], t["n_pairs"], t["ridge"])
+        facts.append(
+            ("transfer", f"to {t['target']['name']}: expected error {expected}; licence {t['licence'] or 'not stated'}")
+        )
     counts = ", ".join(f"{n} {what}" for what, n in metadata["counts"].items())
     facts += [
         ("trained on", counts or "not stated"),
@@ -47,6 +54,30 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
         ("written by", f"fewmark {metadata['package_version']}, format {metadata['format_version']}"),
     ]
     return facts
+
+
+def describe_transfer(transfer: SchemeTransfer) -> Facts:
+    """A transfer between schemes for people, in order."""
+    source, target = transfer.source, transfer.target
+    parts = [f"{name} {_percent(e)}" for name, e in transfer.expected_error_per_component.items()]
+    return [
+        (
+            "transfer",
+            f"{source.name}, {source.n_landmarks} landmarks, to {target.name}, {target.n_landmarks} landmarks",
+        ),
+        ("expected error", _expected(transfer.expected_error, transfer.normalizer, transfer.n_pairs, transfer.ridge)),
+        ("by component", ", ".join(parts) or "the target scheme has none"),
+        ("provenance", transfer.provenance or "not stated"),
+        ("licence", transfer.licence or "not stated"),
+    ]
+
+
+def _expected(error: float | None, normalizer: str, n_pairs: int, ridge: float) -> str:
+    return f"{_percent(error)} by {normalizer}, held-out faces of {n_pairs} pairs, ridge {ridge:g}"
+
+
+def _percent(error: float | None) -> str:
+    return "not known" if error is None or not math.isfinite(error) else f"{100 * error:.2f} %"
 
 
 def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> tuple[dict[str, Any], Facts]:

@@ -57,6 +57,44 @@ def landmark_errors(predicted: FloatArray, true: FloatArray) -> Floats:
     return np.where(missing, np.nan, np.where(np.isnan(distance), np.inf, distance))
 
 
+def contour_errors(predicted: FloatArray, true: FloatArray) -> tuple[Floats, Floats]:
+    """The errors of a contour's landmarks, split along the true contour and across it.
+
+    The tangent at a landmark is the direction from the true landmark before it to the one after it; at an end, or where
+    one of these is missing, from or to the landmark itself.
+
+    Args:
+        predicted: (N, C, 2) image px, the landmarks of one open contour in order; NaN where nothing was predicted.
+        true: (N, C, 2) image px; NaN where not annotated.
+
+    Returns:
+        tangent and normal error, (N, C) px each; their squares sum to the squared distance. NaN where the true landmark is
+        missing or nothing gives a tangent, infinite where only the predicted one is missing.
+
+    Raises:
+        InputError: see `landmark_errors`.
+
+    Source: Deep convolutional coarse-to-fine cascade, section 4.3 and Fig. 6.
+
+    >>> true = np.array([[[0.0, 0.0], [10.0, 0.0], [20.0, 0.0]]])
+    >>> [e.tolist() for e in contour_errors(true + [3.0, -4.0], true)]
+    [[[3.0, 3.0, 3.0]], [[4.0, 4.0, 4.0]]]
+    """
+    distance = landmark_errors(predicted, true)
+    true = np.asarray(true, np.float64)
+    edge = np.full_like(true[:, :1], np.nan)
+    before, after = np.concatenate([edge, true[:, :-1]], 1), np.concatenate([true[:, 1:], edge], 1)
+    along = np.where(np.isnan(after), true, after) - np.where(np.isnan(before), true, before)
+    length = np.linalg.norm(along, axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        along = np.where(length[..., None] > 0, along / length[..., None], np.nan)
+        offset = np.asarray(predicted, np.float64) - true
+        tangent = np.abs((offset * along).sum(2))
+        normal = np.abs(offset[..., 0] * along[..., 1] - offset[..., 1] * along[..., 0])
+    undetected = np.isinf(distance)
+    return np.where(undetected, np.inf, tangent), np.where(undetected, np.inf, normal)
+
+
 def normalising_lengths(true: FloatArray, boxes: FloatArray | None, normalizer: Normalizer) -> Floats:
     """The length that each face's errors are divided by.
 

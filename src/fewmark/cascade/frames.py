@@ -57,39 +57,6 @@ def inner_landmarks(scheme: LandmarkScheme) -> tuple[int, ...]:
     return tuple(sorted({i for indices in inner_components(scheme).values() for i in indices}))
 
 
-def procrustes_mean(
-    shapes: FloatArray, upright: FloatArray, mirror: Sequence[int] | None = None, *, n_steps: int = 5
-) -> MeanFace:
-    """The mean of labelled faces after each is laid on it by a similarity.
-
-    Args:
-        shapes: (N, K, 2) px, NaN where missing; every landmark must be present in one face.
-        upright: (K, 2) what to begin with (the scheme's mean face, or one upright face); it gives the mean its direction.
-        mirror: (K,) the mean is made symmetric by it.
-        n_steps: of aligning and averaging.
-
-    Returns:
-        (K, 2) in the unit square: the longer side of the tight box spans 0 to 1, the shorter is centred.
-
-    Raises:
-        InputError: a landmark is missing in all faces.
-    """
-    shapes = np.asarray(shapes, np.float64)
-    absent = np.flatnonzero(~np.isfinite(shapes).all(2).any(0))
-    if len(absent):
-        raise InputError(f"mean face: landmark {int(absent[0])} is missing in all {len(shapes)} faces")
-    mean = _in_unit_square(np.asarray(upright, np.float64))
-    for _ in range(n_steps):
-        laid = np.stack([fit_similarity(s, mean)(s) for s in shapes])
-        mean = np.nanmean(laid, axis=0)
-        if mirror is not None:
-            mean = _in_unit_square(mean)
-            flipped = mean[list(mirror)] * [-1, 1] + [1, 0]
-            mean = (mean + flipped) / 2
-        mean = _in_unit_square(mean)
-    return mean
-
-
 def face_angle(points: FloatArray, mean_face: FloatArray) -> float:
     """By how much a face is turned, degrees counter-clockwise in (-180, 180]; (K, 2) image px, NaN rows left out."""
     return fit_similarity(mean_face, points).angle
@@ -141,8 +108,3 @@ def nearest_landmarks(mean_face: MeanFace, among: Sequence[int], n: int) -> NDAr
     np.fill_diagonal(distance, -1.0)
     order = np.argsort(distance, axis=1, kind="stable")[:, :n]
     return np.asarray(among, np.int64)[order]
-
-
-def _in_unit_square(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    box = box_of_points(points).astype(np.float64)
-    return (points - box_centre(box)) / max(float(box_size(box).max()), 1e-12) + 0.5

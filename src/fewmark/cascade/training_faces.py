@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.cascade.frames import MeanFace, face_angle, procrustes_mean, scheme_mean_face
+from fewmark.cascade.frames import MeanFace, face_angle, scheme_mean_face
 from fewmark.cascade.state import FaceState, Picture, Stage
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.data.samples import FaceSample
 from fewmark.errors import InputError
+from fewmark.procrustes import mirrored_mean_shape
 from fewmark.scheme import LandmarkScheme
 
 RESOLUTION = CropRule(size=160, margin=0.2)
@@ -27,7 +28,7 @@ class TrainingFaces:
 
     Attributes:
         scheme: which landmarks.
-        mean_face: (K, 2) the mean of these faces, see `procrustes_mean`.
+        mean_face: (K, 2) the mean of these faces, see `mirrored_mean_shape`.
         images: N windows, which are pictures to everyone else.
         faces: N states with the true landmarks (window px), the angle that they give, and the box.
     """
@@ -65,7 +66,7 @@ def cache_training_faces(samples: Sequence[FaceSample], scheme: LandmarkScheme) 
             raise InputError(f"{s.name or s.image}: the face has no landmarks; label it or take it out of the list")
     cached = cache_faces(samples, RESOLUTION, scheme.n_landmarks, reach=REACH)
     shapes = np.stack([np.asarray(s.landmarks, np.float64) for s in samples])
-    mean_face = procrustes_mean(shapes, upright, scheme.mirror)
+    mean_face = mirrored_mean_shape(shapes, upright, scheme.mirror)
     faces = []
     for s, c in zip(samples, cached, strict=True):
         window_from_image = c.crop_from_window.inverse() @ c.crop_from_image
