@@ -25,6 +25,7 @@ from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.metrics import spearman
 from fewmark.semi.pseudo import write_pseudo_labels
+from fewmark.semi.rounds import Loop
 from fewmark.semi.teacher_source import split_folds
 from fewmark.semi.teaching import TeacherPlan, join_judged, judge_predictions, train_teacher
 from fewmark.training_plans import student_plans
@@ -63,7 +64,7 @@ def main() -> None:
 
     first = students("round0")
     folds = []
-    for f, held_out in enumerate(split_folds(len(labelled), config.semi.folds, config.run.seed)):
+    for f, held_out in enumerate(split_folds(len(labelled), Loop().n_folds, config.run.seed)):
         if (state / f"fold{f}_{plans[0].name}.safetensors").is_file():
             folds.append((students(f"fold{f}"), [labelled[i] for i in held_out]))
     truth = np.stack([f.landmarks for f in unlabelled])

@@ -204,6 +204,7 @@ def test_a_face_as_data() -> None:
     assert json.loads(json.dumps(face.to_dict(), allow_nan=False)) == {
         "scheme": "dots-2",
         "box_xyxy": [0, 0, 9, 9],
+        "angle": 0.0,
         "box_score": 0.75,
         "landmarks": [[1.25, 2.5], None],
         "scores": [0.5, None],

@@ -24,7 +24,7 @@ from fewmark.scheme_check import check_scheme
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-SETTING = re.compile(r"`((?:run|crop|augment|semi|teacher|model|students\.\w+)(?:\.\w+)+)`")
+SETTING = re.compile(r"`((?:run|crop|augment|semi|teacher|cascade|model|students\.\w+)(?:\.\w+)+)`")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from fewmark import __version__
 from fewmark.atomic import atomic_path
+from fewmark.cascade.pipeline import Cascade
+from fewmark.cascade.state import same_scheme
+from fewmark.cascade.stored import cascade_from_data, cascade_modules, cascade_to_data
 from fewmark.checkpoint_metadata import (
     FORMAT_VERSION,
     METADATA_KEY,
@@ -30,7 +33,7 @@ from fewmark.checkpoint_metadata import (
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import MEAN, STD, CropRule
 from fewmark.errors import InputError
-from fewmark.models.build import build_model
+from fewmark.models.build import build_model, load_weights
 from fewmark.scheme import LandmarkScheme, scheme_from_dict
 from fewmark.transfer import SchemeTransfer
 from fewmark.transfer_file import check_source, load_transfers, matrix_name, transfer_metadata
@@ -80,9 +83,10 @@ class Checkpoint:
 
     Attributes:
         scheme: which landmarks it finds.
-        students: the networks, one or more.
-        crop: which part of a picture they see.
+        students: the networks, one or more; none where there is a cascade.
+        crop: which part of a picture they see; of a cascade, its coarse stage.
         teacher: what judges their labels, or None.
+        cascade: what finds the landmarks in place of students, or None.
         box_from_detector: how the packaged face detector's box relates to the boxes it was trained on, see
             `fewmark.faces.fit_box_adapter`, or None: boxes are then taken as they are.
         accuracy: one entry a measured list: `data`, `nme`, `auc`, `failure_rate` (fractions), `normalizer`,
@@ -101,6 +105,7 @@ class Checkpoint:
     students: list[StudentPart]
     crop: CropRule
     teacher: TeacherPart | None = None
+    cascade: Cascade | None = None
     box_from_detector: tuple[float, float, float] | None = None
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -153,6 +158,7 @@ class Checkpoint:
             "teacher": None
             if self.teacher is None
             else {"architecture": self.teacher.architecture, "arguments": self.teacher.arguments},
+            "cascade": None if self.cascade is None else cascade_to_data(self.cascade),
             "crop": asdict(self.crop),
             "mean": list(MEAN),
             "std": list(STD),
@@ -181,18 +187,24 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
             Vectors (biases, norms' running statistics), and tensors that float16 cannot hold, stay float32.
 
     Raises:
-        InputError: the name has another ending, there is no student, a transfer is of another scheme, the folder cannot
-            be written to, or the disk is full.
+        InputError: the name has another ending, there is neither student nor cascade or both, the cascade or a transfer is of
+            another scheme, the folder cannot be written to, or the disk is full.
     """
     if Path(path).suffix != ".safetensors":
         raise InputError(f"{path}: expected a file name that ends in .safetensors")
-    if not checkpoint.students:
-        raise InputError(f"{path}: expected at least one student to save, given none")
+    _check_parts(checkpoint.students, checkpoint.cascade, str(path))
+    cascade = checkpoint.cascade
+    if cascade is not None and not same_scheme(cascade.scheme, checkpoint.scheme):
+        raise InputError(
+            f"{path}: the cascade was trained for scheme {cascade.scheme.name}, not for {checkpoint.scheme.name}"
+        )
     for transfer in checkpoint.transfers:
         check_source(checkpoint.scheme, transfer.source, transfer.target, str(path))
     parts = {f"student{i}": s.module for i, s in enumerate(checkpoint.students)}
     if checkpoint.teacher is not None:
         parts["teacher"] = checkpoint.teacher.module
+    if cascade is not None:
+        parts |= {f"cascade.{name}": module for name, module in cascade_modules(cascade).items()}
     tensors = {
         f"{part}.{name}": _packed(t, half) for part, module in parts.items() for name, t in module.state_dict().items()
     }
@@ -224,16 +236,19 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
     scheme = scheme_from_dict(require(data, "scheme", where), f"{path}: scheme")
     students: list[StudentPart] = []
     teacher: TeacherPart | None = None
+    cascade: Cascade | None = None
     box_from_detector = require(data, "box_from_detector", where)
     try:
         crop = CropRule(**require(data, "crop", where))
         for i, s in enumerate(require(data, "students", where)):
             codec = HeatmapCodec(**s["codec"])
-            module = _built(s["architecture"], s["arguments"], tensors, f"student{i}", where)
+            module = _built(s["architecture"], s["arguments"], tensors, f"student{i}")
             students.append(StudentPart(s["name"], s["architecture"], s["arguments"], codec, module))
         if (t := require(data, "teacher", where)) is not None:
-            module = _built(t["architecture"], t["arguments"], tensors, "teacher", where)
+            module = _built(t["architecture"], t["arguments"], tensors, "teacher")
             teacher = TeacherPart(t["architecture"], t["arguments"], module)
+        if (c := data.get("cascade")) is not None:  # older files have no such field
+            cascade = cascade_from_data(c, scheme, tensors, "cascade")
         if box_from_detector is not None:
             dx, dy, scale = (float(v) for v in box_from_detector)
             box_from_detector = (dx, dy, scale)
@@ -241,8 +256,7 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
         raise InputError(str(error) if where in str(error) else f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: a field of the metadata is missing or wrong ({error!r})") from error
-    if not students:
-        raise InputError(f"{path}: students: expected at least one, given none")
+    _check_parts(students, cascade, where)
     matrices = {n: t.numpy() for n, t in tensors.items() if n.startswith("transfer")}
     transfers = load_transfers(data, matrices, where)
     for transfer in transfers:
@@ -252,6 +266,7 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
         students=students,
         crop=crop,
         teacher=teacher,
+        cascade=cascade,
         box_from_detector=box_from_detector,
         transfers=tuple(transfers),
         **{
@@ -270,6 +285,12 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
     )
 
 
+def _check_parts(students: list[StudentPart], cascade: Cascade | None, where: str) -> None:
+    if bool(students) == (cascade is not None):
+        given = f"{len(students)} students and {'no' if cascade is None else 'a'} cascade"
+        raise InputError(f"{where}: students: expected at least one student, or a cascade, given {given}")
+
+
 def _packed(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous().clone()
     if half and tensor.ndim >= 2 and tensor.dtype == torch.float32:
@@ -279,24 +300,11 @@ def _packed(tensor: Tensor, half: bool) -> Tensor:
     return tensor
 
 
-def _built(
-    architecture: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor], part: str, where: str
-) -> nn.Module:
+def _built(architecture: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor], part: str) -> nn.Module:
     """A network with the tensors of its part; the caller's random numbers are left as they are."""
     with torch.random.fork_rng(devices=[]):
         module = build_model(architecture, **arguments)
-    own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
-    wanted = {n: tuple(t.shape) for n, t in module.state_dict().items()}
-    given = {n: tuple(t.shape) for n, t in own.items()}
-    wrong = sorted(n for n in wanted.keys() | given.keys() if wanted.get(n) != given.get(n))
-    if wrong:
-        n = wrong[0]
-        raise InputError(
-            f"{where}: tensor {part}.{n}: expected {wanted.get(n, 'none')}, given {given.get(n, 'none')} "
-            f"({len(wrong)} of {len(wanted)} tensors do not fit); the file does not hold the network it names"
-        )
-    module.load_state_dict(own)
-    return module.eval()
+    return load_weights(module, tensors, part)
 
 
 def _plain(value: Any) -> Any:

@@ -106,7 +106,7 @@ def train(
     val: Annotated[
         Path | None, typer.Option(metavar="LIST", help="Labelled faces to measure on; they train nothing.")
     ] = None,
-    recipe: Annotated[str, typer.Option(metavar="paper|laptop|FILE", help="The settings.")] = "laptop",
+    recipe: Annotated[str, typer.Option(metavar="laptop|paper|strong|cascade|FILE", help="The settings.")] = "laptop",
     selection: Annotated[
         Selection | None, typer.Option(help="Who picks the pseudo labels; none = labelled faces only.")
     ] = None,
@@ -126,11 +126,14 @@ def train(
     meaning = load_scheme(scheme)
     lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=meaning)
 
-    from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, rounds_table
+    from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, rounds_table, stage_lines
     from fewmark.training import TrainingData, run_training
+    from fewmark.training_cascade import check_cascade
 
+    if config.cascade.stages:
+        check_cascade(config, meaning, scheme)
     faces = TrainingData(meaning, lists.labelled, lists.unlabelled, lists.validation)
-    display = TrainingDisplay(err, WorkPlan(config, len(lists.labelled), len(lists.unlabelled)))
+    display = TrainingDisplay(err, WorkPlan(config, len(lists.labelled), len(lists.unlabelled), meaning))
     try:
         with display:
             result = run_training(config, faces, run, resume=resume, on_event=display)
@@ -151,11 +154,16 @@ def train(
                 "n_unlabelled": len(lists.unlabelled),
                 "n_validation": len(lists.validation),
                 "rounds": rounds,
+                "stages": [{k: v for k, v in e.items() if k != "kind"} for e in display.stages],
                 "validation": None if result.scores is None else _short(result.scores.to_dict()),
             }
         )
         return
-    out.print(rounds_table(display.records))
+    if config.cascade.stages:
+        for line in stage_lines(display.stages):
+            out.print(line)
+    else:
+        out.print(rounds_table(display.records))
     if result.scores is not None:
         s = result.scores
         out.print(f"validation: NME {percent(s.nme)} by {s.normalizer}, {s.n_faces} faces")

@@ -14,10 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fewmark.config import Config
+from fewmark.scheme import LandmarkScheme
 from fewmark.semi.selection import quota
-from fewmark.training_plans import make_loop
+from fewmark.training_plans import cascade_trainings, make_loop
 
 Event = dict[str, Any]
+
+CASCADE_COST = {"angle": 1.0, "coarse": 4.0, "component": 0.6, "point": 2.0}
+"""Of a batch of each stage, roughly, before any time is known."""
 
 
 def percent(value: float | None) -> str:
@@ -32,13 +36,30 @@ class WorkPlan:
         config: of the run.
         n_labelled: faces.
         n_unlabelled: faces.
+        scheme: of the labels; the trainings of a cascade follow from it.
     """
 
-    def __init__(self, config: Config, n_labelled: int, n_unlabelled: int) -> None:
-        loop = make_loop(config)
-        students = config.students
+    def __init__(
+        self, config: Config, n_labelled: int, n_unlabelled: int, scheme: LandmarkScheme | None = None
+    ) -> None:
         self.batches: dict[str, float] = {}
         self.student: dict[str, str] = {}
+        if config.cascade.stages:
+            assert scheme is not None
+            for training in cascade_trainings(config, scheme, n_labelled):
+                cost = CASCADE_COST[training.stage]
+                self.batches[training.name] = cost * training.n_epochs * training.n_batches
+                self.student[training.name] = training.stage
+        else:
+            self._add_rounds(config, n_labelled, n_unlabelled)
+        self.order = list(self.batches)
+        self.current = ""
+        self.done = 0.0  # share of the current training
+        self.speed: dict[str, float] = {}  # seconds a batch
+
+    def _add_rounds(self, config: Config, n_labelled: int, n_unlabelled: int) -> None:
+        loop = make_loop(config)
+        students = config.students
 
         def add(name: str, student: str, n_faces: int, length: float) -> None:
             s = students[student]
@@ -58,10 +79,6 @@ class WorkPlan:
             for student in students:
                 n_faces = n_labelled + quota(i, loop.ratio, n_unlabelled)
                 add(f"round{i}_{student}", student, n_faces, 1.0)
-        self.order = list(self.batches)
-        self.current = ""
-        self.done = 0.0  # share of the current training
-        self.speed: dict[str, float] = {}  # seconds a batch
 
     @property
     def total(self) -> float:
@@ -84,7 +101,7 @@ class WorkPlan:
         self.done = event["epoch"] / event["n_epochs"]
         seen = self.batches.get(event["name"], 0.0) * (event["epoch"] - first + 1) / event["n_epochs"]
         if seen:
-            self.speed[event["student"]] = event["seconds"] / seen
+            self.speed[self.student[event["name"]]] = event["seconds"] / seen
 
     def seconds_left(self) -> float | None:
         """None before anything is known."""
@@ -107,6 +124,7 @@ class TrainingDisplay:
     def __init__(self, console: Console, plan: WorkPlan) -> None:
         self.console, self.plan = console, plan
         self.records: list[Sequence[Event]] = []
+        self.stages: list[Event] = []
         self._status, self._first, self._began = "", 1, time.monotonic()
         self._bar = Progress(
             TextColumn("[bold]training"),
@@ -142,13 +160,15 @@ class TrainingDisplay:
         elif kind == "training":
             self.plan.begin(event["name"])
             self._first = 0
-            line = f"{_place(event)}: training {event['student']} on {event['n_faces']} faces"
+            line = f"{_place(event)}: training {event.get('student', event['name'])} on {event['n_faces']} faces"
             if event.get("n_pseudo"):
                 line += f", {event['n_pseudo']} of them with pseudo labels"
         elif kind == "epoch":
             self._first = self._first or event["epoch"]
             self.plan.epoch(event, self._first)
-            line = f"{_place(event)}: {event['student']}, epoch {event['epoch']} of {event['n_epochs']}"
+            line = (
+                f"{_place(event)}: {event.get('student', event['name'])}, epoch {event['epoch']} of {event['n_epochs']}"
+            )
             line += "" if event.get("loss") is None else f", loss {event['loss']:.4f}"
             line += f", validation NME {percent(event['val_nme'])}" if event.get("val_nme") is not None else ""
         elif kind == "teacher":
@@ -161,6 +181,9 @@ class TrainingDisplay:
                 each = ", ".join(f"{r['student']} {percent(r['val_nme'])}" for r in event["records"])
                 ensemble = percent(event["records"][-1]["ensemble_val_nme"])
                 line += f": validation NME {each}, ensemble {ensemble}"
+        elif kind == "stage":
+            self.stages.append(event)
+            line = f"stage {event['stage']} is done" + "".join(f": {s}" for s in stage_lines([event]))
         elif kind == "done":
             line = f"done in {duration(event['seconds'])}"
         if line:
@@ -195,6 +218,17 @@ def rounds_table(records: Sequence[Sequence[Event]]) -> Table:
     return table
 
 
+def stage_lines(stages: Sequence[Event]) -> list[str]:
+    """What the validation faces say of each stage of a cascade."""
+    lines = []
+    for e in stages:
+        if e.get("val_nme") is not None:
+            lines.append(f"after {e['stage']} NME {percent(e['val_nme'])} by {e['normalizer']}")
+        elif e.get("within_5_degrees") is not None:
+            lines.append(f"{100 * e['within_5_degrees']:.0f} % of the angles within 5 degrees")
+    return lines
+
+
 def picture_progress(console: Console) -> Progress:
     """A bar over pictures; nothing where there is no terminal."""
     return Progress(
@@ -221,6 +255,8 @@ def duration(seconds: float) -> str:
 
 
 def _place(event: Event) -> str:
+    if "stage" in event:
+        return f"stage {event['stage']}"
     if event.get("drawn"):
         return "drawn faces"
     fold = event.get("fold")

@@ -9,8 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fewmark.cascade.state import check_order
 from fewmark.errors import InputError
 
 
@@ -27,7 +28,6 @@ class RunSettings(_Settings):
         "auto", description="auto: bf16-mixed on a GPU, 32-true on a CPU"
     )
     threads: int = Field(0, description="of torch on a CPU; 0 = as many as it finds", ge=0)
-    augment_threads: int = Field(1, description="that cut crops ahead of the training step", ge=0, le=64)
 
 
 class CropSettings(_Settings):
@@ -76,7 +76,6 @@ class StudentSettings(_Settings):
     n_batches: int = Field(0, description="an epoch; 0 = one pass over the training set", ge=0)
     batch_size: int = Field(16, ge=1)
     milestones: list[int] = Field(default_factory=list, description="epochs at which the rate decays; none = a cosine")
-    decay: float = Field(0.5, gt=0, le=1)
     clip_norm: float = Field(5.0, ge=0)
 
 
@@ -91,8 +90,6 @@ class SemiSettings(_Settings):
     restart: bool = Field(True, description="retrain from scratch in every round")
     views: int = Field(1, description="that a pseudo label is averaged over", ge=1, le=32)
     labelled_share: float = Field(0.0, description="least share of human labels among the faces drawn", ge=0, le=1)
-    pseudo_weight: float = Field(1.0, description="of pseudo labels in the loss", ge=0)
-    folds: int = Field(2, description="of the out-of-fold teacher", ge=2, le=20)
     fold_length: float = Field(0.5, description="of a fold's training relative to a round's", gt=0)
     first_length: float = Field(1.0, description="of the initial training relative to a round's", gt=0)
     drawn_faces: int = Field(
@@ -108,7 +105,6 @@ class TeacherSettings(_Settings):
 
     source: Literal["labelled", "out-of-fold", "validation"] = "out-of-fold"
     target: Literal["heatmap", "landmark"] = "landmark"
-    standardise: bool = True
     copies: int = Field(16, ge=1, le=1000)
     width: int = Field(16, ge=8)
     norm: Literal["instance", "group", "batch", "none"] = "batch"
@@ -118,6 +114,29 @@ class TeacherSettings(_Settings):
     steps: int = Field(100, ge=25)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
+
+
+class CascadeSettings(_Settings):
+    """The coarse-to-fine cascade, see `fewmark.training_cascade`; the coarse stage's crop and augmentation are those above."""
+
+    stages: list[Literal["angle", "coarse", "component", "point"]] = Field(
+        default_factory=list, description="in this order, with coarse among them; none = TS3's students"
+    )
+    size: Literal["laptop", "paper"] = Field("laptop", description="of the networks")
+    length: float = Field(1.0, description="factor on the epochs of all stages", gt=0)
+    twin: bool = Field(True, description="two coarse networks side by side, of which one is kept (Fig. 4)")
+    apart: bool = Field(False, description="one coarse network for the contour and one for the other points")
+    coarse_share: float = Field(
+        0.0, description="of stage 2's training crops, those aligned by the coarse stage's real output", ge=0, le=1
+    )
+    augment_coarse: bool = Field(True, description="these crops are augmented too")
+
+    @field_validator("stages")
+    @classmethod
+    def _in_order(cls, stages: list[str]) -> list[str]:
+        if stages:
+            check_order(stages)
+        return stages
 
 
 class ModelSettings(_Settings):
@@ -138,6 +157,7 @@ class Config(_Settings):
     students: dict[str, StudentSettings] = Field(default_factory=lambda: {"student": StudentSettings()}, min_length=1)
     semi: SemiSettings = SemiSettings()
     teacher: TeacherSettings = TeacherSettings()
+    cascade: CascadeSettings = CascadeSettings()
     model: ModelSettings = ModelSettings()
 
 
@@ -169,7 +189,8 @@ def load_config(recipe: str | Path = "laptop", overrides: Sequence[str] = ()) ->
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         given = first.get("input")
-        what = "no such setting" if first["type"] == "extra_forbidden" else f"{first['msg']}, given {given!r}"
+        message = first["msg"].removeprefix("Value error, ")
+        what = "no such setting" if first["type"] == "extra_forbidden" else f"{message}, given {given!r}"
         raise InputError(f"{recipe}: {place}: {what}") from None
 
 

@@ -11,6 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewmark.cascade.frames import face_angle, scheme_mean_face
+from fewmark.cascade.looking import look
+from fewmark.cascade.pipeline import Cascade
+from fewmark.cascade.state import FaceState, Picture
+from fewmark.cascade.stored import cascade_modules
 from fewmark.checkpoint import Checkpoint, load_checkpoint
 from fewmark.data.crops import CropRule, cut
 from fewmark.data.samples import FaceSample, as_rgb, read_image
@@ -35,9 +40,10 @@ class Face:
     Attributes:
         box: (4,) x0 y0 x1 y1 image px: the given one, or the face detector's adapted to the model.
         landmarks: (K, 2) image px.
-        scores: (K,) how sure the networks are of each.
+        scores: (K,) how sure the networks are of each; NaN from a cascade, which does not say.
         box_score: the face detector's, 0 to 1; None for a given box.
         scheme: what the landmarks mean.
+        angle: by which the face is turned in the picture, degrees counter-clockwise; 0 from a model without an angle stage.
     """
 
     box: Box
@@ -45,6 +51,7 @@ class Face:
     scores: NDArray[np.float32]
     box_score: float | None
     scheme: LandmarkScheme
+    angle: float = 0.0
 
     @property
     def by_name(self) -> Mapping[str, NDArray[np.float32]]:
@@ -56,10 +63,26 @@ class Face:
         return {
             "scheme": self.scheme.name,
             "box_xyxy": [round(float(v), 2) for v in self.box],
+            "angle": round(self.angle, 2),
             "box_score": None if self.box_score is None else round(self.box_score, 3),
             "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
             "scores": [round(float(v), 4) if np.isfinite(v) else None for v in self.scores],
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """The landmarks of N faces.
+
+    Attributes:
+        landmarks: (N, K, 2) image px.
+        scores: (N, K).
+        angles: (N,) degrees, see `Face`.
+    """
+
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    angles: NDArray[np.float64]
 
 
 class Detector:
@@ -77,13 +100,17 @@ class Detector:
     ) -> None:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
-        students = checkpoint.students
-        ensemble = Ensemble([s.module for s in students], [s.codec for s in students], checkpoint.scheme.mirror)
-        self.ensemble = ensemble.to(self.device)
-        for parameter in self.ensemble.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.ensemble.eval()
+        students, cascade = checkpoint.students, checkpoint.cascade
+        self._ensemble: Ensemble | None = None
+        if cascade is None:
+            codecs = [s.codec for s in students]
+            self._ensemble = Ensemble([s.module for s in students], codecs, checkpoint.scheme.mirror)
+        networks = [] if cascade is None else list(cascade_modules(cascade).values())
+        for network in [self._ensemble] if self._ensemble is not None else networks:
+            network.to(self.device).eval()
+            for parameter in network.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._finder = finder
 
     @classmethod
@@ -195,14 +222,16 @@ class Detector:
                 boxes.append(box)
                 box_scores.append(box_score)
                 n_passes.append(passes or (2 if given is None else 1))
-        landmarks, scores = self.locate([pictures[p] for p in owners], boxes, n_passes, flip=flip)
+        located = self.locate([pictures[p] for p in owners], boxes, n_passes, flip=flip)
+        landmarks, scores = located.landmarks, located.scores
         if transfer is not None:
             landmarks = transfer.apply(landmarks).astype(np.float32)
             scores = transfer.apply_scores(scores).astype(np.float32)
         meaning = self.scheme if transfer is None else transfer.target
         result: list[list[Face]] = [[] for _ in pictures]
-        for p, box, box_score, points, sure in zip(owners, boxes, box_scores, landmarks, scores, strict=True):
-            result[p].append(Face(box, points, sure, box_score, meaning))
+        for i, (p, box, box_score) in enumerate(zip(owners, boxes, box_scores, strict=True)):
+            angle = float(located.angles[i])
+            result[p].append(Face(box, landmarks[i], scores[i], box_score, meaning, angle))
         return result
 
     def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
@@ -224,7 +253,7 @@ class Detector:
         n_passes: Sequence[int],
         *,
         flip: bool = True,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> Located:
         """Landmarks of N faces.
 
         Args:
@@ -232,32 +261,59 @@ class Detector:
             boxes_xyxy: one (4,) image px a face.
             n_passes: one number a face.
             flip: see `detect`.
-
-        Returns:
-            landmarks (N, K, 2) image px and scores (N, K).
         """
-        k = self.scheme.n_landmarks
-        landmarks = np.full((len(pictures), k, 2), np.nan, np.float32)
-        scores = np.full((len(pictures), k), np.nan, np.float32)
+        n_faces, k = len(pictures), self.scheme.n_landmarks
+        found = Located(
+            np.full((n_faces, k, 2), np.nan, np.float32), np.full((n_faces, k), np.nan, np.float32), np.zeros(n_faces)
+        )
         boxes = list(boxes_xyxy)
         for n in range(max(n_passes, default=0)):
             rows = [i for i, wanted in enumerate(n_passes) if wanted > n]
             if n > 0:
                 for i in rows:
-                    boxes[i] = _next_box(boxes[i], landmarks[i])
+                    boxes[i] = _next_box(boxes[i], found.landmarks[i])
             for start in range(0, len(rows), _BATCH):
                 part = rows[start : start + _BATCH]
-                maps = [self.checkpoint.crop.crop_from_image(boxes[i]) for i in part]
-                crops = [
-                    _cut_window(pictures[i], crop_from_image, self.checkpoint.crop)
-                    for i, crop_from_image in zip(part, maps, strict=True)
-                ]
-                prediction = self.ensemble.predict(to_tensor(np.stack(crops), self.device), flip=flip)
-                points, sure = prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy()
-                for j, i in enumerate(part):
-                    landmarks[i] = maps[j].inverse()(points[j])
-                    scores[i] = sure[j]
-        return landmarks, scores
+                if self.checkpoint.cascade is not None:
+                    self._by_cascade(self.checkpoint.cascade, pictures, boxes, part, found, again=n > 0, flip=flip)
+                else:
+                    self._by_students(pictures, boxes, part, found, flip=flip)
+        return found
+
+    def _by_students(
+        self, pictures: Sequence[Picture], boxes: Sequence[Box], rows: Sequence[int], found: Located, *, flip: bool
+    ) -> None:
+        assert self._ensemble is not None
+        rule = self.checkpoint.crop
+        maps = [rule.crop_from_image(boxes[i]) for i in rows]
+        crops = [_cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
+        prediction = self._ensemble.predict(to_tensor(np.stack(crops), self.device), flip=flip)
+        points, sure = prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy()
+        for j, i in enumerate(rows):
+            found.landmarks[i] = maps[j].inverse()(points[j])
+            found.scores[i] = sure[j]
+
+    def _by_cascade(
+        self,
+        cascade: Cascade,
+        pictures: Sequence[Picture],
+        boxes: Sequence[Box],
+        rows: Sequence[int],
+        found: Located,
+        *,
+        again: bool,
+        flip: bool,
+    ) -> None:
+        """Another pass begins upright, by the angle of the landmarks of the one before."""
+        turns = "angle" in [s.name for s in cascade.stages]
+        if again and turns:
+            mean_face = scheme_mean_face(self.scheme)
+            found.angles[rows] = [face_angle(found.landmarks[i], mean_face) for i in rows]
+            cascade = cascade.without("angle")
+        starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
+        for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
+            found.landmarks[i] = face.landmarks
+            found.angles[i] = face.angle
 
 
 def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> NDArray[np.float32]:
@@ -345,7 +401,7 @@ def evaluate_samples(
             pictures.append(last[1])
             boxes.append(found)
         n_passes = [passes or (2 if box == "detect" else 1)] * len(rows)
-        points = detector.locate(pictures, boxes, n_passes, flip=flip)[0]
+        points = detector.locate(pictures, boxes, n_passes, flip=flip).landmarks
         predicted[rows] = points if transfer is None else transfer.apply(points)
     return predicted
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,19 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
     for s in metadata["students"]:
         size = f"{s['n_parameters'] / 1e6:.2f} M parameters, stride {s['codec']['stride']}"
         facts.append(("student", f"{s['name']}: {s['architecture']}, {size}"))
-    teacher = metadata["teacher"]
-    facts.append(("teacher", "none" if teacher is None else _arguments(teacher["arguments"])))
+    cascade = metadata.get("cascade")  # older files have no such field
+    if cascade is None:
+        teacher = metadata["teacher"]
+        facts.append(("teacher", "none" if teacher is None else _arguments(teacher["arguments"])))
+    else:
+        facts += _stages(cascade)
     for a in metadata["accuracy"]:
         nme = "-" if a.get("nme") is None else f"{100 * a['nme']:.2f} %"
         where = f"{a.get('data', '?')}, {a.get('box', '?')} box, {a.get('n_faces', '?')} faces"
         facts.append(("accuracy", f"NME {nme} by {a.get('normalizer', '?')} ({where})"))
+        after = [f"after {stage} {100 * value:.2f} %" for stage, value in a.get("stages", {}).items()]
+        if after:
+            facts.append(("", ", ".join(after)))
     for t in metadata.get("transfers", []):
         expected = _expected(t["expected_error"], t["normalizer"], t["n_pairs"], t["ridge"])
         facts.append(
@@ -105,6 +112,41 @@ def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> t
         ("findings", str(len(data["findings"])) if data["findings"] else "none"),
     ]
     return data, facts
+
+
+def _stages(cascade: Sequence[Mapping[str, Any]]) -> Facts:
+    """A cascade's stages with their networks and what each costs a face, and all of them together."""
+    facts: Facts = []
+    for stage in cascade:
+        kind = stage["kind"]
+        if kind == "coarse":
+            parts = stage["parts"]
+            what = " and ".join(f"{len(p['landmarks'])} landmarks" for p in parts)
+            what = f"{_count(len(parts), 'network')} for {what}, crop {stage['size']} px"
+        elif kind == "component":
+            what = (
+                f"{_count(len(stage['networks']), 'network')} ({', '.join(stage['networks'])}), crop {stage['size']} px"
+            )
+        elif kind == "point":
+            arguments = stage["network"]["arguments"]
+            n = arguments["n_points"] * len(arguments["neighbours"])
+            near = ", ".join(map(str, stage["neighbours"]))
+            what = (
+                f"{n} networks for {arguments['n_points']} landmarks and their {near} nearest, patch {stage['size']} px"
+            )
+        else:
+            what = f"1 network, crop {stage['size']} px"
+        facts.append(("stage", f"{kind}: {what}; {_cost(stage['n_parameters'], stage['n_multiply_adds'])}"))
+    total = _cost(sum(s["n_parameters"] for s in cascade), sum(s["n_multiply_adds"] for s in cascade))
+    return [*facts, ("a face", f"all stages, one view: {total}")]
+
+
+def _cost(n_parameters: int, n_multiply_adds: int) -> str:
+    return f"{n_parameters / 1e6:.2f} M parameters, {n_multiply_adds / 1e6:.1f} M multiply-adds"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:

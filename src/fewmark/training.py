@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
+from fewmark.cascade.pipeline import Cascade
 from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.config import Config
 from fewmark.data.augment import AugmentRule
@@ -20,11 +23,15 @@ from fewmark.metrics import Score
 from fewmark.scheme import LandmarkScheme
 from fewmark.semi.rounds import Round, run_rounds
 from fewmark.semi.trainings import Event
-from fewmark.training_faces import draw_training_faces, prepare_faces
+from fewmark.training_cascade import check_cascade, train_cascade
+from fewmark.training_faces import draw_training_faces, fit_adapter, prepare_faces
 from fewmark.training_folder import append_line, check_folder, finite, read_lines, write_settings
 from fewmark.training_plans import make_loop, make_selection, student_plans, teacher_plan
 from fewmark.training_processes import first_process, launch
 from fewmark.training_report import Measured, measure, write_run_report
+
+N_CUTTING_THREADS = 1
+"""That cut crops ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +84,11 @@ def run_training(
     resume: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunResult:
-    """Train by TS3 (or what `semi.selection` names) and write the run folder.
+    """Train by TS3 (or what `semi.selection` names), or the cascade of `cascade.stages`, and write the run folder.
 
     The folder holds config.toml, metrics.jsonl (an epoch a line), rounds.jsonl (a student and round a line: who was selected
-    with what score, validation NME), detector.safetensors, report.html, and state/: the weights of every training, for --resume.
+    with what score, validation NME; not of a cascade), detector.safetensors, report.html, and state/: the weights of every
+    training, for --resume.
 
     Args:
         resume: go on with a run that was stopped; the settings and the data must be the same.
@@ -100,18 +108,101 @@ def run_training(
         if not fabric.is_global_zero:
             return
         event = finite(event)
-        if event["kind"] in ("epoch", "teacher"):
+        if event["kind"] in ("epoch", "teacher", "stage"):
             append_line(folder / "metrics.jsonl", event)
         on_event(event)
 
+    def begin() -> None:  # the faces could be read
+        if fabric.is_global_zero and not resume:
+            write_settings(folder, config, data.hash())
+        fabric.barrier()
+
+    trained = (_cascade if config.cascade.stages else _rounds)(config, data, folder, fabric, begin, tell)
+    checkpoint = trained.checkpoint
+    path, scores = folder / "detector.safetensors", None
+    if fabric.is_global_zero:
+        measured = None
+        if data.validation:
+            measured = measure(checkpoint, data.validation, flip=config.model.flip)
+            scores = measured.score
+            checkpoint.accuracy.append(_accuracy(measured) | trained.about)
+        save_checkpoint(path, checkpoint, half=config.model.half)
+        write_run_report(
+            folder / "report.html",
+            checkpoint,
+            measured,
+            records=trained.records,
+            metrics=read_lines(folder / "metrics.jsonl"),
+            truth=trained.truth,
+            seconds=time.monotonic() - began,
+        )
+        tell({"kind": "done", "path": str(path), "seconds": time.monotonic() - began})
+    fabric.barrier()
+    return RunResult(checkpoint, scores, path)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """What the trainings of a run came to.
+
+    Attributes:
+        checkpoint: not yet measured.
+        records: of all rounds, as in rounds.jsonl.
+        truth: (U, K, 2) crop px, labels that the unlabelled faces happen to carry.
+        about: what its accuracy entry says beside the scores.
+    """
+
+    checkpoint: Checkpoint
+    records: list[Event]
+    truth: NDArray[np.float32]
+    about: dict[str, object]
+
+
+def _cascade(
+    config: Config,
+    data: TrainingData,
+    folder: Path,
+    fabric: Fabric,
+    begin: Callable[[], None],
+    tell: Callable[[Event], None],
+) -> _Trained:
+    """Train the stages of a cascade."""
+    if data.unlabelled:
+        text = f"a cascade learns from labels alone: {len(data.unlabelled)} unlabelled faces are not used"
+        tell({"kind": "note", "text": text})
+    tell({"kind": "reading", "n_faces": len(data.labelled) + len(data.validation)})
+    adapter = fit_adapter(data.labelled)
+    cascade, nmes = train_cascade(
+        config,
+        data.labelled,
+        data.validation,
+        data.scheme,
+        fabric=fabric,
+        folder=folder / "state",
+        tell=tell,
+        begin=begin,
+        n_threads=N_CUTTING_THREADS,
+    )
+    rule = CropRule(config.crop.size, config.crop.margin)
+    checkpoint = _checkpoint(config, data, rule, adapter, cascade=cascade)
+    return _Trained(checkpoint, [], np.zeros((0, data.scheme.n_landmarks, 2), np.float32), {"stages": nmes})
+
+
+def _rounds(
+    config: Config,
+    data: TrainingData,
+    folder: Path,
+    fabric: Fabric,
+    begin: Callable[[], None],
+    tell: Callable[[Event], None],
+) -> _Trained:
+    """Train students by the rounds of TS3."""
     tell({"kind": "reading", "n_faces": len(data.labelled) + len(data.unlabelled) + len(data.validation)})
     scheme, rule, seed = data.scheme, CropRule(config.crop.size, config.crop.margin), config.run.seed
     faces = prepare_faces(data.labelled, data.unlabelled, data.validation, rule, scheme)
     place = folder / "state/drawn"
     drawn = draw_training_faces(config.semi.drawn_faces, place, rule, scheme, seed=seed, fabric=fabric, tell=tell)
-    if fabric.is_global_zero and not resume:
-        write_settings(folder, config, data.hash())  # the faces could be read: the run begins
-    fabric.barrier()
+    begin()
     rounds = run_rounds(
         student_plans(config),
         teacher_plan(config),
@@ -128,7 +219,7 @@ def run_training(
         folder=folder / "state",
         validation=faces.validation,
         truth=faces.truth,
-        n_threads=config.run.augment_threads,
+        n_threads=N_CUTTING_THREADS,
         on_event=tell,
     )
     known = {(r["round"], r["student"]) for r in read_lines(folder / "rounds.jsonl")}
@@ -140,27 +231,8 @@ def run_training(
             if fabric.is_global_zero and (record["round"], record["student"]) not in known:
                 append_line(folder / "rounds.jsonl", finite(record))
     assert last is not None
-    checkpoint = _checkpoint(config, data, last, rule, faces.box_from_detector)
-    path, scores = folder / "detector.safetensors", None
-    if fabric.is_global_zero:
-        measured = None
-        if data.validation:
-            measured = measure(checkpoint, data.validation, flip=config.model.flip)
-            scores = measured.score
-            checkpoint.accuracy.append(_accuracy(measured))
-        save_checkpoint(path, checkpoint, half=config.model.half)
-        write_run_report(
-            folder / "report.html",
-            checkpoint,
-            measured,
-            records=records,
-            metrics=read_lines(folder / "metrics.jsonl"),
-            truth=faces.truth,
-            seconds=time.monotonic() - began,
-        )
-        tell({"kind": "done", "path": str(path), "seconds": time.monotonic() - began})
-    fabric.barrier()
-    return RunResult(checkpoint, scores, path)
+    checkpoint = _checkpoint(config, data, rule, faces.box_from_detector, last=last)
+    return _Trained(checkpoint, records, faces.truth, {})
 
 
 def _check(data: TrainingData, config: Config) -> None:
@@ -172,31 +244,42 @@ def _check(data: TrainingData, config: Config) -> None:
                 raise InputError(
                     f"{part} list: {s.name or s.image}: the face has no landmarks; label it or take it out of the list"
                 )
-    if config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
+    if config.cascade.stages:
+        check_cascade(config, data.scheme)
+    elif config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
         raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
 
 
 def _checkpoint(
-    config: Config, data: TrainingData, last: Round, rule: CropRule, adapter: tuple[float, float, float]
+    config: Config,
+    data: TrainingData,
+    rule: CropRule,
+    adapter: tuple[float, float, float],
+    *,
+    last: Round | None = None,
+    cascade: Cascade | None = None,
 ) -> Checkpoint:
-    """The detector that the last round's students are, not yet measured."""
-    k = data.scheme.n_landmarks
-    students = [
-        StudentPart(p.name, p.architecture, {"n_maps": p.codec.n_maps(k), **p.arguments}, p.codec, m)
-        for p, m in zip(student_plans(config), last.students, strict=True)
-    ]
-    teacher = None
-    if last.teacher is not None:
-        arguments = teacher_plan(config).arguments(data.scheme)
-        teacher = TeacherPart("teacher", arguments, last.teacher)
-    pseudo = len(set(np.concatenate(last.selected).tolist())) if last.selected else 0
+    """The detector that the last round's students are, or the cascade, not yet measured."""
+    students: list[StudentPart] = []
+    teacher, n_pseudo = None, 0
+    if last is not None:
+        k = data.scheme.n_landmarks
+        students = [
+            StudentPart(p.name, p.architecture, {"n_maps": p.codec.n_maps(k), **p.arguments}, p.codec, m)
+            for p, m in zip(student_plans(config), last.students, strict=True)
+        ]
+        if last.teacher is not None:
+            teacher = TeacherPart("teacher", teacher_plan(config).arguments(data.scheme), last.teacher)
+        n_pseudo = len(set(np.concatenate(last.selected).tolist())) if last.selected else 0
+    n_unlabelled = 0 if cascade is not None else len(data.unlabelled)
     return Checkpoint(
         scheme=data.scheme,
         students=students,
         crop=rule,
         teacher=teacher,
+        cascade=cascade,
         box_from_detector=adapter,
-        counts={"labelled": len(data.labelled), "pseudo": pseudo, "unlabelled": len(data.unlabelled)},
+        counts={"labelled": len(data.labelled), "pseudo": n_pseudo, "unlabelled": n_unlabelled},
         seed=config.run.seed,
         config=config.model_dump(mode="json"),
         data_hash=data.hash(),

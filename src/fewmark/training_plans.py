@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
+from fewmark.cascade.coarse import contour_and_inner
+from fewmark.cascade.frames import inner_components
 from fewmark.codec import HeatmapCodec
 from fewmark.config import Config, StudentSettings
+from fewmark.scheme import LandmarkScheme
 from fewmark.semi.rounds import Loop
 from fewmark.semi.selection import SelectionRule, selection_rule
 from fewmark.semi.students import StudentPlan
@@ -21,7 +27,6 @@ def teacher_plan(config: Config) -> TeacherPlan:
     return TeacherPlan(
         source=t.source,
         target=t.target,
-        standardise=t.standardise,
         n_copies=t.copies,
         width=t.width,
         norm=t.norm,
@@ -44,12 +49,57 @@ def make_loop(config: Config) -> Loop:
         restart=s.restart,
         n_views=s.views,
         labelled_share=s.labelled_share,
-        pseudo_weight=s.pseudo_weight,
-        n_folds=s.folds,
         fold_length=s.fold_length,
         first_length=first,
         drawn_length=s.drawn_length,
     )
+
+
+CASCADE_EPOCHS = {"angle": 80, "coarse": 60, "component": 50, "point": 30}
+"""Of each stage's trainings."""
+CASCADE_BATCH = 32
+LEAST_BATCHES = 600
+"""Of a stage's training: few faces are seen more often."""
+
+
+@dataclass(frozen=True)
+class CascadeTraining:
+    """One training of a cascade.
+
+    Attributes:
+        name: of its files and events.
+        stage: that it is for.
+        n_epochs: passes over the labelled faces.
+        n_batches: of an epoch.
+    """
+
+    name: str
+    stage: str
+    n_epochs: int
+    n_batches: int
+
+
+def cascade_trainings(config: Config, scheme: LandmarkScheme, n_faces: int) -> list[CascadeTraining]:
+    """The trainings of a cascade, in order.
+
+    Raises:
+        InputError: the scheme lacks the components that a stage needs.
+    """
+    c = config.cascade
+    n_batches = max(1, math.ceil(n_faces / CASCADE_BATCH))
+    found = []
+    for stage in c.stages:
+        names: list[str] = [stage]
+        if stage == "coarse" and c.apart:
+            names = [f"coarse_{i}" for i in range(len(contour_and_inner(scheme)))]
+        elif stage == "component":
+            names = [f"component_{name}" for name in inner_components(scheme)]
+        elif stage == "point":
+            inner_components(scheme)
+        epochs = max(CASCADE_EPOCHS[stage], math.ceil(LEAST_BATCHES / n_batches))
+        n_epochs = max(1, round(epochs * c.length))
+        found += [CascadeTraining(name, stage, n_epochs, n_batches) for name in names]
+    return found
 
 
 def make_selection(config: Config) -> SelectionRule:
@@ -72,7 +122,6 @@ def _student_plan(name: str, s: StudentSettings) -> StudentPlan:
         n_batches=s.n_batches or None,
         batch_size=s.batch_size,
         milestones=tuple(s.milestones),
-        decay=s.decay,
         clip_norm=s.clip_norm,
         map_weight=s.map_weight,
     )

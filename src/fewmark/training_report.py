@@ -80,7 +80,9 @@ def write_run_report(
     best, worst = _extremes(measured, scheme)
     write_report(
         path,
-        title=f"{scheme.name}: {labelled} labelled, {unlabelled} unlabelled faces",
+        title=f"{scheme.name}: {labelled} labelled, {unlabelled} unlabelled faces"
+        if checkpoint.cascade is None
+        else f"{scheme.name}: a cascade from {labelled} labelled faces",
         config=checkpoint.config,
         rounds=_rounds(records),
         metrics=_curves(metrics),
@@ -90,6 +92,7 @@ def write_run_report(
         quality=_quality(records, _lengths(truth, scheme)),
         facts={
             **({} if measured is None else _score_facts(measured.score)),
+            **{f"NME after {e['stage']}": f"{100 * e['val_nme']:.2f} %" for e in _last_stages(metrics)},
             "labelled faces": str(labelled),
             "unlabelled faces": str(unlabelled),
             "minutes": f"{seconds / 60:.1f}",
@@ -122,12 +125,19 @@ def _extremes(measured: Measured | None, scheme: LandmarkScheme) -> tuple[list[C
 
 
 def _curves(metrics: Sequence[Event]) -> list[dict[str, Any]]:
-    """The epochs of the students; a fold's students serve the teacher alone and are left out."""
+    """The epochs of a cascade's trainings or of the students; a fold's students serve the teacher alone and are left out."""
     return [
-        {**e, "part": e["student"], "training": "drawn faces" if e.get("drawn") else f"round {e['round']}"}
+        {**e, "part": e["stage"], "training": e["name"]}
+        if "stage" in e
+        else {**e, "part": e["student"], "training": "drawn faces" if e.get("drawn") else f"round {e['round']}"}
         for e in metrics
         if e["kind"] == "epoch" and "fold" not in e
     ]
+
+
+def _last_stages(metrics: Sequence[Event]) -> list[Event]:
+    """What the stages came to; of a stage that was measured twice (in a run that went on) the last."""
+    return list({e["stage"]: e for e in metrics if e["kind"] == "stage" and e.get("val_nme") is not None}.values())
 
 
 def _rounds(records: Sequence[Event]) -> list[dict[str, Any]]:

@@ -32,6 +32,21 @@ class FaceState:
     landmarks: NDArray[np.float32] | None = None
 
 
+STAGE_ORDER = ("angle", "coarse", "component", "point")
+
+
+def check_order(kinds: Sequence[str]) -> None:
+    """Whether stages of these kinds can stand one after the other.
+
+    Raises:
+        InputError: one is unknown, comes twice or too early, or there is no coarse one, which the others need.
+    """
+    if "coarse" not in kinds or [k for k in STAGE_ORDER if k in kinds] != list(kinds):
+        raise InputError(
+            f"expected coarse and any others of {', '.join(STAGE_ORDER)} in this order, given {list(kinds)}"
+        )
+
+
 class Stage(Protocol):
     """A stage of the cascade: any callable of this form with a name and a scheme."""
 

@@ -56,6 +56,7 @@ class Run:
         seed: of weights, shuffling and augmentation.
         folder: where trainings are kept: NAME.safetensors once one has ended, NAME.state while it runs; None = nowhere.
         n_threads: that cut crops.
+        on_begin: told the training's name when it begins or goes on, not where it has ended before.
         on_epoch: told the training's name and its epoch.
     """
 
@@ -63,6 +64,7 @@ class Run:
     seed: int = 0
     folder: Path | None = None
     n_threads: int = 1
+    on_begin: Callable[[str], None] | None = None
     on_epoch: Callable[[str, Epoch], None] | None = None
 
 
@@ -95,6 +97,8 @@ def train_module(
             raise InputError(f"{done}: the weights of another network; use an empty folder") from error
         module.eval()
         return
+    if run.on_begin is not None:
+        run.on_begin(name)
     batches = CropBatches(
         n_faces,
         cut,

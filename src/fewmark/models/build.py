@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -53,6 +54,29 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
     model = network(**arguments)
     assert isinstance(model, nn.Module)
     return model
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], part: str) -> nn.Module:
+    """Load a part of a model file into its network, and set it to evaluation.
+
+    Args:
+        tensors: of the whole file; those of the part begin with its name and a dot.
+
+    Raises:
+        InputError: a tensor is missing, has another shape, or is not the network's.
+    """
+    own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
+    wanted = {n: tuple(t.shape) for n, t in module.state_dict().items()}
+    given = {n: tuple(t.shape) for n, t in own.items()}
+    wrong = sorted(n for n in wanted.keys() | given.keys() if wanted.get(n) != given.get(n))
+    if wrong:
+        n = wrong[0]
+        raise InputError(
+            f"tensor {part}.{n}: expected {wanted.get(n, 'none')}, given {given.get(n, 'none')} "
+            f"({len(wrong)} of {len(wanted)} tensors do not fit); the file does not hold the network it names"
+        )
+    module.load_state_dict(own)
+    return module.eval()
 
 
 def count_parameters(module: nn.Module) -> int:
