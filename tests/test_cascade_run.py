@@ -35,6 +35,7 @@ from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.scheme import LandmarkScheme, load_scheme
 from fewmark.training import TrainingData, run_training
+from fewmark.transfer import SchemeTransfer
 
 SCHEME = load_scheme("ibug-68")
 TINY = ["run.threads=1", "crop.size=32", "cascade.length=0.004"]
@@ -456,3 +457,19 @@ def test_the_papers_sizes(data: TrainingData, tmp_path: Path) -> None:
     result = run_training(load_config("cascade", [*settings, "cascade.length=0.0001"]), faces, tmp_path / "run")
     (stage,) = read_metadata(result.path)["cascade"]
     assert 400e6 < stage["n_multiply_adds"] < 600e6
+
+
+def test_a_cascade_carries_transfers(tmp_path: Path) -> None:
+    """Another scheme's landmarks through the file; the scores stay unknown."""
+    rng = np.random.default_rng(0)
+    mean = scheme_mean_face(SCHEME)
+    faces = np.stack([100 * (mean + rng.normal(scale=0.02, size=mean.shape)) for _ in range(20)])
+    target = load_scheme("mtfl-5")
+    five = np.stack([f[[36, 45, 30, 48, 54]] for f in faces])
+    transfer = SchemeTransfer.fit(SCHEME, target, faces, five, ridge=1.0)
+    checkpoint = replace(checkpoint_of(small_cascade()), transfers=(transfer,))
+    save_checkpoint(tmp_path / "a.safetensors", checkpoint)
+    (face,) = Detector.load(tmp_path / "a.safetensors").detect(scene(), BOX[None], scheme="mtfl-5")
+    assert face.landmarks.shape == (5, 2)
+    assert np.isfinite(face.landmarks).all()
+    assert np.isnan(face.scores).all()
