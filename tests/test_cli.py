@@ -186,6 +186,7 @@ def test_stopping_leaves_a_run_that_goes_on(drawn: Path, tiny_recipe: Path, tmp_
         stdout=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job begins without it
     )
     deadline = time.monotonic() + 240
     while not (run / "metrics.jsonl").is_file() and process.poll() is None and time.monotonic() < deadline:
