@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from cascade_stages import EPOCHS, EVERY
+from cascade_stages import EVERY
 from lightning_fabric import Fabric
 
 from fewmark.atomic import write_text
@@ -34,6 +34,7 @@ from fewmark.data.lists import select
 from fewmark.data.samples import read_image
 from fewmark.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.scheme import load_scheme
+from fewmark.training_plans import CASCADE_EPOCHS
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def main() -> None:
         print(name, {k: round(v, 2) for k, v in rows[name].items()}, flush=True)
 
     add("after stage 1", starts)
-    schedule = Schedule(n_epochs=max(1, round(EPOCHS["component"] * arguments.epochs)))
+    schedule = Schedule(n_epochs=max(1, round(CASCADE_EPOCHS["component"] * arguments.epochs)))
     for augment_coarse in (True, False):
         for share in arguments.shares:
             if share == 0 and not augment_coarse:

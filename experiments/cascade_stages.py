@@ -44,9 +44,9 @@ from fewmark.fitting import Epoch
 from fewmark.geometry import Similarity, warp_image
 from fewmark.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.scheme import LandmarkScheme, load_scheme
+from fewmark.training_plans import CASCADE_EPOCHS
 
 EVERY = 15
-EPOCHS = {"angle": 80, "coarse": 60, "component": 50, "point": 30}
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def train_stages(faces: TrainingFaces, arguments: argparse.Namespace) -> list[St
     run = Run(fabric, arguments.seed, arguments.out, on_epoch=show)
 
     def schedule(stage: str) -> Schedule:
-        return Schedule(n_epochs=max(1, round(EPOCHS[stage] * arguments.epochs)))
+        return Schedule(n_epochs=max(1, round(CASCADE_EPOCHS[stage] * arguments.epochs)))
 
     stages: list[Stage] = []
     if "angle" in arguments.stages:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewmark.errors import InputError
 from fewmark.models import coarse, component, point
-from fewmark.models.angle import Angle
+from fewmark.models.angle import Angle, direction_loss
 from fewmark.models.build import build_model, count_multiply_adds
 from fewmark.models.coarse import Coarse
 from fewmark.models.point import Point
@@ -199,3 +199,18 @@ def test_bad_arguments_are_named(name: str, arguments: dict[str, Any], message: 
         build_model(name, **arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("degrees", [-180.0, -177.5, -90.0, 0.0, 33.0, 179.0])
+def test_a_bell_of_directions_is_read_to_a_tenth_of_a_degree(degrees: float) -> None:
+    network = Angle(widths=(8,), grid=1, n_hidden=8)
+    pair = torch.tensor([[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]])
+    directions = network.directions
+    assert isinstance(directions, torch.Tensor)
+    logits = pair @ directions.T / math.radians(6) ** 2
+    found = network.direction(logits)[0]
+    assert math.degrees(math.acos(min(1.0, float(found @ pair[0])))) < 0.1
+    # the loss is lowest for the bell itself
+    best = float(direction_loss(logits, pair, directions))
+    assert best < float(direction_loss(logits * 0.8, pair, directions))
+    assert best < float(direction_loss(logits.roll(1, dims=1), pair, directions))

@@ -55,7 +55,7 @@ def make_loop(config: Config) -> Loop:
     )
 
 
-CASCADE_EPOCHS = {"angle": 80, "coarse": 60, "component": 50, "point": 30}
+CASCADE_EPOCHS = {"angle": 160, "coarse": 90, "component": 50, "point": 30}
 """Of each stage's trainings."""
 CASCADE_BATCH = 32
 LEAST_BATCHES = 600

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from fewmark.cascade.training_faces import TrainingFaces
 from fewmark.data.augment import AugmentRule, disturb, draw_augmentation
 from fewmark.data.crops import CropRule, cut
 from fewmark.ensemble import to_tensor
+from fewmark.models.angle import Angle, direction_loss
 
 AUGMENT = AugmentRule(scale=0.15, rotation=0.0, shift=0.06, erase=0.2)
 LAPTOP = {"widths": (16, 32, 64, 96), "grid": 3, "n_hidden": 64}
@@ -43,16 +45,18 @@ def train_angle(
         size: crop px.
         margin: round the box, as a part of its longer side.
         augment: all but its rotation, which is uniform over the circle.
-        schedule: None for 80 epochs.
+        schedule: None for 160 epochs.
         run: what the trainings share.
 
     Source: coarse-to-fine, section 3.1.
     """
-    schedule, run = schedule or Schedule(n_epochs=80), run or Run()
+    schedule, run = schedule or Schedule(n_epochs=160), run or Run()
     rule = CropRule(size, margin)
     network = NetworkPart.make("angle", arguments, run.seed)
     cut_row = angle_rows(faces, rule, augment)
-    train_module("angle", network.module, _step, cut_row, len(faces), schedule, run)
+    module = network.module
+    assert isinstance(module, Angle)
+    train_module("angle", _Logits(module), partial(_step, network=module), cut_row, len(faces), schedule, run)
     return AngleStage(faces.scheme, network, rule)
 
 
@@ -73,8 +77,20 @@ def angle_rows(faces: TrainingFaces, rule: CropRule, augment: AugmentRule) -> Cu
     return cut_row
 
 
-def _step(module: nn.Module, batch: CropBatch, device: torch.device) -> Tensor:
-    """The chord between two directions, squared: 2 - 2 cos of the angle between them."""
-    found: Tensor = module(to_tensor(batch.images, device))
+class _Logits(nn.Module):
+    """The network as it is trained: its forward gives the weights of the directions."""
+
+    def __init__(self, network: Angle) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.logits(images)
+
+
+def _step(module: nn.Module, batch: CropBatch, device: torch.device, network: Angle) -> Tensor:
+    logits = module(to_tensor(batch.images, device))
     target = torch.from_numpy(batch.targets).to(device)
-    return (found.float() - target).square().sum(-1).mean()
+    directions = network.directions
+    assert isinstance(directions, Tensor)
+    return direction_loss(logits.float(), target, directions.to(device))

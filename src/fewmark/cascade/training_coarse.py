@@ -117,7 +117,7 @@ def train_coarse(
         twin_weight: of the loss between them.
         roll_share: part of the crops that are cut by the box of a turned face, as the angle stage leaves it.
         augment: its rotation is the error of the angle that the stage must bear.
-        schedule: None for 60 epochs.
+        schedule: None for 90 epochs.
         run: what the trainings share.
         name: of the training; two subsets in one folder need two names.
 
@@ -126,7 +126,7 @@ def train_coarse(
 
     Source: coarse-to-fine, section 3.1, Fig. 3 and 4.
     """
-    schedule, run = schedule or Schedule(n_epochs=60), run or Run()
+    schedule, run = schedule or Schedule(n_epochs=90), run or Run()
     rule, scheme = CropRule(size, margin), faces.scheme
     chosen = tuple(range(scheme.n_landmarks)) if landmarks is None else tuple(landmarks)
     if not chosen or not all(0 <= i < scheme.n_landmarks for i in chosen):

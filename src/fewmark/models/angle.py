@@ -6,8 +6,10 @@ direction"); the paper gives no layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
@@ -18,24 +20,38 @@ from fewmark.models.layers import check_counts, conv_norm_relu
 class Angle(nn.Module):
     """A crop -> (cos, sin) of the rotation of the face in it, degrees counter-clockwise.
 
-    A pair on the circle has no jump at 180 degrees, as the angle itself would have: -179 and 179 are neighbours.
+    The network weighs directions all round the circle, and the pair is their mean: there is no jump at 180 degrees, as the
+    angle itself would have.
 
     Args:
         widths: channels at strides 2, 4, 8, ...; each level is one 3x3 convolution of stride 2 and one of stride 1.
         grid: cells to each side that the last features are averaged to before the linear layer.
-        n_hidden: units between the features and the pair.
+        n_hidden: units between the features and the directions.
+        n_directions: on the circle.
 
     Raises:
-        InputError: a number is no whole number of at least 1, or there is no level.
+        InputError: a number is no whole number of at least 1, there is no level, or fewer than 8 directions.
+
+    Source: coarse-to-fine, section 3.1, which leaves the network open. Differs: a distribution over directions learns in
+        far fewer steps than the pair itself, as heatmaps do beside coordinates.
     """
 
-    def __init__(self, *, widths: Sequence[int] = (16, 32, 64, 96), grid: int = 3, n_hidden: int = 64) -> None:
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int] = (16, 32, 64, 96),
+        grid: int = 3,
+        n_hidden: int = 64,
+        n_directions: int = 72,
+    ) -> None:
         super().__init__()
         if not widths:
             raise InputError("angle: widths: expected at least one number of channels, given none")
         for value in widths:
             check_counts("angle", widths=value)
-        check_counts("angle", grid=grid, n_hidden=n_hidden)
+        check_counts("angle", grid=grid, n_hidden=n_hidden, n_directions=n_directions)
+        if n_directions < 8:
+            raise InputError(f"angle: n_directions: expected at least 8, given {n_directions}")
         layers: list[nn.Module] = []
         n_in = 3
         for n_out in widths:
@@ -44,9 +60,39 @@ class Angle(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(grid)
         self.hidden = nn.Linear(n_in * grid * grid, n_hidden)
-        self.head = nn.Linear(n_hidden, 2)
+        self.head = nn.Linear(n_hidden, n_directions)
+        angles = torch.arange(n_directions) * (2 * math.pi / n_directions)
+        self.register_buffer("directions", torch.stack([angles.cos(), angles.sin()], 1), persistent=False)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised -> (B, n_directions), for the angles 0, 360 / n_directions, ... degrees."""
+        x = functional.relu(self.hidden(self.pool(self.trunk(images)).flatten(1)))
+        weighed: Tensor = self.head(x)
+        return weighed.float()
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, 2) of length 1."""
-        x = functional.relu(self.hidden(self.pool(self.trunk(images)).flatten(1)))
-        return functional.normalize(self.head(x).float(), dim=-1)
+        return self.direction(self.logits(images))
+
+    def direction(self, logits: Tensor) -> Tensor:
+        """(B, n_directions) -> (B, 2): the mean direction within a quarter turn of the likeliest, of length 1."""
+        directions = self.directions
+        assert isinstance(directions, Tensor)
+        likely = directions[logits.argmax(1)]
+        near = likely @ directions.T > 1e-6
+        weights = torch.softmax(logits.masked_fill(~near, -torch.inf), 1)
+        return functional.normalize(weights @ directions, dim=-1)
+
+
+def direction_loss(logits: Tensor, pairs: Tensor, directions: Tensor, *, width: float = 6.0) -> Tensor:
+    """Cross-entropy to a bell round the true direction.
+
+    Args:
+        logits: (B, D).
+        pairs: (B, 2) true (cos, sin).
+        directions: (D, 2).
+        width: of the bell, its standard deviation in degrees (von Mises).
+    """
+    sharpness = 1 / math.radians(width) ** 2
+    target = torch.softmax(sharpness * (pairs @ directions.T), 1)
+    return -(target * functional.log_softmax(logits, 1)).sum(1).mean()
