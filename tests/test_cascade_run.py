@@ -292,10 +292,10 @@ def shorten(data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     data["scheme"]["components"]["nose"] = data["scheme"]["components"]["nose"][:-1]
 
 
-TENSOR = "cascade.angle.angle.head.bias"
+TENSOR = "cascade.angle.angle.hidden.bias"
 BROKEN: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], None], str]] = {
-    "missing tensor": (drop(TENSOR), r"tensor cascade\.angle\.angle\.head\.bias: expected \(2,\), given none"),
-    "odd shape": (lambda d, t: t.update({TENSOR: torch.zeros(3)}), r"expected \(2,\), given \(3,\)"),
+    "missing tensor": (drop(TENSOR), r"tensor cascade\.angle\.angle\.hidden\.bias: expected \(64,\), given none"),
+    "odd shape": (lambda d, t: t.update({TENSOR: torch.zeros(3)}), r"expected \(64,\), given \(3,\)"),
     "odd tensor": (lambda d, t: t.update({"cascade.ear.x": torch.zeros(3)}), "cascade.ear.x: belongs to no stage"),
     "unknown kind": (lambda d, t: d["cascade"][0].update(kind="wing"), "unknown kind of stage 'wing'"),
     "order": (lambda d, t: d["cascade"].reverse(), "in this order, given .'point', 'component', 'coarse', 'angle'"),
