@@ -305,6 +305,9 @@ state = fit(step, batches, module, torch.optim.AdamW(module.parameters(), lr=0.0
 if fabric.is_global_zero:
     weights = [float(p.detach().double().sum()) for p in module.parameters()]
     Path(sys.argv[1]).write_text(json.dumps({"losses": state.losses, "weights": weights}))
+if torch.distributed.is_initialized():  # else a process may abort while the other one leaves
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
 
 
