@@ -121,7 +121,7 @@ def train_cascade(
             }
         )
 
-    run = Run(fabric, config.run.seed, folder, n_threads, on_begin, on_epoch)
+    run = Run(fabric, config.run.seed, folder, n_threads, on_begin=on_begin, on_epoch=on_epoch)
     stages: list[Stage] = []
     measured: dict[str, float] = {}
     for kind in config.cascade.stages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewmark.atomic import atomic_path
 from fewmark.cascade.training_batches import CropBatch, CropBatches, CutCrop
+from fewmark.cascade.training_faces import TrainingFaces
 from fewmark.errors import InputError
 from fewmark.fitting import Epoch, cosine, fit
 from fewmark.losses import LandmarkLoss
@@ -56,6 +57,8 @@ class Run:
         seed: of weights, shuffling and augmentation.
         folder: where trainings are kept: NAME.safetensors once one has ended, NAME.state while it runs; None = nowhere.
         n_threads: that cut crops.
+        drawn: drawn faces with the mean face of the real ones, on which every network is trained first; None = random weights.
+        drawn_length: faces seen in that training relative to the one that follows.
         on_begin: told the training's name when it begins or goes on, not where it has ended before.
         on_epoch: told the training's name and its epoch.
     """
@@ -64,6 +67,8 @@ class Run:
     seed: int = 0
     folder: Path | None = None
     n_threads: int = 1
+    drawn: TrainingFaces | None = None
+    drawn_length: float = 1.0
     on_begin: Callable[[str], None] | None = None
     on_epoch: Callable[[str, Epoch], None] | None = None
 
@@ -72,21 +77,37 @@ def train_module(
     name: str,
     module: nn.Module,
     step: Callable[[nn.Module, CropBatch, torch.device], Tensor],
+    rows: Callable[[TrainingFaces], CutCrop],
+    faces: TrainingFaces,
+    schedule: Schedule,
+    run: Run,
+) -> None:
+    """Train a network in place, on drawn faces first where the run has some, or load it where this training has ended before.
+
+    Args:
+        name: of the training, for files and messages; of the one on drawn faces "drawn_" and the name.
+        step: (module, batch, device) -> loss.
+        rows: makes the rows of batches from faces. Drawn ones may be given as well.
+
+    Raises:
+        InputError: the loss is not finite, or the kept files belong to another training.
+    """
+    drawn = run.drawn
+    if drawn is not None and not (run.folder is not None and (run.folder / f"{name}.safetensors").is_file()):
+        n_epochs = max(1, round(run.drawn_length * schedule.n_epochs * len(faces) / len(drawn)))
+        _train(f"drawn_{name}", module, step, rows(drawn), len(drawn), replace(schedule, n_epochs=n_epochs), run)
+    _train(name, module, step, rows(faces), len(faces), schedule, run)
+
+
+def _train(
+    name: str,
+    module: nn.Module,
+    step: Callable[[nn.Module, CropBatch, torch.device], Tensor],
     cut: CutCrop,
     n_faces: int,
     schedule: Schedule,
     run: Run,
 ) -> None:
-    """Train a network in place, or load it where this training has ended before.
-
-    Args:
-        name: of the training, for files and messages.
-        step: (module, batch, device) -> loss.
-        cut: makes one row of a batch.
-
-    Raises:
-        InputError: the loss is not finite, or the kept files belong to another training.
-    """
     fabric = run.fabric or Fabric(accelerator="cpu", devices=1)
     done = None if run.folder is None else run.folder / f"{name}.safetensors"
     state = None if run.folder is None else run.folder / f"{name}.state"

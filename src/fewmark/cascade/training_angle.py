@@ -53,10 +53,10 @@ def train_angle(
     schedule, run = schedule or Schedule(n_epochs=160), run or Run()
     rule = CropRule(size, margin)
     network = NetworkPart.make("angle", arguments, run.seed)
-    cut_row = angle_rows(faces, rule, augment)
+    rows = partial(angle_rows, rule=rule, augment=augment)
     module = network.module
     assert isinstance(module, Angle)
-    train_module("angle", _Logits(module), partial(_step, network=module), cut_row, len(faces), schedule, run)
+    train_module("angle", _Logits(module), partial(_step, network=module), rows, faces, schedule, run)
     return AngleStage(faces.scheme, network, rule)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,14 +147,14 @@ def train_coarse(
         network.start_from(torch.from_numpy(places).float())
     pair = Twin([n for n in networks if isinstance(n, Coarse)])
 
-    cut_row = coarse_rows(faces, chosen, rule, augment, roll_share)
+    rows = partial(coarse_rows, landmarks=chosen, rule=rule, augment=augment, roll_share=roll_share)
 
     def step(module: nn.Module, batch: CropBatch, device: torch.device) -> Tensor:
         answers = module(to_tensor(batch.images, device))
         target = torch.from_numpy(batch.targets).to(device)
         return twin_loss(answers, target, student, size, kind=schedule.loss, twin_weight=twin_weight)
 
-    train_module(name, pair, step, cut_row, len(faces), schedule, run)
+    train_module(name, pair, step, rows, faces, schedule, run)
     return CoarseStage(scheme, (CoarsePart(chosen, replace(parts[-1], module=student)),), rule)
 
 

@@ -85,17 +85,12 @@ def train_component(
         indices = known[component]
         full = {**arguments, "n_landmarks": len(indices)}
         networks[component] = NetworkPart.make("component", full, 100 * run.seed + number)
-        cut_row = component_rows(
-            faces,
-            mean_face,
-            indices,
-            size,
-            margin,
-            augment,
-            coarse_landmarks,
-            coarse_share,
-            augment_coarse=augment_coarse,
-        )
+
+        def rows(some: TrainingFaces, indices: Sequence[int] = indices) -> CutCrop:
+            real, share = (coarse_landmarks, coarse_share) if some is faces else (None, 0.0)
+            return component_rows(
+                some, mean_face, indices, size, margin, augment, real, share, augment_coarse=augment_coarse
+            )
 
         def step(module: nn.Module, batch: CropBatch, device: torch.device) -> Tensor:
             found = module(to_tensor(batch.images, device))
@@ -103,7 +98,7 @@ def train_component(
 
         module = networks[component].module
         own_run = replace(run, seed=1000 * run.seed + number)
-        train_module(f"component_{component}", module, step, cut_row, len(faces), schedule, own_run)
+        train_module(f"component_{component}", module, step, rows, faces, schedule, own_run)
     return ComponentStage(scheme, networks, mean_face, size, margin)
 
 

@@ -51,8 +51,13 @@ class TrainingFaces:
         return [replace(f, angle=0.0, landmarks=None) for f in self.faces]
 
 
-def cache_training_faces(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> TrainingFaces:
+def cache_training_faces(
+    samples: Sequence[FaceSample], scheme: LandmarkScheme, mean_face: MeanFace | None = None
+) -> TrainingFaces:
     """Read the pictures once and keep a window of each face.
+
+    Args:
+        mean_face: (K, 2) that angles are measured by; None for the mean of these faces.
 
     Raises:
         InputError: a picture cannot be read, the scheme has no mean face, or a face has not its landmarks, or fewer than
@@ -66,7 +71,8 @@ def cache_training_faces(samples: Sequence[FaceSample], scheme: LandmarkScheme) 
             raise InputError(f"{s.name or s.image}: the face has no landmarks; label it or take it out of the list")
     cached = cache_faces(samples, RESOLUTION, scheme.n_landmarks, reach=REACH)
     shapes = np.stack([np.asarray(s.landmarks, np.float64) for s in samples])
-    mean_face = mirrored_mean_shape(shapes, upright, scheme.mirror)
+    if mean_face is None:
+        mean_face = mirrored_mean_shape(shapes, upright, scheme.mirror)
     faces = []
     for s, c in zip(samples, cached, strict=True):
         window_from_image = c.crop_from_window.inverse() @ c.crop_from_image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,14 +69,14 @@ def train_point(
     counts = tuple(table.shape[1] for table in layout.neighbours)
     full = {**arguments, "n_points": len(layout.points), "neighbours": counts}
     network = NetworkPart.make("point", full, run.seed)
-    cut_row = point_rows(faces, layout, augment, noise)
+    rows = partial(point_rows, layout=layout, augment=augment, noise=noise)
 
     def step(module: nn.Module, batch: CropBatch, device: torch.device) -> Tensor:
         offsets, gates = module(patches_to_tensor(batch.images, device))
         target = torch.from_numpy(batch.targets).to(device)
         return point_loss(offsets, gates, target, torch.from_numpy(layout.sides).to(device), schedule.loss)
 
-    train_module("point", network.module, step, cut_row, len(faces), schedule, run)
+    train_module("point", network.module, step, rows, faces, schedule, run)
     return PointStage(scheme, replace(network), layout)
 
 
