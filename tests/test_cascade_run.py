@@ -37,7 +37,7 @@ from fewmark.scheme import LandmarkScheme, load_scheme
 from fewmark.training import TrainingData, run_training
 
 SCHEME = load_scheme("ibug-68")
-TINY = ["run.threads=1", "crop.size=32", "cascade.length=0.004"]
+TINY = ["run.threads=1", "crop.size=32", "cascade.length=0.004", "drawn.faces=4"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,12 +72,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-NAMES = [
+LABELLED = [
     "angle",
     "coarse",
     *(f"component_{c}" for c in ("left_eyebrow", "right_eyebrow", "nose", "left_eye", "right_eye", "mouth")),
     "point",
 ]
+NAMES = [name for training in LABELLED for name in (f"drawn_{training}", training)]
 
 
 def test_the_run_folder(run: Path, config: Config, data: TrainingData) -> None:
@@ -92,7 +93,7 @@ def test_the_run_folder(run: Path, config: Config, data: TrainingData) -> None:
     accuracy = read_metadata(run / "detector.safetensors")["accuracy"][0]
     assert accuracy["stages"] == {s["stage"]: s["val_nme"] for s in stages[1:]}
     assert accuracy["nme"] == pytest.approx(stages[-1]["val_nme"], rel=1e-4)  # measured as it detects
-    assert {p.stem for p in (run / "state").iterdir()} == set(NAMES)
+    assert {p.stem for p in (run / "state").iterdir()} == {"drawn", *NAMES}
     report = (run / "report.html").read_text(encoding="utf-8")
     for words in ("<svg", "a cascade from 4 labelled faces", "NME after coarse", "component: training loss", "Worst"):
         assert words in report, words
@@ -108,10 +109,17 @@ def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(run: Path, con
             plan.epoch(event, 1)
             assert plan.seconds_left() is not None
     assert plan.finished == pytest.approx(plan.total)
-    few = training_plans.cascade_trainings(load_config("cascade"), SCHEME, 8)
-    many = training_plans.cascade_trainings(load_config("cascade"), SCHEME, 4000)
-    assert few[1].n_epochs * few[1].n_batches == training_plans.LEAST_BATCHES
-    assert many[1].n_epochs == training_plans.CASCADE_EPOCHS["coarse"]
+    few, many = (
+        {p.name: p for p in training_plans.cascade_trainings(load_config("cascade"), SCHEME, n)} for n in (8, 4000)
+    )
+    assert few["coarse"].n_epochs * few["coarse"].n_batches == training_plans.LEAST_BATCHES
+    assert many["coarse"].n_epochs == training_plans.CASCADE_EPOCHS["coarse"]
+    seen = many["drawn_coarse"].n_epochs * many["drawn_coarse"].n_faces
+    length = load_config("cascade").drawn.length
+    assert seen == pytest.approx(length * 4000 * many["coarse"].n_epochs, rel=0.02)
+    assert "drawn_coarse" not in {
+        p.name for p in training_plans.cascade_trainings(load_config("cascade", ["drawn.faces=0"]), SCHEME, 8)
+    }
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

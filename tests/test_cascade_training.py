@@ -303,6 +303,28 @@ def test_a_training_that_has_ended_is_not_repeated(few: TrainingFaces, tmp_path:
         train_angle(few, arguments={"widths": (16,)}, size=16, schedule=one, run=run)
 
 
+def test_a_training_begins_on_drawn_faces(few: TrainingFaces, tmp_path: Path) -> None:
+    losses: dict[str, list[float]] = {}
+    run = Run(folder=tmp_path, on_epoch=lambda name, e: losses.setdefault(name, []).append(e.loss))
+    schedule = Schedule(n_epochs=12, batch_size=6)
+
+    def train(run: Run) -> None:
+        train_component(
+            few, components=["nose"], arguments=SMALL_COMPONENT, size=32, augment=STILL, schedule=schedule, run=run
+        )
+
+    train(replace(run, folder=None))
+    without = losses.pop("component_nose")
+    train(replace(run, drawn=few, drawn_length=0.5))  # the same faces: what was learned on them shows
+    assert len(losses["drawn_component_nose"]) == 6
+    assert losses["component_nose"][0] < 0.8 * without[0]
+    assert {p.name for p in tmp_path.iterdir()} == {"drawn_component_nose.safetensors", "component_nose.safetensors"}
+    (tmp_path / "drawn_component_nose.safetensors").unlink()
+    losses.clear()
+    train(replace(run, drawn=few))
+    assert not losses  # the one that follows has ended: nothing is trained
+
+
 def test_bad_input_is_named(few: TrainingFaces) -> None:
     for wrong, message in [
         ({"landmarks": [70]}, r"expected some of 0\.\.67, given \[70\]"),

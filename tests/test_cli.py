@@ -348,7 +348,7 @@ def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(tiny_run: Path
     told_of = [e["name"] for e in epochs if e["kind"] == "epoch"]
     plan = WorkPlan(load_config(tiny_run / "config.toml"), 4, 6)
     assert plan.order == list(dict.fromkeys(told_of))
-    drawn = WorkPlan(load_config(tiny_run / "config.toml", ["semi.drawn_faces=9"]), 4, 6)
+    drawn = WorkPlan(load_config(tiny_run / "config.toml", ["drawn.faces=9"]), 4, 6)
     assert drawn.order[:2] == ["drawn_unet", "drawn_hourglass"]
     assert drawn.total > plan.total
 

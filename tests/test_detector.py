@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -209,6 +210,7 @@ def test_a_face_as_data() -> None:
         "landmarks": [[1.25, 2.5], None],
         "scores": [0.5, None],
     }
+    assert replace(face, angle=-179.999).to_dict()["angle"] == 180.0
 
 
 MIDDLE = LandmarkScheme("middle-3", ("red", "middle", "green"))

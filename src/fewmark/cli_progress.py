@@ -67,8 +67,8 @@ class WorkPlan:
             self.batches[name] = epochs * (s.n_batches or max(1, n_faces // s.batch_size))
             self.student[name] = student
 
-        for student in students if config.semi.drawn_faces else ():
-            add(f"drawn_{student}", student, config.semi.drawn_faces, loop.drawn_length)
+        for student in students if config.drawn.faces else ():
+            add(f"drawn_{student}", student, config.drawn.faces, loop.drawn_length)
         for student in students:
             add(f"round0_{student}", student, n_labelled, loop.first_length)
         if loop.n_rounds and config.semi.selection == "teacher" and config.teacher.source == "out-of-fold":

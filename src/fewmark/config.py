@@ -92,12 +92,6 @@ class SemiSettings(_Settings):
     labelled_share: float = Field(0.0, description="least share of human labels among the faces drawn", ge=0, le=1)
     fold_length: float = Field(0.5, description="of a fold's training relative to a round's", gt=0)
     first_length: float = Field(1.0, description="of the initial training relative to a round's", gt=0)
-    drawn_faces: int = Field(
-        0,
-        description="drawn faces on which the students are trained before they see a label; 0 = none (the paper)",
-        ge=0,
-    )
-    drawn_length: float = Field(1.0, description="of the training on drawn faces relative to a round's", gt=0)
 
 
 class TeacherSettings(_Settings):
@@ -114,6 +108,13 @@ class TeacherSettings(_Settings):
     steps: int = Field(100, ge=25)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
+
+
+class DrawnSettings(_Settings):
+    """Drawn faces, see `fewmark.data.synthetic`: what every network is trained on before it sees a label."""
+
+    faces: int = Field(0, description="how many; 0 = none (both papers), networks start from random weights", ge=0)
+    length: float = Field(1.0, description="faces seen, relative to a round's training or that of the stage", gt=0)
 
 
 class CascadeSettings(_Settings):
@@ -155,6 +156,7 @@ class Config(_Settings):
     crop: CropSettings = CropSettings()
     augment: AugmentSettings = AugmentSettings()
     students: dict[str, StudentSettings] = Field(default_factory=lambda: {"student": StudentSettings()}, min_length=1)
+    drawn: DrawnSettings = DrawnSettings()
     semi: SemiSettings = SemiSettings()
     teacher: TeacherSettings = TeacherSettings()
     cascade: CascadeSettings = CascadeSettings()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewmark.cascade.frames import face_angle, scheme_mean_face
 from fewmark.cascade.looking import look
 from fewmark.cascade.pipeline import Cascade
-from fewmark.cascade.state import FaceState, Picture
+from fewmark.cascade.state import FaceState, Picture, wrap_angle
 from fewmark.cascade.stored import cascade_modules
 from fewmark.checkpoint import Checkpoint, load_checkpoint
 from fewmark.data.crops import CropRule, cut
@@ -63,7 +63,7 @@ class Face:
         return {
             "scheme": self.scheme.name,
             "box_xyxy": [round(float(v), 2) for v in self.box],
-            "angle": round(self.angle, 2),
+            "angle": wrap_angle(round(self.angle, 2)),
             "box_score": None if self.box_score is None else round(self.box_score, 3),
             "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
             "scores": [round(float(v), 4) if np.isfinite(v) else None for v in self.scores],

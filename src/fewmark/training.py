@@ -16,7 +16,7 @@ from fewmark.cascade.pipeline import Cascade
 from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.config import Config
 from fewmark.data.augment import AugmentRule
-from fewmark.data.crops import CropRule
+from fewmark.data.crops import CropRule, cache_faces
 from fewmark.data.samples import FaceSample
 from fewmark.errors import InputError
 from fewmark.metrics import Score
@@ -32,6 +32,8 @@ from fewmark.training_report import Measured, measure, write_run_report
 
 N_CUTTING_THREADS = 1
 """That cut crops ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
+DRAWN_SIZE = 128
+"""Side of a drawn face's picture, px: its face fills a crop of 64 to 96 px."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +203,7 @@ def _rounds(
     scheme, rule, seed = data.scheme, CropRule(config.crop.size, config.crop.margin), config.run.seed
     faces = prepare_faces(data.labelled, data.unlabelled, data.validation, rule, scheme)
     place = folder / "state/drawn"
-    drawn = draw_training_faces(config.semi.drawn_faces, place, rule, scheme, seed=seed, fabric=fabric, tell=tell)
+    drawn = draw_training_faces(config.drawn.faces, place, scheme, size=DRAWN_SIZE, seed=seed, fabric=fabric, tell=tell)
     begin()
     rounds = run_rounds(
         student_plans(config),
@@ -215,7 +217,7 @@ def _rounds(
         loop=make_loop(config),
         fabric=fabric,
         seed=seed,
-        drawn=drawn,
+        drawn=cache_faces(drawn, rule, scheme.n_landmarks),
         folder=folder / "state",
         validation=faces.validation,
         truth=faces.truth,

@@ -31,6 +31,7 @@ from fewmark.metrics import score
 from fewmark.models.component import PAPER_SIZE as PAPER_COMPONENT
 from fewmark.models.point import PAPER_SIZE as PAPER_POINT
 from fewmark.scheme import LandmarkScheme
+from fewmark.training_faces import draw_training_faces
 from fewmark.training_plans import CASCADE_BATCH, cascade_trainings
 
 Event = dict[str, Any]
@@ -39,6 +40,8 @@ UPRIGHT = 5.0
 """Degrees within which the paper counts an angle as right (Fig. 2)."""
 LAPTOP_STRIDE = 16
 """Of the laptop-size coarse network's last level, crop px; its crop is a multiple of it."""
+DRAWN_SIZE = 224
+"""Side of a drawn face's picture, px: its face fills the window that stage 3 cuts its patches from."""
 LEAST_PAPER_CROP = 32
 """Px: the paper's coarse network halves its crop four times."""
 
@@ -102,18 +105,24 @@ def train_cascade(
     """
     faces = cache_training_faces(labelled, scheme)
     begin()
+    n_drawn, seed = config.drawn.faces, config.run.seed
+    samples = draw_training_faces(
+        n_drawn, folder / "drawn", scheme, size=DRAWN_SIZE, seed=seed, fabric=fabric, tell=tell
+    )
+    drawn = cache_training_faces(samples, scheme, faces.mean_face) if samples else None
     plans = cascade_trainings(config, scheme, len(faces))
-    stage_of = {p.name: p.stage for p in plans}
+    plan_of = {p.name: p for p in plans}
 
     def on_begin(name: str) -> None:
-        tell({"kind": "training", "name": name, "stage": stage_of[name], "n_faces": len(faces)})
+        plan = plan_of[name]
+        tell({"kind": "training", "name": name, "stage": plan.stage, "n_faces": plan.n_faces})
 
     def on_epoch(name: str, epoch: Epoch) -> None:
         tell(
             {
                 "kind": "epoch",
                 "name": name,
-                "stage": stage_of[name],
+                "stage": plan_of[name].stage,
                 "epoch": epoch.index + 1,
                 "n_epochs": epoch.n_epochs,
                 "loss": epoch.loss,
@@ -121,11 +130,11 @@ def train_cascade(
             }
         )
 
-    run = Run(fabric, config.run.seed, folder, n_threads, on_begin=on_begin, on_epoch=on_epoch)
+    run = Run(fabric, seed, folder, n_threads, drawn, config.drawn.length, on_begin, on_epoch)
     stages: list[Stage] = []
     measured: dict[str, float] = {}
     for kind in config.cascade.stages:
-        n_epochs = next(p.n_epochs for p in plans if p.stage == kind)
+        n_epochs = next(p.n_epochs for p in reversed(plans) if p.stage == kind)
         schedule = Schedule(n_epochs=n_epochs, batch_size=CASCADE_BATCH)
         stages.append(_train_stage(kind, faces, config, stages, schedule, run))
         if validation and fabric.is_global_zero:

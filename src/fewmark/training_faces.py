@@ -21,8 +21,6 @@ from fewmark.training_processes import first_process
 
 N_BOX_FACES = 200
 """Labelled faces on which the face detector's boxes are compared with the true ones."""
-DRAWN_SIZE = 128
-"""Side of a drawn face's picture, px: its face fills a crop of 64 to 96 px."""
 DEFAULT_BOX_FROM_DETECTOR = (0.0, 0.0, 1.0)
 
 
@@ -101,19 +99,16 @@ def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float
 
 
 def draw_training_faces(
-    n: int,
-    folder: Path,
-    rule: CropRule,
-    scheme: LandmarkScheme,
-    *,
-    seed: int,
-    fabric: Fabric,
-    tell: Callable[[Event], None],
-) -> list[CachedFace]:
+    n: int, folder: Path, scheme: LandmarkScheme, *, size: int, seed: int, fabric: Fabric, tell: Callable[[Event], None]
+) -> list[FaceSample]:
     """Faces drawn in the scheme, kept in a folder: drawing them takes longer than reading them.
 
-    None where the scheme cannot be drawn (it has no mean face, or is one of profiles): the students then start from random
-    weights, and the run says so.
+    Args:
+        size: of a picture's side, px.
+
+    Returns:
+        None of them where the scheme cannot be drawn (it has no mean face, or is one of profiles): the networks then start
+        from random weights, and the run says so.
     """
     if not n:
         return []
@@ -121,13 +116,13 @@ def draw_training_faces(
 
     def draw() -> None:
         if not labels.is_file():
-            draw_dataset(folder, n, scheme=scheme, seed=seed, size=DRAWN_SIZE)
+            draw_dataset(folder, n, scheme=scheme, seed=seed, size=size)
 
     problem = first_process(fabric, draw)
     if problem is not None:
-        tell({"kind": "note", "text": f"no drawn faces ({problem}); students start from random weights"})
+        tell({"kind": "note", "text": f"no drawn faces ({problem}); networks start from random weights"})
         return []
-    return cache_faces(read_csv(labels), rule, scheme.n_landmarks)
+    return read_csv(labels)
 
 
 def _hide_labels(faces: Sequence[CachedFace], k: int) -> tuple[NDArray[np.float32], list[CachedFace]]:

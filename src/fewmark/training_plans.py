@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fewmark.cascade.coarse import contour_and_inner
 from fewmark.cascade.frames import inner_components
+from fewmark.cascade.training import drawn_epochs
 from fewmark.codec import HeatmapCodec
 from fewmark.config import Config, StudentSettings
 from fewmark.scheme import LandmarkScheme
@@ -51,7 +52,7 @@ def make_loop(config: Config) -> Loop:
         labelled_share=s.labelled_share,
         fold_length=s.fold_length,
         first_length=first,
-        drawn_length=s.drawn_length,
+        drawn_length=config.drawn.length,
     )
 
 
@@ -70,23 +71,29 @@ class CascadeTraining:
         name: of its files and events.
         stage: that it is for.
         n_epochs: passes over the labelled faces.
-        n_batches: of an epoch.
+        n_faces: that it sees in an epoch.
     """
 
     name: str
     stage: str
     n_epochs: int
-    n_batches: int
+    n_faces: int
+
+    @property
+    def n_batches(self) -> int:
+        """Of an epoch."""
+        return max(1, math.ceil(self.n_faces / CASCADE_BATCH))
 
 
 def cascade_trainings(config: Config, scheme: LandmarkScheme, n_faces: int) -> list[CascadeTraining]:
-    """The trainings of a cascade, in order.
+    """The trainings of a cascade, in order; before each, where the settings ask for drawn faces, the one on these.
 
     Raises:
         InputError: the scheme lacks the components that a stage needs.
     """
     c = config.cascade
     n_batches = max(1, math.ceil(n_faces / CASCADE_BATCH))
+    n_drawn = config.drawn.faces
     found = []
     for stage in c.stages:
         names: list[str] = [stage]
@@ -98,7 +105,11 @@ def cascade_trainings(config: Config, scheme: LandmarkScheme, n_faces: int) -> l
             inner_components(scheme)
         epochs = max(CASCADE_EPOCHS[stage], math.ceil(LEAST_BATCHES / n_batches))
         n_epochs = max(1, round(epochs * c.length))
-        found += [CascadeTraining(name, stage, n_epochs, n_batches) for name in names]
+        for name in names:
+            if n_drawn:
+                first = drawn_epochs(config.drawn.length, n_epochs, n_faces, n_drawn)
+                found.append(CascadeTraining(f"drawn_{name}", stage, first, n_drawn))
+            found.append(CascadeTraining(name, stage, n_epochs, n_faces))
     return found
 
 

@@ -94,7 +94,7 @@ def train_module(
     """
     drawn = run.drawn
     if drawn is not None and not (run.folder is not None and (run.folder / f"{name}.safetensors").is_file()):
-        n_epochs = max(1, round(run.drawn_length * schedule.n_epochs * len(faces) / len(drawn)))
+        n_epochs = drawn_epochs(run.drawn_length, schedule.n_epochs, len(faces), len(drawn))
         _train(f"drawn_{name}", module, step, rows(drawn), len(drawn), replace(schedule, n_epochs=n_epochs), run)
     _train(name, module, step, rows(faces), len(faces), schedule, run)
 
@@ -150,6 +150,11 @@ def _train(
         if state is not None:
             state.unlink(missing_ok=True)
     fabric.barrier()
+
+
+def drawn_epochs(length: float, n_epochs: int, n_faces: int, n_drawn: int) -> int:
+    """Passes over the drawn faces that show as many faces as `length` times the training that follows."""
+    return max(1, round(length * n_epochs * n_faces / n_drawn))
 
 
 def make_optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

@@ -28,7 +28,7 @@ from fewmark.losses import LandmarkLoss, integral_loss, landmark_loss
 from fewmark.models.coarse import Coarse
 
 AUGMENT = AugmentRule(scale=0.12, rotation=25.0, shift=0.06)
-LAPTOP = {"widths": (24, 64, 112, 176), "n_modules": (2, 3, 3), "head": "heatmaps", "decoder": 64}
+LAPTOP = {"widths": (32, 96, 160, 256), "n_modules": (2, 3, 3), "head": "heatmaps", "decoder": 96}
 ROLL_SHARE = 0.3
 """Of the training crops, those whose box is that of a face turned by any angle: larger, and not about the same middle."""
 
