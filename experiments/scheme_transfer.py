@@ -154,7 +154,8 @@ def run_task(
 
 def direct_rows(model: str, train: FacePairs, test: FacePairs) -> list[Row]:
     """The model's own landmarks, and the transfer with the model's contour."""
-    from fewmark.detector import Detector, evaluate_samples
+    from fewmark.detector import Detector
+    from fewmark.labelled_faces import evaluate_samples
 
     target = load_scheme("ibug-68")
     found = evaluate_samples(Detector.load(model), test.target, "detect").astype(np.float64)

@@ -28,7 +28,8 @@ from fewmark.config import load_config
 from fewmark.data.formats import read_faces
 from fewmark.data.lists import read_list, select
 from fewmark.data.samples import FaceSample
-from fewmark.detector import BoxKind, Detector, evaluate_samples
+from fewmark.detector import Detector
+from fewmark.labelled_faces import BoxKind, evaluate_samples
 from fewmark.metrics import score
 from fewmark.scheme import load_scheme
 from fewmark.semi.trainings import Event

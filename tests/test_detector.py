@@ -20,9 +20,11 @@ from fewmark.checkpoint import Checkpoint, StudentPart, save_checkpoint
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import STD, CropRule
 from fewmark.data.samples import FaceSample
-from fewmark.detector import Detector, Face, check_boxes, evaluate_samples
+from fewmark.detector import Detector, check_boxes
 from fewmark.errors import InputError
+from fewmark.face import Face
 from fewmark.faces import FoundFace
+from fewmark.labelled_faces import evaluate_samples
 from fewmark.models.build import build_model
 from fewmark.scheme import LandmarkScheme
 from fewmark.transfer import SchemeTransfer

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from fewmark.config import Config, load_config
     from fewmark.data.formats import read_faces, write_faces
     from fewmark.data.samples import FaceSample, read_image
-    from fewmark.detector import Detector, Face
+    from fewmark.detector import Detector
     from fewmark.errors import InputError
+    from fewmark.face import Face
     from fewmark.metrics import score
     from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
     from fewmark.training import TrainingData, run_training
@@ -26,7 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "config",
     "Detector": "detector",
-    "Face": "detector",
+    "Face": "face",
     "FaceSample": "data.samples",
     "InputError": "errors",
     "LandmarkScheme": "scheme",

@@ -21,7 +21,8 @@ from fewmark.pictures_out import write_picture
 from fewmark.transfer_file import transfer_facts
 
 if TYPE_CHECKING:
-    from fewmark.detector import Detector, Face
+    from fewmark.detector import Detector
+    from fewmark.face import Face
     from fewmark.scheme import LandmarkScheme
     from fewmark.transfer import SchemeTransfer
 

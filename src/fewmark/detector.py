@@ -2,87 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewmark.cascade.frames import face_angle, scheme_mean_face
-from fewmark.cascade.looking import look
-from fewmark.cascade.pipeline import Cascade
-from fewmark.cascade.state import FaceState, Picture, wrap_angle
-from fewmark.cascade.stored import cascade_modules
 from fewmark.checkpoint import Checkpoint, load_checkpoint
-from fewmark.data.crops import CropRule, cut
-from fewmark.data.samples import FaceSample, as_rgb, read_image
-from fewmark.ensemble import Ensemble, to_tensor
+from fewmark.data.samples import as_rgb, read_image
 from fewmark.errors import InputError
-from fewmark.faces import FaceFinder, SlimeFaceFinder, adapt_box, box_overlap
-from fewmark.geometry import Box, FloatArray, Similarity, box_of_points, box_size
+from fewmark.face import Face
+from fewmark.faces import FaceFinder, SlimeFaceFinder, adapt_box
+from fewmark.geometry import Box, FloatArray, box_size
+from fewmark.locating import Locator
 from fewmark.scheme import LandmarkScheme
 
 Image = NDArray[np.generic] | str | Path
-BoxKind = Literal["gt", "detect", "column"]
-
-_BATCH = 32  # crops at a time
-_PICTURES = 64  # pictures in memory at a time, in `evaluate_samples`
-_STEADY = (0.4, 2.5)  # a second look is taken where the new box's side is within these of the old one's
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """A face and its landmarks.
-
-    Attributes:
-        box: (4,) x0 y0 x1 y1 image px: the given one, or the face detector's adapted to the model.
-        landmarks: (K, 2) image px.
-        scores: (K,) how sure the networks are of each; NaN from a cascade, which does not say.
-        box_score: the face detector's, 0 to 1; None for a given box.
-        scheme: what the landmarks mean.
-        angle: by which the face is turned in the picture, degrees counter-clockwise; 0 from a model without an angle stage.
-    """
-
-    box: Box
-    landmarks: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    box_score: float | None
-    scheme: LandmarkScheme
-    angle: float = 0.0
-
-    @property
-    def by_name(self) -> Mapping[str, NDArray[np.float32]]:
-        """Landmark name -> (2,) image px."""
-        return dict(zip(self.scheme.landmarks, self.landmarks, strict=True))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what is missing is null."""
-        return {
-            "scheme": self.scheme.name,
-            "box_xyxy": [round(float(v), 2) for v in self.box],
-            "angle": wrap_angle(round(self.angle, 2)),
-            "box_score": None if self.box_score is None else round(self.box_score, 3),
-            "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
-            "scores": [round(float(v), 4) if np.isfinite(v) else None for v in self.scores],
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Located:
-    """The landmarks of N faces.
-
-    Attributes:
-        landmarks: (N, K, 2) image px.
-        scores: (N, K).
-        angles: (N,) degrees, see `Face`.
-    """
-
-    landmarks: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    angles: NDArray[np.float64]
 
 
 class Detector:
@@ -100,17 +36,7 @@ class Detector:
     ) -> None:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
-        students, cascade = checkpoint.students, checkpoint.cascade
-        self._ensemble: Ensemble | None = None
-        if cascade is None:
-            codecs = [s.codec for s in students]
-            self._ensemble = Ensemble([s.module for s in students], codecs, checkpoint.scheme.mirror)
-        networks = [] if cascade is None else list(cascade_modules(cascade).values())
-        for network in [self._ensemble] if self._ensemble is not None else networks:
-            network.to(self.device).eval()
-            for parameter in network.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.locate = Locator(checkpoint, self.device)
         self._finder = finder
 
     @classmethod
@@ -246,75 +172,6 @@ class Detector:
             (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score) for f in self.finder(picture)
         ]
 
-    def locate(
-        self,
-        pictures: Sequence[NDArray[np.uint8]],
-        boxes_xyxy: Sequence[Box],
-        n_passes: Sequence[int],
-        *,
-        flip: bool = True,
-    ) -> Located:
-        """Landmarks of N faces.
-
-        Args:
-            pictures: one (H, W, 3) RGB a face.
-            boxes_xyxy: one (4,) image px a face.
-            n_passes: one number a face.
-            flip: see `detect`.
-        """
-        n_faces, k = len(pictures), self.scheme.n_landmarks
-        found = Located(
-            np.full((n_faces, k, 2), np.nan, np.float32), np.full((n_faces, k), np.nan, np.float32), np.zeros(n_faces)
-        )
-        boxes = list(boxes_xyxy)
-        for n in range(max(n_passes, default=0)):
-            rows = [i for i, wanted in enumerate(n_passes) if wanted > n]
-            if n > 0:
-                for i in rows:
-                    boxes[i] = _next_box(boxes[i], found.landmarks[i])
-            for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH]
-                if self.checkpoint.cascade is not None:
-                    self._by_cascade(self.checkpoint.cascade, pictures, boxes, part, found, again=n > 0, flip=flip)
-                else:
-                    self._by_students(pictures, boxes, part, found, flip=flip)
-        return found
-
-    def _by_students(
-        self, pictures: Sequence[Picture], boxes: Sequence[Box], rows: Sequence[int], found: Located, *, flip: bool
-    ) -> None:
-        assert self._ensemble is not None
-        rule = self.checkpoint.crop
-        maps = [rule.crop_from_image(boxes[i]) for i in rows]
-        crops = [_cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
-        prediction = self._ensemble.predict(to_tensor(np.stack(crops), self.device), flip=flip)
-        points, sure = prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy()
-        for j, i in enumerate(rows):
-            found.landmarks[i] = maps[j].inverse()(points[j])
-            found.scores[i] = sure[j]
-
-    def _by_cascade(
-        self,
-        cascade: Cascade,
-        pictures: Sequence[Picture],
-        boxes: Sequence[Box],
-        rows: Sequence[int],
-        found: Located,
-        *,
-        again: bool,
-        flip: bool,
-    ) -> None:
-        """Another pass begins upright, by the angle of the landmarks of the one before."""
-        turns = "angle" in [s.name for s in cascade.stages]
-        if again and turns:
-            mean_face = scheme_mean_face(self.scheme)
-            found.angles[rows] = [face_angle(found.landmarks[i], mean_face) for i in rows]
-            cascade = cascade.without("angle")
-        starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
-        for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
-            found.landmarks[i] = face.landmarks
-            found.angles[i] = face.angle
-
 
 def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> NDArray[np.float32]:
     """Boxes that a person gave, as (N, 4) float32.
@@ -343,109 +200,3 @@ def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> ND
         if box[2] <= -0.5 or box[3] <= -0.5 or box[0] >= width - 0.5 or box[1] >= height - 0.5:
             raise InputError(f"{where}: box {i}: expected a box in the picture of {width} x {height} px, given {given}")
     return boxes
-
-
-def evaluate_samples(
-    detector: Detector,
-    samples: Sequence[FaceSample],
-    box: BoxKind = "gt",
-    *,
-    flip: bool = True,
-    passes: int | None = None,
-    scheme: str | None = None,
-) -> NDArray[np.float32]:
-    """What the detector says of labelled faces.
-
-    Args:
-        detector: its scheme is the labels', or it carries a transfer to that.
-        samples: labelled faces.
-        box: "gt" the tight box of the true landmarks, "column" the box that the label file gives, "detect"
-            the found face that overlaps the true box most.
-        flip: see `Detector.detect`.
-        passes: see `Detector.detect`.
-        scheme: see `Detector.detect`; for another than the model's, "gt" is the tight box of the model's own landmarks
-            as the mean face places it within that of the true ones.
-
-    Returns:
-        (N, K, 2) image px; NaN where "detect" finds no face that overlaps the true box.
-
-    Raises:
-        InputError: an unknown kind of box, a face without labels or with other than K of them, or "column"
-            without a box.
-    """
-    if box not in ("gt", "detect", "column"):
-        raise InputError(f"box: expected gt, detect or column, given {box!r}")
-    k = detector.checkpoint.scheme_of(scheme).n_landmarks
-    transfer = detector.checkpoint.transfer_to(scheme)
-    predicted = np.full((len(samples), k, 2), np.nan, np.float32)
-    for part in _chunks(len(samples), _PICTURES):
-        rows: list[int] = []
-        pictures: list[NDArray[np.uint8]] = []
-        boxes: list[Box] = []
-        last: tuple[Path, NDArray[np.uint8]] | None = None
-        for i in part:
-            sample = samples[i]
-            true_box = _true_box(sample, k, box)
-            if transfer is not None and box != "column":
-                true_box = transfer.source_box(true_box)
-            if last is None or last[0] != sample.image:
-                last = (sample.image, read_image(sample.image))
-            found = true_box
-            if box == "detect":
-                candidates = [b for b, _ in detector.find_faces(last[1])]
-                overlaps = [box_overlap(b, true_box) for b in candidates]
-                if not overlaps or max(overlaps) <= 0:
-                    continue
-                found = candidates[int(np.argmax(overlaps))]
-            rows.append(i)
-            pictures.append(last[1])
-            boxes.append(found)
-        n_passes = [passes or (2 if box == "detect" else 1)] * len(rows)
-        points = detector.locate(pictures, boxes, n_passes, flip=flip).landmarks
-        predicted[rows] = points if transfer is None else transfer.apply(points)
-    return predicted
-
-
-def _true_box(sample: FaceSample, k: int, kind: BoxKind) -> Box:
-    if sample.landmarks is None or not np.isfinite(sample.landmarks).all(1).any():
-        raise InputError(f"{sample.image}: expected a labelled face, given one without landmarks")
-    if len(sample.landmarks) != k:
-        raise InputError(f"{sample.image}: expected {k} landmarks as the scheme has, given {len(sample.landmarks)}")
-    if kind != "column":
-        true_box = box_of_points(sample.landmarks)
-        if not box_size(true_box).max() > 0:
-            raise InputError(f"{sample.image}: the true landmarks are one point, which has no box; use --box column")
-        return true_box
-    if sample.box is None:
-        raise InputError(
-            f"{sample.image}: --box column needs box_x0,box_y0,box_x1,box_y1 in the label file, given none"
-        )
-    if not np.isfinite(sample.box).all() or not box_size(sample.box).max() > 0:
-        raise InputError(f"{sample.image}: expected a box with an extent, given {sample.box.tolist()}")
-    return sample.box
-
-
-def _chunks(n: int, size: int) -> Iterator[range]:
-    for start in range(0, n, size):
-        yield range(start, min(n, start + size))
-
-
-def _cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: CropRule) -> NDArray[np.uint8]:
-    """The crop, from the face's window of the picture only, so that a large picture costs no more than a
-    small one."""
-    ends = np.array([-1.0, rule.size])
-    corners = crop_from_image.inverse()(np.stack(np.meshgrid(ends, ends), -1).reshape(4, 2))
-    margin = 2 / crop_from_image.scale + 1  # px that the warp's averaging and interpolation reach out
-    height, width = image.shape[:2]
-    x0, y0 = (int(v) for v in np.clip(np.floor(corners.min(0) - margin), 0, [width - 1, height - 1]))
-    x1, y1 = (int(v) for v in np.clip(np.ceil(corners.max(0) + margin), [x0 + 1, y0 + 1], [width, height]))
-    return cut(image[y0:y1, x0:x1], crop_from_image @ Similarity.translation(x0, y0), rule.size)
-
-
-def _next_box(box_xyxy: Box, landmarks: NDArray[np.float32]) -> Box:
-    """The box of the points of the last pass; the old one where that is no likely box of the same face."""
-    if not np.isfinite(landmarks).all(1).any():
-        return box_xyxy
-    new = box_of_points(landmarks)
-    ratio = float(box_size(new).max() / box_size(box_xyxy).max())
-    return new if _STEADY[0] <= ratio <= _STEADY[1] else box_xyxy

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from fewmark.atomic import atomic_path, write_text
 from fewmark.curves import line_chart
 from fewmark.data.samples import FaceSample
-from fewmark.detector import BoxKind, Detector, evaluate_samples
+from fewmark.detector import Detector
 from fewmark.errors import InputError
+from fewmark.labelled_faces import BoxKind, evaluate_samples
 from fewmark.metrics import THRESHOLD, Score, ced, score
 
 FULL = "full"

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fewmark.checkpoint import Checkpoint
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.detector import BoxKind, Detector, evaluate_samples
+from fewmark.detector import Detector
 from fewmark.draw import face_tile
 from fewmark.geometry import box_of_points
+from fewmark.labelled_faces import BoxKind, evaluate_samples
 from fewmark.metrics import Score, score
 from fewmark.report import Captioned, write_report
 from fewmark.scheme import LandmarkScheme

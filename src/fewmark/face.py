@@ -1,0 +1,51 @@
+"""A face and its landmarks, as a detector returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.cascade.state import wrap_angle
+from fewmark.geometry import Box
+from fewmark.scheme import LandmarkScheme
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face and its landmarks.
+
+    Attributes:
+        box: (4,) x0 y0 x1 y1 image px: the given one, or the face detector's adapted to the model.
+        landmarks: (K, 2) image px.
+        scores: (K,) how sure the networks are of each; NaN from a cascade, which does not say.
+        box_score: the face detector's, 0 to 1; None for a given box.
+        scheme: what the landmarks mean.
+        angle: by which the face is turned in the picture, degrees counter-clockwise; 0 from a model without an angle stage.
+    """
+
+    box: Box
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    box_score: float | None
+    scheme: LandmarkScheme
+    angle: float = 0.0
+
+    @property
+    def by_name(self) -> Mapping[str, NDArray[np.float32]]:
+        """Landmark name -> (2,) image px."""
+        return dict(zip(self.scheme.landmarks, self.landmarks, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; what is missing is null."""
+        return {
+            "scheme": self.scheme.name,
+            "box_xyxy": [round(float(v), 2) for v in self.box],
+            "angle": wrap_angle(round(self.angle, 2)),
+            "box_score": None if self.box_score is None else round(self.box_score, 3),
+            "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
+            "scores": [round(float(v), 4) if np.isfinite(v) else None for v in self.scores],
+        }
