@@ -114,6 +114,25 @@ def transfers_table() -> str:
     return str(_experiment("scheme_transfer").as_table(rows))
 
 
+def cascade_table() -> str:
+    """What experiments/cascade_stages.py wrote of the runs of all seeds."""
+    return str(_experiment("cascade_stages").as_table(_measured("cascade_seed*.json")))
+
+
+def dense_cascade_table() -> str:
+    """The same of the dense scheme."""
+    return str(_experiment("cascade_stages").as_table(_measured("cascade_scut86.json")))
+
+
+def share_table() -> str:
+    """What experiments/cascade_share.py wrote."""
+    return str(_experiment("cascade_share").as_table(_measured("cascade_share.json")[0]))
+
+
+def _measured(pattern: str) -> list[Any]:
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((DOCS / "measured").glob(pattern))]
+
+
 def _experiment(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, DOCS.parent / f"experiments/{name}.py")
     assert spec is not None
@@ -129,6 +148,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "schemes": schemes_table,
     "codec-floor": floors_table,
     "scheme-transfer": transfers_table,
+    "cascade": cascade_table,
+    "cascade-scut86": dense_cascade_table,
+    "cascade-share": share_table,
 }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -92,11 +93,16 @@ def main() -> None:
                 run=Run(fabric, 0, folder),
             )
             add(f"share {share:g}, {'both' if augment_coarse else 'the truth alone'} augmented", stage(images, starts))
-    write_text(arguments.out / "share.json", json.dumps(rows, indent=1))
-    names = [*components, "all"]
-    print("\n| training crops of stage 2 | " + " | ".join(names) + " |\n|---" * (len(names) + 1) + "|")
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[c]:.2f}" for c in names) + " |")
+    write_text(arguments.out / "share.json", json.dumps(rows, indent=1) + "\n")
+    print(f"\n{as_table(rows)}")
+
+
+def as_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Fig. 5 as Markdown: NME in % of every component."""
+    names = list(next(iter(rows.values())))
+    lines = [f"| training crops of stage 2 | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    lines += [f"| {name} | {' | '.join(f'{row[c]:.2f}' for c in names)} |" for name, row in rows.items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

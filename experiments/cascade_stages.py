@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from fewmark.metrics import score
 from fewmark.procrustes import mirrored_mean_shape
 from fewmark.scheme import LandmarkScheme
 
+Results = Mapping[str, Mapping[str, float]]
+"""List -> what was measured on it."""
 BATCH = 32
 """Faces at once when a stage's time is taken."""
 
@@ -65,6 +67,7 @@ def main() -> None:
         print(f"\n{name}")
         for row, value in rows.items():
             print(f"  {row:<44} {value:.3f}")
+    print(f"\n{as_table([results])}")
 
 
 def mean_face(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> MeanFace:
@@ -126,6 +129,34 @@ def milliseconds(stage: Stage, images: Sequence[Picture], faces: Sequence[FaceSt
         stage(images, faces)
         times.append(time.process_time() - began)
     return 1000 * min(times[1:]) / len(faces)
+
+
+def as_table(runs: Sequence[Results]) -> str:
+    """Table 1 as Markdown, means over runs (seeds): NME in % from the stage before on every list, on the last list
+    for the inner points and from the truth, with flips, and milliseconds."""
+    lists = list(runs[0])
+    last = lists[-1]
+    names = [name.removeprefix("test_") for name in lists]
+    head = [*names, f"inner, {names[-1]}", f"v_gt, {names[-1]}", *(f"{n}, flips" for n in names), "ms a face"]
+    lines = [f"| after | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
+
+    def value(part: str, row: str) -> str:
+        found = [run[part].get(row) for run in runs]
+        return "-" if None in found else f"{np.mean(np.array(found, float)):.2f}"
+
+    def line(label: str, real: str, gt: str, flips: str, ms: str) -> str:
+        cells = [value(n, f"NME %, {real}") for n in lists]
+        cells += [value(last, f"NME % of inner points, {real}"), value(last, f"NME %, {gt}")]
+        cells += [value(n, f"NME %, {flips}") for n in lists] + [value(last, f"ms a face, {ms}")]
+        return f"| {label} | {' | '.join(cells)} |"
+
+    for number, stage in enumerate(("coarse", "component", "point"), 1):
+        lines.append(
+            line(f"stage {number}, {stage}", *(f"{stage}, {w}" for w in ("v_real", "v_gt", "with flips")), stage)
+        )
+    lines.append(line("all, turned by any angle", "turned faces", "-", "turned faces, with flips", "all stages"))
+    lines.append(line("all, without the angle stage", "no angle stage", "-", "-", "-"))
+    return "\n".join(lines)
 
 
 def angle_share(

@@ -129,6 +129,7 @@ def train(
     from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, rounds_table, stage_lines
     from fewmark.training import TrainingData, run_training
     from fewmark.training_cascade import check_cascade
+    from fewmark.training_processes import leave
 
     if config.cascade.stages:
         check_cascade(config, meaning, scheme)
@@ -141,6 +142,7 @@ def train(
         words = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
         err.print(Text(f"stopped; go on with: fewmark {shlex.join(words)}", style="yellow"), soft_wrap=True)
         raise typer.Exit(130) from None
+    leave()
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process speaks for all
     report = run / "report.html"

@@ -35,6 +35,13 @@ def launch(config: Config) -> Fabric:
     return fabric
 
 
+def leave() -> None:
+    """End what `launch` began among several processes, all together: one that exits while another still talks may abort."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def first_process(fabric: Fabric, act: Callable[[], object]) -> str | None:
     """Act in the first process; in all, what was wrong with the input there, or None."""
     problem: str | None = None
