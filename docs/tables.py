@@ -129,6 +129,14 @@ def share_table() -> str:
     return str(_experiment("cascade_share").as_table(_measured("cascade_share.json")[0]))
 
 
+def peers_table() -> str:
+    """What experiments/peers_landmarks.py wrote, and below it what experiments/cascade_figures.py wrote, once it has."""
+    rows = [*_measured("peers.json")[0]]
+    for figures in _measured("cascade_figures.json"):
+        rows += figures["fewmark"]
+    return str(_experiment("peers_landmarks").as_table(rows))
+
+
 def _measured(pattern: str) -> list[Any]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((DOCS / "measured").glob(pattern))]
 
@@ -151,6 +159,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "cascade": cascade_table,
     "cascade-scut86": dense_cascade_table,
     "cascade-share": share_table,
+    "peers": peers_table,
 }
 
 
