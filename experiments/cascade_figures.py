@@ -3,8 +3,8 @@
     python experiments/cascade_figures.py --data ../shared/data/ibug68 --model runs/cascade/detector.safetensors \
         --out runs/cascade-figures --peers runs/peers-measured/peers_landmarks.json
 
-The model is what `fewmark train --recipe cascade` writes; each stage goes on from the one before, averaged with the mirrored picture
-where the model asks for it (`model.flip`). Beside its stages the packaged model, and the detectors in files of peers_landmarks.py. The box is
+The model is what `fewmark train --recipe cascade` writes. The angle stage is measured by itself; for the error curves each stage goes
+on from the one before, averaged with the mirrored picture where the model asks for it (`model.flip`). Beside its stages the packaged model, and the detectors in files of peers_landmarks.py. The box is
 the tight one of the true points, NME by the outer eye corners. Writes angle.png, ced.png and cascade_figures.json.
 """
 
@@ -30,10 +30,11 @@ from fewmark.cascade.looking import look, look_after_each
 from fewmark.cascade.pipeline import Cascade
 from fewmark.cascade.state import FaceState, Picture, wrap_angle
 from fewmark.data.samples import read_image
-from fewmark.detector import Detector, evaluate_samples
+from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.evaluation import flips
 from fewmark.geometry import box_of_points
+from fewmark.labelled_faces import evaluate_samples
 from fewmark.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.scheme import load_scheme
 
@@ -66,17 +67,8 @@ def main() -> None:
     starts = [FaceState(box_of_points(t)) for t in truth]
     flip = flips(detector)
 
+    errors = measure_angles(cascade, images, starts, truth, arguments.seed)
     found = look_at_all(cascade, images, starts, flip)
-    turned = turn_faces(images, starts, truth, cascade.scheme, arguments.seed)
-    turned_images = [image for image, _ in turned]
-    seen_turned = look_at_all(up_to(cascade, "angle"), turned_images, [FaceState(f.box_xyxy) for _, f in turned], flip)
-    mean_face = mean_face_of(cascade)
-    turned_truth = [f.landmarks for _, f in turned if f.landmarks is not None]
-    errors = {
-        "as they are": angle_errors(found["angle"], truth, mean_face),
-        "turned by any angle": angle_errors(seen_turned["angle"], turned_truth, mean_face),
-    }
-
     points, ms = {}, {}
     for i, stage in enumerate([s.name for s in cascade.stages if s.name != "angle"], 1):
         name, part = f"cascade, stage {i} ({stage})", up_to(cascade, stage)
@@ -89,7 +81,7 @@ def main() -> None:
     others = [{"name": n, "ms": None, **scores(p, lists)} for n, p in peers.items()]
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    draw_angles(errors, arguments.out / "angle.png")
+    draw_angles({n: errors[n] for n in ("as they are", "turned by any angle")}, arguments.out / "angle.png")
     groups = {
         "fewmark: the cascade, stage by stage": {n: p for n, p in points.items() if n != PACKAGED},
         "fewmark: the packaged model": {PACKAGED: points[PACKAGED]},
@@ -137,6 +129,33 @@ def mean_face_of(cascade: Cascade) -> MeanFace:
     """What angles are measured by: the mean of the training faces, which the component stage keeps, else the scheme's."""
     kept = [s.mean_face for s in cascade.stages if isinstance(s, ComponentStage)]
     return kept[0] if kept else scheme_mean_face(cascade.scheme)
+
+
+def measure_angles(
+    cascade: Cascade, images: Sequence[Picture], starts: Sequence[FaceState], truth: NDArray[np.float32], seed: int
+) -> dict[str, Floats]:
+    """(N,) |degrees| of the angle stage by itself, and of its mean with the mirrored picture.
+
+    Args:
+        cascade: begins with an angle stage.
+        images: one a face.
+        starts: boxes.
+        truth: (N, K, 2) image px.
+        seed: of the angles that pictures are turned by.
+    """
+    turned = turn_faces(images, starts, truth, cascade.scheme, seed)
+    pictures, faces = [image for image, _ in turned], [face for _, face in turned]
+    points = [f.landmarks for f in faces if f.landmarks is not None]
+    only, frame = up_to(cascade, "angle"), mean_face_of(cascade)
+    errors = {}
+    for name, some, boxes, true in (
+        ("as they are", images, starts, truth),
+        ("turned by any angle", pictures, [FaceState(f.box_xyxy) for f in faces], points),
+    ):
+        errors[name] = angle_errors(only(some, boxes), true, frame)
+        both = look_at_all(only, some, boxes, flip=True)["angle"]
+        errors[f"{name}, with the mirrored picture"] = angle_errors(both, true, frame)
+    return errors
 
 
 def look_at_all(
