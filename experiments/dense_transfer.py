@@ -29,10 +29,11 @@ from fewmark.data.formats import read_faces
 from fewmark.data.lists import select
 from fewmark.data.pairs import FacePairs
 from fewmark.data.samples import FaceSample
-from fewmark.detector import Detector, evaluate_samples
+from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.evaluation import FULL, flips
 from fewmark.faces import adapt_box, fit_box_adapter
+from fewmark.labelled_faces import evaluate_samples
 from fewmark.geometry import box_of_points, fit_similarity
 from fewmark.relabelling import CONTOUR, score_landmarks
 from fewmark.scheme import BetweenPoints, LandmarkScheme, load_scheme
