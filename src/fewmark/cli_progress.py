@@ -20,8 +20,8 @@ from fewmark.training_plans import cascade_trainings, make_loop
 
 Event = dict[str, Any]
 
-CASCADE_COST = {"angle": 1.0, "coarse": 4.0, "component": 0.6, "point": 2.0}
-"""Of a batch of each stage, roughly, before any time is known."""
+CASCADE_COST = {"angle": 1.0, "coarse": 5.0, "component": 0.5, "point": 6.0}
+"""Of a batch of each stage, roughly, before any time is known; twins cost twice as much."""
 
 
 def percent(value: float | None) -> str:
@@ -47,7 +47,7 @@ class WorkPlan:
         if config.cascade.stages:
             assert scheme is not None
             for training in cascade_trainings(config, scheme, n_labelled):
-                cost = CASCADE_COST[training.stage]
+                cost = CASCADE_COST[training.stage] * (2 if config.cascade.twin and training.stage == "coarse" else 1)
                 self.batches[training.name] = cost * training.n_epochs * training.n_batches
                 self.student[training.name] = training.stage
         else:
