@@ -8,9 +8,10 @@ of date.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -137,17 +138,25 @@ def peers_table() -> str:
     return str(_experiment("peers_landmarks").as_table(rows))
 
 
+def dense_transfers_table() -> str:
+    """What experiments/dense_transfer.py wrote: errors."""
+    return str(_experiment("dense_transfer").as_table(_measured("dense_transfer.json")[0]["rows"]))
+
+
+def dense_boxes_table() -> str:
+    """What experiments/dense_transfer.py wrote: boxes."""
+    return str(_experiment("dense_transfer").boxes_table(_measured("dense_transfer.json")[0]["boxes"]))
+
+
 def _measured(pattern: str) -> list[Any]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((DOCS / "measured").glob(pattern))]
 
 
 def _experiment(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, DOCS.parent / f"experiments/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    folder = str(DOCS.parent / "experiments")
+    if folder not in sys.path:  # they import each other, as they do when they are run
+        sys.path.insert(0, folder)
+    return importlib.import_module(name)
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -160,6 +169,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "cascade-scut86": dense_cascade_table,
     "cascade-share": share_table,
     "peers": peers_table,
+    "dense-transfer": dense_transfers_table,
+    "dense-boxes": dense_boxes_table,
 }
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transfer_rows import COLUMNS, Row, cells, measure
 
 from fewmark.atomic import write_text
 from fewmark.data.formats import read_faces
@@ -28,22 +28,11 @@ from fewmark.data.lists import select
 from fewmark.data.pairs import FacePairs, match_faces
 from fewmark.data.samples import FaceSample
 from fewmark.data.splits import split_groups
-from fewmark.relabelling import score_landmarks
 from fewmark.scheme import LandmarkScheme, load_scheme
 from fewmark.transfer import SchemeTransfer
 
 MEAN_FACE_RIDGE = 1e9
 """Nothing but the bias is left: the target's mean face, placed by the similarity of the source landmarks."""
-COLUMNS = {
-    "all": "NME",
-    "contour": "contour",
-    "tangent": "along",
-    "normal": "across",
-    "inner": "inner",
-    "expected": "expected",
-}
-
-Row = dict[str, Any]
 
 
 def merl_rav(data: Path) -> tuple[FacePairs, FacePairs]:
@@ -92,30 +81,6 @@ METHODS: Mapping[str, Method] = {
     "network, 32 wide": lambda s, t, p, seed: fit_network(s, t, p, seed, 32),
     "network, 128 wide": lambda s, t, p, seed: fit_network(s, t, p, seed, 128),
 }
-
-
-def measure(target: LandmarkScheme, points: np.ndarray, test: FacePairs, transfer: Any) -> Row:
-    """Errors in fractions of the target scheme's normaliser; None where the scheme has no contour or nothing is expected."""
-    found = score_landmarks(target, points, test)
-    parts = dict(found.score.per_component)
-    contour = parts.pop("contour", math.nan)
-    sizes = {name: len(target.components[name]) for name in parts}
-    inner = sum(parts[n] * k for n, k in sizes.items()) / sum(sizes.values())
-    numbers = {
-        "all": found.score.nme,
-        "contour": contour,
-        "tangent": found.tangent,
-        "normal": found.normal,
-        "inner": inner,
-    }
-    numbers["expected"] = getattr(transfer, "expected_error", math.nan)
-    shown = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-    return {
-        **shown,
-        "normalizer": found.score.normalizer,
-        "n_faces": found.score.n_faces,
-        "ridge": getattr(transfer, "ridge", None),
-    }
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
@@ -184,9 +149,8 @@ def as_table(rows: Sequence[Row]) -> str:
     """A Markdown table, errors in % of the target scheme's normaliser."""
     lines = [f"| task | pairs | method | {' | '.join(COLUMNS.values())} |", f"|---|---|---|{'---|' * len(COLUMNS)}"]
     for row in rows:
-        cells = ["-" if row[c] is None else f"{100 * row[c]:.2f}" for c in COLUMNS]
         pairs = f"{row['n_pairs']}" + (f", {row['draws']} draws" if row["draws"] > 1 else "")
-        lines.append(f"| {row['task']} | {pairs} | {row['method']} | {' | '.join(cells)} |")
+        lines.append(f"| {row['task']} | {pairs} | {row['method']} | {cells(row)} |")
     return "\n".join(lines)
 
 

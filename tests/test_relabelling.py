@@ -90,11 +90,31 @@ def test_the_score_and_its_contour(transfer: SchemeTransfer) -> None:
     assert found.score.nme == pytest.approx(0.03)
     assert found.score.per_component["contour"] == pytest.approx(0.05)
     assert (found.tangent, found.normal) == (pytest.approx(0.03), pytest.approx(0.04))
+    assert (found.tangent_per_landmark.tolist(), found.normal_per_landmark.tolist()) == (
+        pytest.approx([0.03] * 3),
+        pytest.approx([0.04] * 3),
+    )
+    assert found.by_part == pytest.approx({"all": 0.03, "contour": 0.05, "tangent": 0.03, "normal": 0.04, "inner": 0.0})
     data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert data["contour"] == {"tangent": pytest.approx(0.03), "normal": pytest.approx(0.04)}
     assert "per_face" not in data
     box = score_landmarks(TARGET, wrong, pairs, "points-diagonal")
     assert box.tangent == pytest.approx(3 / math.hypot(100, 90))
+
+
+def test_every_inner_landmark_weighs_alike_whatever_its_component() -> None:
+    """By hand: eyes 100 px apart; the two eyes 6 px off, a nose of one landmark 0 px off; and a contour point alone 3 px off."""
+    scheme = replace(TARGET, components={"eyes": (0, 1), "nose": (3,)})
+    y = np.array([[[0.0, 0.0], [100.0, 0.0], [0.0, 90.0], [50.0, 90.0], [100.0, 90.0]]])
+    wrong = y.copy()
+    wrong[0, [0, 1], 1] += 6
+    wrong[0, 2, 0] += 3
+    found = score_landmarks(scheme, wrong, match_faces(samples(y), samples(y)))
+    assert found.inner == pytest.approx(0.04)
+    assert found.score.nme == pytest.approx(0.03)
+    assert len(found.tangent_per_landmark) == len(found.normal_per_landmark) == 0
+    bare = score_landmarks(replace(TARGET, components={}), wrong, match_faces(samples(y), samples(y)))
+    assert [name for name, value in bare.by_part.items() if not math.isnan(value)] == ["all"]
 
 
 def test_the_score_of_a_transfer(transfer: SchemeTransfer) -> None:

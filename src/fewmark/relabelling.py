@@ -12,7 +12,7 @@ import numpy as np
 from fewmark.data.pairs import FacePairs, match_faces, stack_landmarks
 from fewmark.data.samples import FaceSample
 from fewmark.errors import InputError
-from fewmark.metrics import Score, contour_errors, nme_per_component, normalising_lengths, score
+from fewmark.metrics import Score, contour_errors, nme_per_component, nme_per_landmark, normalising_lengths, score
 from fewmark.procrustes import Floats
 from fewmark.scheme import LandmarkScheme
 from fewmark.transfer import SchemeTransfer
@@ -28,11 +28,29 @@ class TransferScore:
         score: over all landmarks.
         tangent: mean error along the true contour, by the score's normaliser; NaN where the scheme has no contour.
         normal: mean error across it.
+        inner: mean error of all components but the contour, each weighted by its number of landmarks; NaN where the scheme
+            has none.
+        tangent_per_landmark: (C,) the error along the true contour of each of its landmarks; empty where there is none.
+        normal_per_landmark: (C,) the error across it.
     """
 
     score: Score
     tangent: float
     normal: float
+    inner: float
+    tangent_per_landmark: Floats
+    normal_per_landmark: Floats
+
+    @property
+    def by_part(self) -> dict[str, float]:
+        """The means of all, contour (also along and across it) and inner landmarks, as fractions; NaN where there are none."""
+        return {
+            "all": self.score.nme,
+            "contour": self.score.per_component.get(CONTOUR, math.nan),
+            "tangent": self.tangent,
+            "normal": self.normal,
+            "inner": self.inner,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the values per face and landmark."""
@@ -139,12 +157,16 @@ def score_landmarks(
     """
     true, boxes = pairs.target_points, pairs.boxes
     whole = score(predicted, true, scheme, boxes=boxes, normalizer=normalizer)
+    sizes = {name: len(indices) for name, indices in scheme.components.items() if name != CONTOUR}
+    n_inner = sum(sizes.values())
+    inner = sum(whole.per_component[name] * k for name, k in sizes.items()) / n_inner if n_inner else math.nan
     indices = list(scheme.components.get(CONTOUR, ()))
     if len(indices) < 3:
-        return TransferScore(whole, math.nan, math.nan)
+        return TransferScore(whole, math.nan, math.nan, inner, np.empty(0), np.empty(0))
     lengths = normalising_lengths(true, boxes, scheme.get_normalizer(whole.normalizer))
     part = {CONTOUR: tuple(range(len(indices)))}
-    tangent, normal = (
-        nme_per_component(e, lengths, part)[CONTOUR] for e in contour_errors(predicted[:, indices], true[:, indices])
+    along, across = contour_errors(predicted[:, indices], true[:, indices])
+    tangent, normal = (nme_per_component(e, lengths, part)[CONTOUR] for e in (along, across))
+    return TransferScore(
+        whole, tangent, normal, inner, nme_per_landmark(along, lengths), nme_per_landmark(across, lengths)
     )
-    return TransferScore(whole, tangent, normal)

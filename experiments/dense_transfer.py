@@ -1,0 +1,262 @@
+"""From a dense scheme to 68 landmarks: a scut-86 cascade's answers transferred, beside a cascade that finds the 68 directly.
+
+    python experiments/dense_transfer.py --data ../shared/data/ibug68 --dense runs/cascade-scut/detector.safetensors \
+        --direct runs/cascade/detector.safetensors --out runs/dense-transfer
+
+The dense model has never seen ibug68. Transfers are fitted on what it finds on the faces of train.txt, and measured on the test
+lists: with all landmarks transferred, and with the contour of the direct cascade's stage 1 in place of the transferred one. The
+dense model wants other boxes than the 68-point ones; how these are made is chosen on the training faces as well. Coarse-to-fine
+paper, sections 3.4 and 4.3. Writes dense_transfer.json and contour.png (Fig. 6).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transfer_rows import COLUMNS, Row, cells, measure
+
+from fewmark.atomic import atomic_path, write_text
+from fewmark.cascade.frames import scheme_mean_face
+from fewmark.cascade.pipeline import Cascade
+from fewmark.data.formats import read_faces
+from fewmark.data.lists import select
+from fewmark.data.pairs import FacePairs
+from fewmark.data.samples import FaceSample
+from fewmark.detector import Detector, evaluate_samples
+from fewmark.errors import InputError
+from fewmark.evaluation import FULL, flips
+from fewmark.faces import adapt_box, fit_box_adapter
+from fewmark.geometry import box_of_points, fit_similarity
+from fewmark.relabelling import CONTOUR, score_landmarks
+from fewmark.scheme import BetweenPoints, LandmarkScheme, load_scheme
+from fewmark.transfer import SchemeTransfer
+from fewmark.transfer_mlp import MlpTransfer
+
+TARGET = load_scheme("ibug-68")
+TESTS = ("common", "challenging")
+BATCH = 64  # pictures in memory at a time
+PAPER = "transferred, contour of stage 1"
+DIRECT = "direct, all stages"
+DRAWN = {"least squares, ridge": "transferred", DIRECT: "direct"}
+"""Rows of the figure -> how it calls them."""
+
+Adapter = tuple[float, float, float]
+
+
+def fit_least_squares(pairs: FacePairs, source: LandmarkScheme, ridge: Any) -> SchemeTransfer:
+    return SchemeTransfer.fit(
+        source, TARGET, pairs.source_points, pairs.target_points, ridge=ridge, groups=pairs.groups
+    )
+
+
+def fit_network(pairs: FacePairs, source: LandmarkScheme, width: int) -> MlpTransfer:
+    return MlpTransfer.fit(source, TARGET, pairs.source_points, pairs.target_points, width=width)
+
+
+METHODS: Mapping[str, Callable[[FacePairs, LandmarkScheme], Any]] = {
+    "least squares": lambda pairs, source: fit_least_squares(pairs, source, 0.0),
+    "least squares, ridge": lambda pairs, source: fit_least_squares(pairs, source, "auto"),
+    "network, 32 wide": lambda pairs, source: fit_network(pairs, source, 32),
+    "network, 128 wide": lambda pairs, source: fit_network(pairs, source, 128),
+}
+
+
+def predict(detector: Detector, faces: Sequence[FaceSample], adapter: Adapter | None, passes: int) -> FacePairs:
+    """What the dense model finds, and the true landmarks of the same faces.
+
+    Args:
+        detector: of the dense scheme.
+        faces: labelled with 68 landmarks.
+        adapter: how the box that it is given relates to the 68-point one; None: it is given that one.
+        passes: see `Detector.detect`.
+    """
+    boxes = [s.face_box() if adapter is None else adapt_box(s.face_box(), adapter) for s in faces]
+    found: list[FaceSample] = []
+    for start in range(0, len(faces), BATCH):
+        part = faces[start : start + BATCH]
+        given = [box[None] for box in boxes[start : start + BATCH]]
+        answers = detector.detect_batch([s.image for s in part], given, flip=flips(detector), passes=passes)
+        found += [replace(s, landmarks=a[0].landmarks, occluded=None) for s, a in zip(part, answers, strict=True)]
+    return FacePairs(found, list(faces), len(faces), len(faces))
+
+
+def mean_face_adapter(dense: LandmarkScheme) -> Adapter:
+    """The dense scheme's box from the 68-point one, by the two mean faces laid on each other at the outer eye corners."""
+    ours, theirs = scheme_mean_face(TARGET), scheme_mean_face(dense)
+    laid = fit_similarity(theirs[eye_corners(dense)], ours[eye_corners(TARGET)])(theirs)
+    return fit_box_adapter([box_of_points(ours)], [box_of_points(laid)])
+
+
+def eye_corners(scheme: LandmarkScheme) -> list[int]:
+    rule = scheme.get_normalizer("outer-eye-corners")
+    if not isinstance(rule, BetweenPoints):
+        raise InputError(f"scheme {scheme.name}: expected outer-eye-corners between two landmarks, given {rule}")
+    return [rule.first, rule.second]
+
+
+def choose_boxes(detector: Detector, train: Sequence[FaceSample]) -> tuple[list[Row], Adapter | None, int, FacePairs]:
+    """Every way to make the dense model's boxes, by the error of a transfer cross-validated on the training faces.
+
+    Returns:
+        a row each, and of the best one its adapter, its passes, and what was found with it.
+    """
+    by_shape = mean_face_adapter(detector.scheme)
+    first = predict(detector, train, by_shape, 1)
+    tight = np.stack([box_of_points(p) for p in first.source_points])
+    fitted = fit_box_adapter(first.boxes, tight)
+    ways = {"the 68 landmarks": None, "the mean faces": by_shape, "the training faces": fitted}
+    rows: list[Row] = []
+    best: tuple[float, Adapter | None, int, FacePairs] | None = None
+    for name, adapter in ways.items():
+        for passes in (1, 2):
+            pairs = first if (adapter, passes) == (by_shape, 1) else predict(detector, train, adapter, passes)
+            error = fit_least_squares(pairs, detector.scheme, "auto").expected_error
+            rows.append({"box": name, "passes": passes, "adapter": adapter, "expected": error})
+            print(boxes_table(rows[-1:]).splitlines()[-1], flush=True)
+            if best is None or error < best[0]:
+                best = (error, adapter, passes, pairs)
+    assert best is not None
+    return rows, *best[1:]
+
+
+def only_coarse(direct: Detector, path: Path) -> Detector:
+    """The cascade as far as its coarse stage.
+
+    Raises:
+        InputError: the model has no cascade of 68 landmarks.
+    """
+    cascade = direct.checkpoint.cascade
+    if cascade is None or direct.scheme.name != TARGET.name:
+        raise InputError(f"{path}: expected a cascade of {TARGET.name} (recipe cascade), given another model")
+    names = [s.name for s in cascade.stages]
+    kept = cascade.stages[: names.index("coarse") + 1]
+    return Detector(replace(direct.checkpoint, cascade=Cascade(kept)))
+
+
+def transferred(
+    transfers: Mapping[str, Any], test: FacePairs, coarse: NDArray[np.float64]
+) -> dict[str, tuple[NDArray[np.float64], Any]]:
+    """Method -> (N, 68, 2) image px, and the transfer that they are from; the paper's last, with ridge.
+
+    Args:
+        transfers: the fitted `METHODS`.
+        test: what the dense model finds.
+        coarse: (N, 68, 2) image px, of the direct cascade's stage 1.
+    """
+    contour = list(TARGET.components[CONTOUR])
+    keep = np.full_like(coarse, np.nan)
+    keep[:, contour] = coarse[:, contour]
+    ridge = transfers["least squares, ridge"]
+    found = {name: (t.apply(test.source_points), t) for name, t in transfers.items()}
+    return {**found, PAPER: (ridge.apply(test.source_points, keep=keep), replace(ridge, expected_error=np.nan))}
+
+
+def contour_profile(points: NDArray[np.float64], test: FacePairs) -> dict[str, list[float]]:
+    """Mean error of each contour landmark along and across the contour, as fractions."""
+    found = score_landmarks(TARGET, points, test)
+    return {"tangent": found.tangent_per_landmark.tolist(), "normal": found.normal_per_landmark.tolist()}
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """A Markdown table, errors in % of the outer-eye-corners distance."""
+    lines = [f"| test faces | landmarks | {' | '.join(COLUMNS.values())} |", f"|---|---|{'---|' * len(COLUMNS)}"]
+    return "\n".join([*lines, *(f"| {r['list']} ({r['n_faces']}) | {r['method']} | {cells(r)} |" for r in rows)])
+
+
+def boxes_table(rows: Sequence[Row]) -> str:
+    """A Markdown table of the ways to make boxes."""
+    lines = ["| box by | shift x, shift y, scale | passes | expected |", "|---|---|---|---|"]
+    for row in rows:
+        adapter = "none" if row["adapter"] is None else ", ".join(f"{v:.3f}" for v in row["adapter"])
+        lines.append(f"| {row['box']} | {adapter} | {row['passes']} | {100 * row['expected']:.2f} |")
+    return "\n".join(lines)
+
+
+def draw(contour: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Fig. 6: the error of every contour landmark along the contour and across it, transferred and direct.
+
+    Args:
+        contour: name -> `contour_profile`.
+        path: a PNG.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    for axis, (part, title) in zip(axes, (("tangent", "along the contour"), ("normal", "across it")), strict=True):
+        for name, errors in contour.items():
+            axis.plot(100 * np.asarray(errors[part]), marker="o", markersize=4, label=name)
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks(range(len(TARGET.components[CONTOUR])))
+        axis.set_xlabel("contour landmark (8: the chin)")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylim(bottom=0)  # of both; before both are drawn it would hold the top too
+    axes[0].set_ylabel("error, % of the outer-eye-corners distance")
+    axes[0].legend()
+    with atomic_path(path) as part_path:
+        figure.savefig(part_path, dpi=110, format="png")
+    plt.close(figure)
+
+
+def described(detector: Detector) -> dict[str, Any]:
+    """Which model it was, for the JSON."""
+    model = detector.checkpoint
+    known = {"scheme": model.scheme.name, "provenance": model.provenance, "seed": model.seed, "counts": model.counts}
+    return {**known, "accuracy": model.accuracy, "cascade": model.config.get("cascade")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
+    parser.add_argument("--dense", type=Path, required=True, help="a model of the dense scheme, e.g. scut-86")
+    parser.add_argument("--direct", type=Path, required=True, help="a cascade of ibug-68")
+    parser.add_argument("--out", type=Path, required=True, help="folder of dense_transfer.json and contour.png")
+    parser.add_argument("--threads", type=int, help="of torch; as many as it finds by default")
+    arguments = parser.parse_args()
+    dense = Detector.load(arguments.dense, threads=arguments.threads)
+    direct = Detector.load(arguments.direct)
+    coarse = only_coarse(direct, arguments.direct)
+    samples = read_faces(arguments.data, scheme=TARGET)
+    train = select(samples, arguments.data / "train.txt")
+    parts = [select(samples, arguments.data / f"test_{name}.txt") for name in TESTS]
+    tests = [s for part in parts for s in part]
+    spans = np.cumsum([0, *map(len, parts)]).tolist()
+    lists = {**{n: range(a, b) for n, a, b in zip(TESTS, spans, spans[1:], strict=False)}, FULL: range(len(tests))}
+
+    boxes, adapter, passes, pairs = choose_boxes(dense, train)
+    transfers = {name: fit(pairs, dense.scheme) for name, fit in METHODS.items()}
+    test = predict(dense, tests, adapter, passes)
+    by_coarse = evaluate_samples(coarse, tests, flip=flips(direct)).astype(np.float64)
+    by_all = evaluate_samples(direct, tests, flip=flips(direct)).astype(np.float64)
+    found = {**transferred(transfers, test, by_coarse), "direct, stage 1": (by_coarse, None), DIRECT: (by_all, None)}
+
+    rows = [
+        {"list": name, "method": method, **measure(TARGET, points[list(r)], test.only(list(r), name), transfer)}
+        for name, r in lists.items()
+        for method, (points, transfer) in found.items()
+    ]
+    contour = {shown: contour_profile(found[method][0], test) for method, shown in DRAWN.items()}
+    result = {
+        "dense": described(dense),
+        "direct": described(direct),
+        "n_pairs": len(train),
+        "boxes": boxes,
+        "rows": rows,
+        "contour": {"list": FULL, **contour},
+    }
+    write_text(arguments.out / "dense_transfer.json", json.dumps(result, indent=1) + "\n")
+    draw(contour, arguments.out / "contour.png")
+    print(as_table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What the transfer experiments share: a row of errors by part of the face, and its cells in a table."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fewmark.data.pairs import FacePairs
+from fewmark.relabelling import score_landmarks
+from fewmark.scheme import LandmarkScheme
+
+COLUMNS = {
+    "all": "NME",
+    "contour": "contour",
+    "tangent": "along",
+    "normal": "across",
+    "inner": "inner",
+    "expected": "expected",
+}
+"""Field of a row -> head of its column."""
+
+Row = dict[str, Any]
+
+
+def measure(target: LandmarkScheme, points: np.ndarray, test: FacePairs, transfer: Any = None) -> Row:
+    """Errors in fractions of the target scheme's normaliser; None where the scheme has no contour or nothing is expected.
+
+    Args:
+        target: of the points.
+        points: (N, Kt, 2) image px of the test faces.
+        test: the true ones.
+        transfer: where they are from: its expected error and ridge are noted, where it has any; or None.
+    """
+    found = score_landmarks(target, points, test)
+    numbers = {**found.by_part, "expected": getattr(transfer, "expected_error", math.nan)}
+    return {
+        **{k: v if math.isfinite(v) else None for k, v in numbers.items()},
+        "normalizer": found.score.normalizer,
+        "n_faces": found.score.n_faces,
+        "ridge": getattr(transfer, "ridge", None),
+    }
+
+
+def cells(row: Row) -> str:
+    """The columns of a Markdown row, errors in %."""
+    return " | ".join("-" if row[c] is None else f"{100 * row[c]:.2f}" for c in COLUMNS)
