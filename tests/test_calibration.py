@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from fewmark.calibration import ErrorCalibration, face_sizes, relative_errors, reliability
+from fewmark.calibration_file import put_calibration
+from fewmark.checkpoint import load_checkpoint
+from fewmark.cli import app
+from fewmark.detector import Detector
 from fewmark.errors import InputError
 
 FACTORS = np.array([0.5, 1.0, 1.5, 1.0])
@@ -104,3 +111,37 @@ def test_bad_input_is_named() -> None:
         calibration.expected_errors(np.zeros((2, 3)), np.ones(2))
     with pytest.raises(InputError, match="share numbers"):
         reliability(np.full(3, np.nan), np.ones(3))
+
+
+def test_the_command_puts_it_into_the_model(
+    tiny_model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model.safetensors"
+    shutil.copy(tiny_model, model)
+    before = load_checkpoint(model)
+    assert before.calibration is None
+    words = ["calibrate", str(model), str(drawn), "--box", "gt"]
+    few = CliRunner().invoke(app, words)
+    assert few.exit_code == 1
+    assert "expected at least 20 labelled faces" in " ".join(few.output.split())
+    assert load_checkpoint(model).calibration is None
+    monkeypatch.setattr("fewmark.calibration.LEAST_FACES", 10)
+    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert told["n_faces"] == 14
+    assert len(told["bins"]) == 10
+    assert told["ratio"] == pytest.approx(1, abs=0.3)
+    after = load_checkpoint(model)
+    assert after.calibration is not None
+    assert after.to_metadata() | {"calibration": None} == before.to_metadata()
+    picture = next((drawn / "images").iterdir())
+    (face,) = Detector(after).detect(picture, np.array([8.0, 8, 56, 56]))
+    assert face.expected_errors is not None
+    assert (face.expected_errors > 0).all()
+    shown = CliRunner().invoke(app, words)
+    assert "all expected errors over all true ones" in shown.output
+    packaged = CliRunner().invoke(app, ["calibrate", "ibug-68", str(drawn)])
+    assert "copy a packaged model" in " ".join(packaged.output.split())
+    with pytest.raises(InputError, match="factors: expected 68, given 4"):
+        fitted = ErrorCalibration.fit(*made_up(50, 0))
+        assert fitted is not None
+        put_calibration(model, fitted)

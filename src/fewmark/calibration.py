@@ -159,6 +159,24 @@ class Reliability:
     ratio: float
 
 
+def cross_validated(scores: ArrayLike, errors: ArrayLike, n_folds: int = 5) -> Floats:
+    """(N, K) errors expected of each face by the curve of the others, as fractions of the face's size; NaN where nothing is said.
+
+    Args:
+        scores: see `ErrorCalibration.fit`.
+        errors: see `ErrorCalibration.fit`.
+        n_folds: every n-th face is left out at a time.
+    """
+    s, e = np.asarray(scores, np.float64), np.asarray(errors, np.float64)
+    expected = np.full(s.shape, np.nan)
+    for fold in range(n_folds):
+        out = np.arange(len(s)) % n_folds == fold
+        calibration = ErrorCalibration.fit(s[~out], e[~out])
+        if calibration is not None:
+            expected[out] = calibration.expected_errors(s[out], np.ones(int(out.sum())))
+    return expected
+
+
 def relative_errors(found: NDArray[np.float32], truth: NDArray[np.float32]) -> Floats:
     """(N, K) distance as a fraction of the face's size, the longer side of the found landmarks' tight box.
 
