@@ -141,7 +141,7 @@ def test_the_command_puts_it_into_the_model(
     assert "all expected errors over all true ones" in shown.output
     packaged = CliRunner().invoke(app, ["calibrate", "ibug-68", str(drawn)])
     assert "copy a packaged model" in " ".join(packaged.output.split())
+    other = ErrorCalibration.fit(*made_up(50, 0))
+    assert other is not None
     with pytest.raises(InputError, match="factors: expected 68, given 4"):
-        fitted = ErrorCalibration.fit(*made_up(50, 0))
-        assert fitted is not None
-        put_calibration(model, fitted)
+        put_calibration(model, other)
