@@ -138,6 +138,11 @@ def peers_table() -> str:
     return str(_experiment("peers_landmarks").as_table(rows))
 
 
+def expected_errors_table() -> str:
+    """What experiments/expected_errors.py wrote."""
+    return str(_experiment("expected_errors").as_table(_measured("expected_errors.json")[0]))
+
+
 def dense_transfers_table() -> str:
     """What experiments/dense_transfer.py wrote: errors."""
     return str(_experiment("dense_transfer").as_table(_measured("dense_transfer.json")[0]["rows"]))
@@ -169,6 +174,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "cascade-scut86": dense_cascade_table,
     "cascade-share": share_table,
     "peers": peers_table,
+    "expected-errors": expected_errors_table,
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,
 }

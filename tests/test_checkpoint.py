@@ -19,6 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from fewmark.calibration import ErrorCalibration
 from fewmark.checkpoint import (
     Checkpoint,
     StudentPart,
@@ -63,6 +64,7 @@ def make_checkpoint(seed: int = 0) -> Checkpoint:
         data_hash="abc",
         licence="Apache-2.0",
         provenance="drawn faces",
+        calibration=ErrorCalibration(np.array([0.1, 0.6]), np.array([0.08, 0.02]), np.ones(5), 30),
     )
 
 
@@ -91,6 +93,13 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert read.accuracy == [{"data": "drawn", "nme": 0.25, "auc": None, "n_faces": 3}]
     assert (read.counts, read.seed, read.data_hash) == (written.counts, 7, "abc")
     assert (read.licence, read.provenance) == ("Apache-2.0", "drawn faces")
+    assert read.calibration is not None
+    assert read.calibration.to_dict() == {
+        "scores": [0.1, 0.6],
+        "errors": [0.08, 0.02],
+        "factors": [1.0] * 5,
+        "n_faces": 30,
+    }
     assert read.config == {"semi": {"ratio": 0.1}, "out": "run"}
     assert asdict(read.crop) == read_metadata(path)["crop"]
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fewmark.calibration import ErrorCalibration
 from fewmark.checkpoint import Checkpoint, StudentPart, save_checkpoint
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import STD, CropRule
@@ -211,8 +212,27 @@ def test_a_face_as_data() -> None:
         "box_score": 0.75,
         "landmarks": [[1.25, 2.5], None],
         "scores": [0.5, None],
+        "expected_errors": None,
     }
+    known = replace(face, expected_errors=np.array([1.25, np.nan], np.float32))
+    assert known.to_dict()["expected_errors"] == [1.25, None]
     assert replace(face, angle=-179.999).to_dict()["angle"] == 180.0
+
+
+def test_expected_errors_follow_the_scores_and_the_face() -> None:
+    points = np.array([[100.0, 100.0], [140.0, 120.0]])
+    image, box = draw_dots(points), box_round(points)[None]
+    detector = dots_detector()
+    assert detector.detect(image, box)[0].expected_errors is None
+    scores = np.linspace(0, 100, 100).reshape(50, 2)
+    detector.checkpoint.calibration = ErrorCalibration.fit(scores, 0.1 - 0.0005 * scores)
+    (face,) = detector.detect(image, box)
+    assert face.expected_errors is not None
+    size = np.ptp(face.landmarks, 0).max()
+    np.testing.assert_allclose(face.expected_errors, (0.1 - 0.0005 * face.scores.clip(0, 100)) * size, rtol=0.05)
+    detector = middle_detector()
+    detector.checkpoint.calibration = ErrorCalibration.fit(scores, scores)
+    assert detector.detect(image, box, scheme="middle-3")[0].expected_errors is None
 
 
 MIDDLE = LandmarkScheme("middle-3", ("red", "middle", "green"))

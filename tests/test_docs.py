@@ -211,6 +211,7 @@ def rows_of(name: str) -> list[str]:
         "cascade",
         "cascade-scut86",
         "cascade-share",
+        "expected-errors",
     ],
 )
 def test_tables_are_those_of_the_code(name: str) -> None:

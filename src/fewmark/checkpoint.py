@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fewmark import __version__
 from fewmark.atomic import atomic_path
+from fewmark.calibration import ErrorCalibration
 from fewmark.cascade.pipeline import Cascade
 from fewmark.cascade.state import same_scheme
 from fewmark.cascade.stored import cascade_from_data, cascade_modules, cascade_to_data
@@ -98,6 +99,7 @@ class Checkpoint:
         licence: under which the model may be used.
         provenance: what it was trained on.
         transfers: what turns its landmarks into other schemes'; one a target scheme.
+        calibration: what error each score lets expect, or None.
         package_version: of the fewmark that wrote it.
     """
 
@@ -115,6 +117,7 @@ class Checkpoint:
     licence: str = ""
     provenance: str = ""
     transfers: tuple[SchemeTransfer, ...] = ()
+    calibration: ErrorCalibration | None = None
     package_version: str = __version__
 
     def transfer_to(self, scheme: str | None) -> SchemeTransfer | None:
@@ -171,6 +174,7 @@ class Checkpoint:
             "licence": self.licence,
             "provenance": self.provenance,
             "transfers": [transfer_metadata(t) for t in self.transfers],
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }
         plain = _plain(data)
         assert isinstance(plain, dict)
@@ -237,6 +241,7 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
     students: list[StudentPart] = []
     teacher: TeacherPart | None = None
     cascade: Cascade | None = None
+    calibration: ErrorCalibration | None = None
     box_from_detector = require(data, "box_from_detector", where)
     try:
         crop = CropRule(**require(data, "crop", where))
@@ -249,6 +254,8 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
             teacher = TeacherPart(t["architecture"], t["arguments"], module)
         if (c := data.get("cascade")) is not None:  # older files have no such field
             cascade = cascade_from_data(c, scheme, tensors, "cascade")
+        if (e := data.get("calibration")) is not None:  # nor this one
+            calibration = ErrorCalibration.from_dict(e, scheme.n_landmarks)
         if box_from_detector is not None:
             dx, dy, scale = (float(v) for v in box_from_detector)
             box_from_detector = (dx, dy, scale)
@@ -269,6 +276,7 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
         cascade=cascade,
         box_from_detector=box_from_detector,
         transfers=tuple(transfers),
+        calibration=calibration,
         **{
             name: require(data, name, where)
             for name in (

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fewmark import __version__
-from fewmark.cli_base import Group, Json, count, err, fail, out, print_json, spreading
+from fewmark.cli_base import BoxFrom, Group, Json, count, err, fail, out, print_json, spreading
+from fewmark.cli_calibrate import calibrate
 from fewmark.cli_labels import convert, inspect, scheme_app
 from fewmark.cli_transfer import transfer_app
 from fewmark.errors import InputError
@@ -30,12 +31,6 @@ class Selection(StrEnum):
     random = "random"
     oracle = "oracle"
     none = "none"
-
-
-class BoxFrom(StrEnum):
-    gt = "gt"
-    detect = "detect"
-    column = "column"
 
 
 class FaceFormat(StrEnum):
@@ -326,6 +321,7 @@ def detect(
 
 app.command()(inspect)
 app.command()(convert)
+app.command()(calibrate)
 
 
 def _list_names(paths: Sequence[Path]) -> list[str]:

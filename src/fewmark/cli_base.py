@@ -26,6 +26,12 @@ class LabelFormat(StrEnum):
     dlib = "dlib"
 
 
+class BoxFrom(StrEnum):
+    gt = "gt"
+    detect = "detect"
+    column = "column"
+
+
 class Group(TyperGroup):
     """Turns what a person can mend into one red line and exit code 1."""
 

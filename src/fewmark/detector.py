@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewmark.calibration import face_sizes
 from fewmark.checkpoint import Checkpoint, load_checkpoint
 from fewmark.data.samples import as_rgb, read_image
 from fewmark.errors import InputError
@@ -154,10 +155,14 @@ class Detector:
             landmarks = transfer.apply(landmarks).astype(np.float32)
             scores = transfer.apply_scores(scores).astype(np.float32)
         meaning = self.scheme if transfer is None else transfer.target
+        calibration = None if transfer is not None else self.checkpoint.calibration
         result: list[list[Face]] = [[] for _ in pictures]
         for i, (p, box, box_score) in enumerate(zip(owners, boxes, box_scores, strict=True)):
             angle = float(located.angles[i])
-            result[p].append(Face(box, landmarks[i], scores[i], box_score, meaning, angle))
+            errors = None
+            if calibration is not None:
+                errors = calibration.expected_errors(scores[i], face_sizes(landmarks[i : i + 1])[0])
+            result[p].append(Face(box, landmarks[i], scores[i], box_score, meaning, angle, errors))
         return result
 
     def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:

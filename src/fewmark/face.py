@@ -21,10 +21,12 @@ class Face:
     Attributes:
         box: (4,) x0 y0 x1 y1 image px: the given one, or the face detector's adapted to the model.
         landmarks: (K, 2) image px.
-        scores: (K,) how sure the networks are of each; NaN from a cascade, which does not say.
+        scores: (K,) how sure the networks are of each, of a cascade its coarse stage; NaN where it does not say.
         box_score: the face detector's, 0 to 1; None for a given box.
         scheme: what the landmarks mean.
         angle: by which the face is turned in the picture, degrees counter-clockwise; 0 from a model without an angle stage.
+        expected_errors: (K,) mean distance to the truth that landmarks of such scores had on held-out faces, image px; None
+            from a model that was not calibrated, and with a transfer to another scheme.
     """
 
     box: Box
@@ -33,6 +35,7 @@ class Face:
     box_score: float | None
     scheme: LandmarkScheme
     angle: float = 0.0
+    expected_errors: NDArray[np.float32] | None = None
 
     @property
     def by_name(self) -> Mapping[str, NDArray[np.float32]]:
@@ -47,5 +50,10 @@ class Face:
             "angle": wrap_angle(round(self.angle, 2)),
             "box_score": None if self.box_score is None else round(self.box_score, 3),
             "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
-            "scores": [round(float(v), 4) if np.isfinite(v) else None for v in self.scores],
+            "scores": _numbers(self.scores, 4),
+            "expected_errors": None if self.expected_errors is None else _numbers(self.expected_errors, 3),
         }
+
+
+def _numbers(values: NDArray[np.float32], digits: int) -> list[float | None]:
+    return [round(float(v), digits) if np.isfinite(v) else None for v in values]

@@ -20,7 +20,7 @@ BoxKind = Literal["gt", "detect", "column"]
 _PICTURES = 64  # pictures in memory at a time
 
 
-def evaluate_samples(
+def locate_samples(
     detector: Detector,
     samples: Sequence[FaceSample],
     box: BoxKind = "gt",
@@ -28,8 +28,8 @@ def evaluate_samples(
     flip: bool = True,
     passes: int | None = None,
     scheme: str | None = None,
-) -> NDArray[np.float32]:
-    """What the detector says of labelled faces.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the detector says of labelled faces, and how sure it is.
 
     Args:
         detector: its scheme is the labels', or it carries a transfer to that.
@@ -42,7 +42,7 @@ def evaluate_samples(
             as the mean face places it within that of the true ones.
 
     Returns:
-        (N, K, 2) image px; NaN where "detect" finds no face that overlaps the true box.
+        landmarks (N, K, 2) image px and scores (N, K); NaN where "detect" finds no face that overlaps the true box.
 
     Raises:
         InputError: an unknown kind of box, a face without labels or with other than K of them, or "column"
@@ -53,6 +53,7 @@ def evaluate_samples(
     k = detector.checkpoint.scheme_of(scheme).n_landmarks
     transfer = detector.checkpoint.transfer_to(scheme)
     predicted = np.full((len(samples), k, 2), np.nan, np.float32)
+    scores = np.full((len(samples), k), np.nan, np.float32)
     for part in _chunks(len(samples), _PICTURES):
         rows: list[int] = []
         pictures: list[NDArray[np.uint8]] = []
@@ -76,9 +77,23 @@ def evaluate_samples(
             pictures.append(last[1])
             boxes.append(found)
         n_passes = [passes or (2 if box == "detect" else 1)] * len(rows)
-        points = detector.locate(pictures, boxes, n_passes, flip=flip).landmarks
-        predicted[rows] = points if transfer is None else transfer.apply(points)
-    return predicted
+        located = detector.locate(pictures, boxes, n_passes, flip=flip)
+        predicted[rows] = located.landmarks if transfer is None else transfer.apply(located.landmarks)
+        scores[rows] = located.scores if transfer is None else transfer.apply_scores(located.scores)
+    return predicted, scores
+
+
+def evaluate_samples(
+    detector: Detector,
+    samples: Sequence[FaceSample],
+    box: BoxKind = "gt",
+    *,
+    flip: bool = True,
+    passes: int | None = None,
+    scheme: str | None = None,
+) -> NDArray[np.float32]:
+    """The landmarks alone of `locate_samples`: (N, K, 2) image px."""
+    return locate_samples(detector, samples, box, flip=flip, passes=passes, scheme=scheme)[0]
 
 
 def _true_box(sample: FaceSample, k: int, kind: BoxKind) -> Box:

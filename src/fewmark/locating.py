@@ -128,6 +128,8 @@ class Locator:
         starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
         for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
             found.landmarks[i] = face.landmarks
+            if face.scores is not None:
+                found.scores[i] = face.scores
             found.angles[i] = face.angle
 
 

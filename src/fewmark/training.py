@@ -12,6 +12,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from fewmark.calibration import ErrorCalibration
 from fewmark.cascade.pipeline import Cascade
 from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.config import Config
@@ -127,6 +128,8 @@ def run_training(
         if data.validation:
             measured = measure(checkpoint, data.validation, flip=config.model.flip)
             scores = measured.score
+            truth = np.stack([s.landmarks for s in data.validation if s.landmarks is not None])
+            checkpoint.calibration = ErrorCalibration.of_faces(measured.landmarks, measured.scores, truth)
             checkpoint.accuracy.append(_accuracy(measured) | trained.about)
         save_checkpoint(path, checkpoint, half=config.model.half)
         write_run_report(

@@ -15,7 +15,7 @@ from fewmark.data.samples import FaceSample, read_image
 from fewmark.detector import Detector
 from fewmark.draw import face_tile
 from fewmark.geometry import box_of_points
-from fewmark.labelled_faces import BoxKind, evaluate_samples
+from fewmark.labelled_faces import BoxKind, locate_samples
 from fewmark.metrics import Score, score
 from fewmark.report import Captioned, write_report
 from fewmark.scheme import LandmarkScheme
@@ -32,12 +32,14 @@ class Measured:
     Attributes:
         samples: V faces with their true landmarks.
         landmarks: (V, K, 2) found, image px.
+        scores: (V, K) of these.
         score: of these.
         box: which boxes they were looked for in.
     """
 
     samples: Sequence[FaceSample]
     landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
     score: Score
     box: BoxKind
 
@@ -50,10 +52,10 @@ def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool
         flip: see `Detector.detect`.
     """
     kind: BoxKind = "column" if all(s.box is not None for s in samples) else "gt"
-    found = evaluate_samples(Detector(checkpoint), samples, kind, flip=flip)
+    found, scores = locate_samples(Detector(checkpoint), samples, kind, flip=flip)
     truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
     boxes = np.stack([s.face_box() for s in samples])
-    return Measured(samples, found, score(found, truth, checkpoint.scheme, boxes=boxes), kind)
+    return Measured(samples, found, scores, score(found, truth, checkpoint.scheme, boxes=boxes), kind)
 
 
 def write_run_report(

@@ -62,15 +62,15 @@ class CoarseStage:
             return []
         maps = [upright_crop_from_image(face, self.rule) for face in faces]
         crops = np.stack([cut(i, m, self.rule.size) for i, m in zip(images, maps, strict=True)])
-        found = np.full((len(faces), self.scheme.n_landmarks, 2), np.nan)
+        found = np.full((len(faces), self.scheme.n_landmarks, 3), np.nan)
         for row, face in enumerate(faces):
             if face.landmarks is not None:
-                found[row] = maps[row](face.landmarks)
+                found[row, :, :2] = maps[row](face.landmarks)
         for part in self.parts:
-            found[:, list(part.landmarks)] = part.network(crops)
+            found[:, list(part.landmarks)] = part.network.scored(crops)
         return [
-            replace(f, landmarks=m.inverse()(points).astype(np.float32))
-            for f, m, points in zip(faces, maps, found, strict=True)
+            replace(f, landmarks=m.inverse()(x[:, :2]).astype(np.float32), scores=x[:, 2].astype(np.float32))
+            for f, m, x in zip(faces, maps, found, strict=True)
         ]
 
     @property

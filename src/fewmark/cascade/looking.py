@@ -70,16 +70,17 @@ def _moved(face: FaceState, moved_from_image: Similarity) -> FaceState:
     """The face in a window: scaled and shifted, not turned."""
     box = moved_from_image(np.asarray(face.box_xyxy).reshape(2, 2)).reshape(4).astype(np.float32)
     points = None if face.landmarks is None else moved_from_image(face.landmarks).astype(np.float32)
-    return FaceState(box, face.angle, points)
+    return replace(face, box_xyxy=box, landmarks=points)
 
 
 def _mirrored(face: FaceState, flip: Similarity, scheme: LandmarkScheme) -> FaceState:
     """The face in the mirrored window, and back again."""
     (x1, y0), (x0, y1) = flip(np.asarray(face.box_xyxy).reshape(2, 2))
-    points = None
-    if face.landmarks is not None and scheme.mirror is not None:
-        points = flip(face.landmarks)[list(scheme.mirror)].astype(np.float32)
-    return FaceState(np.array([x0, y0, x1, y1], np.float32), wrap_angle(-face.angle), points)
+    points, scores = face.landmarks, face.scores
+    if scheme.mirror is not None:
+        points = None if points is None else flip(points)[list(scheme.mirror)].astype(np.float32)
+        scores = None if scores is None else scores[list(scheme.mirror)]
+    return FaceState(np.array([x0, y0, x1, y1], np.float32), wrap_angle(-face.angle), points, scores)
 
 
 def _mean(a: FaceState, b: FaceState) -> FaceState:
@@ -87,7 +88,9 @@ def _mean(a: FaceState, b: FaceState) -> FaceState:
     apart = wrap_angle(b.angle - a.angle)
     if abs(apart) > MOST_APART:
         return a
-    points = a.landmarks
+    points, scores = a.landmarks, a.scores
     if a.landmarks is not None and b.landmarks is not None:
         points = ((a.landmarks + b.landmarks) / 2).astype(np.float32)
-    return replace(a, angle=wrap_angle(a.angle + apart / 2), landmarks=points)
+    if a.scores is not None and b.scores is not None:
+        scores = ((a.scores + b.scores) / 2).astype(np.float32)
+    return replace(a, angle=wrap_angle(a.angle + apart / 2), landmarks=points, scores=scores)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewmark.ensemble import to_tensor
 from fewmark.models.build import build_model, count_multiply_adds, count_parameters
+from fewmark.models.coarse import Coarse
 
 CHUNK = 64
 """Crops that go through a network at once."""
@@ -56,6 +57,13 @@ class NetworkPart:
         device = next(self.module.parameters()).device
         found = run_in_chunks(lambda part: self.module(to_tensor(part, device)), crops)
         return found.double().cpu().numpy()
+
+    def scored(self, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The same of a coarse network, with scores: (N, K, 3)."""
+        module = self.module
+        assert isinstance(module, Coarse)
+        device = next(module.parameters()).device
+        return run_in_chunks(lambda part: module.scored(to_tensor(part, device)), crops).double().cpu().numpy()
 
 
 def run_in_chunks(run: Callable[[NDArray[np.uint8]], Tensor], crops: NDArray[np.uint8]) -> Tensor:

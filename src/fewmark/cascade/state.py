@@ -25,11 +25,13 @@ class FaceState:
         box_xyxy: (4,) x0 y0 x1 y1 image px.
         angle: by which the face is turned in the picture, degrees counter-clockwise; 0 where nobody has looked.
         landmarks: (K, 2) image px, or None before the coarse stage; NaN only where a truth that was fed in lacks one.
+        scores: (K,) how sure the coarse stage is of each; None before it, NaN where it does not say.
     """
 
     box_xyxy: Box
     angle: float = 0.0
     landmarks: NDArray[np.float32] | None = None
+    scores: NDArray[np.float32] | None = None
 
 
 STAGE_ORDER = ("angle", "coarse", "component", "point")

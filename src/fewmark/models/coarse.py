@@ -137,6 +137,15 @@ class Coarse(nn.Module):
         maps: Tensor = self.maps(x)
         return maps
 
+    def scored(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised -> (B, K, 3): crop px and a score as `HeatmapCodec.decode` gives it; NaN from a head of
+        coordinates, which has none."""
+        if self.head == "heatmaps":
+            points, scores = self.codec.decode(self.codec.normalise(self.logits(images)))
+            return torch.cat([points, scores[..., None]], -1)
+        points = self(images)
+        return torch.cat([points, torch.full_like(points[..., :1], torch.nan)], -1)
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, K, 2) crop px."""
         if self.head == "heatmaps":

@@ -1,0 +1,41 @@
+"""A calibration in a model file that stands already."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from fewmark.atomic import atomic_path
+from fewmark.calibration import ErrorCalibration
+from fewmark.checkpoint_metadata import METADATA_KEY, read_metadata
+from fewmark.errors import InputError
+
+
+def put_calibration(model: str | Path, calibration: ErrorCalibration) -> None:
+    """Put a calibration into a model file; one that is there is replaced, and all else stays as it is.
+
+    Args:
+        model: a .safetensors file that fewmark wrote.
+        calibration: of as many landmarks as the model's scheme has.
+
+    Raises:
+        InputError: no such file, no model, another number of landmarks, or the file cannot be read or written.
+    """
+    if not Path(model).is_file():
+        raise InputError(
+            f"{model}: expected a model file to put the calibration into; copy a packaged model to a file first"
+        )
+    data = read_metadata(model)
+    data["calibration"] = calibration.to_dict()
+    n_landmarks = len(data["scheme"]["landmarks"])
+    ErrorCalibration.from_dict(data["calibration"], n_landmarks)
+    try:
+        tensors = safetensors.numpy.load_file(model)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{model}: its tensors cannot be read ({error}); copy the file again") from error
+    raw = safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(data, ensure_ascii=False, allow_nan=False)})
+    with atomic_path(model) as temporary:
+        temporary.write_bytes(raw)
