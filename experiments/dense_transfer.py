@@ -33,8 +33,8 @@ from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.evaluation import FULL, flips
 from fewmark.faces import adapt_box, fit_box_adapter
-from fewmark.labelled_faces import evaluate_samples
 from fewmark.geometry import box_of_points, fit_similarity
+from fewmark.labelled_faces import evaluate_samples
 from fewmark.relabelling import CONTOUR, score_landmarks
 from fewmark.scheme import BetweenPoints, LandmarkScheme, load_scheme
 from fewmark.transfer import SchemeTransfer
