@@ -67,7 +67,7 @@ class CoarseStage:
             if face.landmarks is not None:
                 found[row, :, :2] = maps[row](face.landmarks)
         for part in self.parts:
-            found[:, list(part.landmarks)] = part.network.scored(crops)
+            found[:, list(part.landmarks)] = part.network(crops, "scored")
         return [
             replace(f, landmarks=m.inverse()(x[:, :2]).astype(np.float32), scores=x[:, 2].astype(np.float32))
             for f, m, x in zip(faces, maps, found, strict=True)

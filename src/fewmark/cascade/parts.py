@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fewmark.ensemble import to_tensor
 from fewmark.models.build import build_model, count_multiply_adds, count_parameters
-from fewmark.models.coarse import Coarse
 
 CHUNK = 64
 """Crops that go through a network at once."""
@@ -52,18 +51,10 @@ class NetworkPart:
         """The network with fresh weights, for a state dict to be loaded into `module`."""
         return cls.make(str(data["architecture"]), dict(data["arguments"]))
 
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(N, H, W, 3) uint8 -> what the network says of each, (N, ...)."""
-        device = next(self.module.parameters()).device
-        found = run_in_chunks(lambda part: self.module(to_tensor(part, device)), crops)
-        return found.double().cpu().numpy()
-
-    def scored(self, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The same of a coarse network, with scores: (N, K, 3)."""
-        module = self.module
-        assert isinstance(module, Coarse)
-        device = next(module.parameters()).device
-        return run_in_chunks(lambda part: module.scored(to_tensor(part, device)), crops).double().cpu().numpy()
+    def __call__(self, crops: NDArray[np.uint8], method: str = "__call__") -> NDArray[np.float64]:
+        """(N, H, W, 3) uint8 -> what the network, or a method of it that takes images, says of each, (N, ...)."""
+        device, ask = next(self.module.parameters()).device, getattr(self.module, method)
+        return run_in_chunks(lambda part: ask(to_tensor(part, device)), crops).double().cpu().numpy()
 
 
 def run_in_chunks(run: Callable[[NDArray[np.uint8]], Tensor], crops: NDArray[np.uint8]) -> Tensor:

@@ -30,7 +30,7 @@ class Angle(nn.Module):
         n_directions: on the circle.
 
     Raises:
-        InputError: a number is no whole number of at least 1, there is no level, or fewer than 8 directions.
+        InputError: a number is no whole number of at least 1, there is no level, or the directions are no multiple of 4 from 8.
 
     Source: coarse-to-fine, section 3.1, which leaves the network open. Differs: a distribution over directions learns in
         far fewer steps than the pair itself, as heatmaps do beside coordinates.
@@ -50,8 +50,8 @@ class Angle(nn.Module):
         for value in widths:
             check_counts("angle", widths=value)
         check_counts("angle", grid=grid, n_hidden=n_hidden, n_directions=n_directions)
-        if n_directions < 8:
-            raise InputError(f"angle: n_directions: expected at least 8, given {n_directions}")
+        if n_directions < 8 or n_directions % 4:
+            raise InputError(f"angle: n_directions: expected a multiple of 4 from 8, given {n_directions}")
         layers: list[nn.Module] = []
         n_in = 3
         for n_out in widths:
@@ -72,16 +72,18 @@ class Angle(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, 2) of length 1."""
-        return self.direction(self.logits(images))
+        return self.direction(self.weights(images))
 
-    def direction(self, logits: Tensor) -> Tensor:
+    def weights(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised -> (B, n_directions), each summing to 1; see `logits`."""
+        return torch.softmax(self.logits(images), 1)
+
+    def direction(self, weights: Tensor) -> Tensor:
         """(B, n_directions) -> (B, 2): the mean direction within a quarter turn of the likeliest, of length 1."""
         directions = self.directions
         assert isinstance(directions, Tensor)
-        likely = directions[logits.argmax(1)]
-        near = likely @ directions.T > 1e-6
-        weights = torch.softmax(logits.masked_fill(~near, -torch.inf), 1)
-        return functional.normalize(weights @ directions, dim=-1)
+        near = directions[weights.argmax(1)] @ directions.T > 1e-6
+        return functional.normalize((weights * near) @ directions, dim=-1)
 
 
 def direction_loss(logits: Tensor, pairs: Tensor, directions: Tensor, *, width: float = 6.0) -> Tensor:
