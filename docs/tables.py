@@ -138,6 +138,24 @@ def peers_table() -> str:
     return str(_experiment("peers_landmarks").as_table(rows))
 
 
+def runtime_table() -> str:
+    """What benchmarks/runtime.py wrote."""
+    (result,) = _measured("runtime.json")
+    lines = [
+        "| crops in a call | flip | torch, ms a face | ONNX Runtime, ms a face | torch / ONNX |",
+        "|---|---|---|---|---|",
+    ]
+    for r in result["faces"]:
+        times = f"{r['torch_ms']:.1f} | {r['onnx_ms']:.1f} | {r['ratio']:.1f}"
+        lines.append(f"| {r['batch']} | {'on' if r['flip'] else 'off'} | {times} |")
+    lines += ["", "| a process | seconds | of the processor |", "|---|---|---|"]
+    lines += [f"| {name} | {s['wall_s']:.2f} | {s['cpu_s']:.2f} |" for name, s in result["starts"].items()]
+    megabytes, parity = result["export"]["n_bytes"] / 1e6, result["export"]["parity_px"]
+    versions = ", ".join(f"{name} {v}" for name, v in result["versions"].items())
+    lines += ["", f"A whole export has {megabytes:.2f} MB and is within {parity:.1g} px of torch. {versions}."]
+    return "\n".join(lines)
+
+
 def expected_errors_table() -> str:
     """What experiments/expected_errors.py wrote."""
     return str(_experiment("expected_errors").as_table(_measured("expected_errors.json")[0]))
@@ -174,6 +192,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "cascade-scut86": dense_cascade_table,
     "cascade-share": share_table,
     "peers": peers_table,
+    "runtime": runtime_table,
     "expected-errors": expected_errors_table,
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,

@@ -28,6 +28,8 @@ def put_calibration(model: str | Path, calibration: ErrorCalibration) -> None:
         raise InputError(
             f"{model}: expected a model file to put the calibration into; copy a packaged model to a file first"
         )
+    if Path(model).suffix == ".onnx":
+        raise InputError(f"{model}: is exported; put the calibration into its .safetensors file and export that again")
     data = read_metadata(model)
     data["calibration"] = calibration.to_dict()
     n_landmarks = len(data["scheme"]["landmarks"])

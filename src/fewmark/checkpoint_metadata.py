@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fewmark.errors import InputError
+from fewmark.onnx_file import read_properties
 
 FORMAT_VERSION = 1
 METADATA_KEY = "fewmark"
@@ -45,7 +46,7 @@ def resolve_model(path_or_name: str | Path) -> Path:
             return packaged
     what = "a folder" if path.is_dir() else "neither"
     raise InputError(
-        f"model {str(path_or_name)!r}: expected a .safetensors file or a packaged name "
+        f"model {str(path_or_name)!r}: expected a .safetensors or .onnx file or a packaged name "
         f"({', '.join(packaged_names()) or 'this installation has none'}), given {what}; check the path"
     )
 
@@ -55,16 +56,19 @@ def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
     licence, provenance.
 
     Args:
-        path_or_name: a .safetensors file, or the name of a packaged model.
+        path_or_name: a .safetensors or .onnx file, or the name of a packaged model.
 
     Raises:
-        InputError: no such model, not a safetensors file, a truncated one, one that fewmark did not write, or
+        InputError: no such model, another kind of file, a truncated one, one that fewmark did not write, or
             one of another format version.
     """
     path = resolve_model(path_or_name)
-    texts = _read_header(path).get("__metadata__", {})
+    if path.suffix == ".onnx":
+        texts, kind = read_properties(path), "an ONNX"
+    else:
+        texts, kind = _read_header(path).get("__metadata__", {}), "a safetensors"
     if METADATA_KEY not in texts:
-        other = f"a safetensors file without {METADATA_KEY!r} in its metadata"
+        other = f"{kind} file without {METADATA_KEY!r} in its metadata"
         given = "a transfer between schemes" if TRANSFER_KEY in texts else other
         raise InputError(f"{path}: expected a model that fewmark wrote, given {given}")
     data = _parsed(path, texts, METADATA_KEY)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
@@ -90,3 +91,16 @@ def print_json(data: Any) -> None:
 
 def fail(line: str) -> None:
     err.print(Text(line, style="red"), soft_wrap=True)
+
+
+def picture_progress(console: Console) -> Progress:
+    """A bar over pictures; nothing where there is no terminal."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -35,7 +35,7 @@ def inspect(
 
         data = read_transfer_metadata(file)
         facts = describe_transfer(load_transfer(file))
-    elif file.suffix == ".safetensors" or (not file.exists() and str(file) in packaged_names()):
+    elif file.suffix in (".safetensors", ".onnx") or (not file.exists() and str(file) in packaged_names()):
         data = read_metadata(file)
         facts = describe_model(data)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -227,19 +227,6 @@ def stage_lines(stages: Sequence[Event]) -> list[str]:
         elif e.get("within_5_degrees") is not None:
             lines.append(f"{100 * e['within_5_degrees']:.0f} % of the angles within 5 degrees")
     return lines
-
-
-def picture_progress(console: Console) -> Progress:
-    """A bar over pictures; nothing where there is no terminal."""
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def duration(seconds: float) -> str:

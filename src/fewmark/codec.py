@@ -127,7 +127,7 @@ class HeatmapCodec:
         peak, index = maps.flatten(2).max(-1)
         ix, iy = index % w, index // w
         if self.logits:
-            mass = functional.avg_pool2d(maps, 3, stride=1, padding=1, divisor_override=1).flatten(2)
+            mass = 9 * functional.avg_pool2d(maps, 3, stride=1, padding=1).flatten(2)  # ONNX ignores a divisor
             scores = mass.gather(-1, index[..., None])[..., 0]
         else:
             scores = peak
@@ -182,8 +182,8 @@ def average_heatmaps(heatmaps: Sequence[Tensor]) -> Tensor:
             area = maps.shape[-1] * maps.shape[-2] / (size[0] * size[1])
             resized = functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
             sums = maps.sum((-2, -1), keepdim=True)
-            is_distribution = bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
-            maps = resized * area if is_distribution else resized
+            is_distribution = ((sums - 1).abs() < 1e-3).all()
+            maps = torch.where(is_distribution, resized * area, resized)
         total = total + maps
     return total / len(heatmaps)
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fewmark.calibration import face_sizes
-from fewmark.checkpoint import Checkpoint, load_checkpoint
+from fewmark.checkpoint_metadata import resolve_model
+from fewmark.checkpoint_parts import Checkpoint
 from fewmark.data.samples import as_rgb, read_image
 from fewmark.errors import InputError
 from fewmark.face import Face
 from fewmark.faces import FaceFinder, SlimeFaceFinder, adapt_box
 from fewmark.geometry import Box, FloatArray, box_size
 from fewmark.locating import Locator
+from fewmark.locating_onnx import OnnxLocator, export_beside
 from fewmark.scheme import LandmarkScheme
 
+if TYPE_CHECKING:
+    import torch
+
+Runtime = Literal["auto", "onnx", "torch"]
 Image = NDArray[np.generic] | str | Path
 
 
@@ -29,15 +35,24 @@ class Detector:
         checkpoint: see `load_checkpoint`.
         finder: finds the faces where no boxes are given; `SlimeFaceFinder()` by default, made at its first
             use.
-        device: where the networks run, e.g. "cuda".
+        device: where torch runs the networks, e.g. "cuda".
+        locate: what runs the networks; by default torch, which is then imported.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, finder: FaceFinder | None = None, device: torch.device | str = "cpu"
+        self,
+        checkpoint: Checkpoint,
+        *,
+        finder: FaceFinder | None = None,
+        device: torch.device | str = "cpu",
+        locate: Locator | None = None,
     ) -> None:
+        if locate is None:
+            from fewmark.locating_torch import TorchLocator
+
+            locate = TorchLocator(checkpoint, device)
         self.checkpoint = checkpoint
-        self.device = torch.device(device)
-        self.locate = Locator(checkpoint, self.device)
+        self.locate = locate
         self._finder = finder
 
     @classmethod
@@ -48,23 +63,48 @@ class Detector:
         threads: int | None = None,
         finder: FaceFinder | None = None,
         device: torch.device | str = "cpu",
+        runtime: Runtime = "auto",
     ) -> Detector:
         """A detector from a model file or a packaged name.
 
         Args:
-            path_or_name: a .safetensors file or, e.g., "ibug-68".
-            threads: CPU threads of torch, for the whole process; None leaves them.
+            path_or_name: a .safetensors file, an .onnx file that `fewmark export` wrote or, e.g., "ibug-68".
+            threads: CPU threads, of torch for the whole process; None leaves them.
             finder: see `Detector`.
-            device: see `Detector`.
+            device: where torch runs the networks; ONNX Runtime runs them on the CPU.
+            runtime: "onnx" or "torch", or "auto": ONNX Runtime where it is installed and there is an exported model, which is
+                the .onnx file itself or NAME.onnx beside NAME.safetensors if it was made from just that file.
 
         Raises:
-            InputError: see `load_checkpoint`; or threads below 1.
+            InputError: see `load_checkpoint` and `OnnxLocator`; threads below 1; or a runtime that cannot run the file.
         """
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: expected 1 or more, given {threads}")
+        if runtime not in get_args(Runtime):
+            raise InputError(f"runtime: expected {', '.join(get_args(Runtime))}, given {runtime!r}")
+        path = resolve_model(path_or_name)
+        on_cpu = str(device) == "cpu"
+        exported = path if path.suffix == ".onnx" else None
+        if exported is not None and (runtime == "torch" or not on_cpu):
+            given = "runtime torch" if runtime == "torch" else f"device {device}"
+            raise InputError(f"{path}: ONNX Runtime runs it on the CPU, given {given}; load its .safetensors file")
+        if exported is None and runtime != "torch" and on_cpu:
+            exported = export_beside(path)
+        if runtime == "onnx" and exported is None:
+            raise InputError(
+                f"{path}: runtime onnx: expected onnxruntime, device cpu and {path.with_suffix('.onnx').name} made from this "
+                f'file; pip install "fewmark[onnx]" and fewmark export {path_or_name} --to onnx'
+            )
+        if exported is not None:
+            locate = OnnxLocator(exported, threads=threads)
+            return cls(locate.checkpoint, finder=finder, locate=locate)
+        import torch
+
+        from fewmark.checkpoint import load_checkpoint
+
         if threads is not None:
-            if threads < 1:
-                raise InputError(f"threads: expected 1 or more, given {threads}")
             torch.set_num_threads(threads)
-        return cls(load_checkpoint(path_or_name), finder=finder, device=device)
+        return cls(load_checkpoint(path), finder=finder, device=device)
 
     @property
     def scheme(self) -> LandmarkScheme:
@@ -81,7 +121,7 @@ class Detector:
         image: Image,
         boxes_xyxy: FloatArray | None = None,
         *,
-        flip: bool = True,
+        flip: bool | None = None,
         passes: int | None = None,
         scheme: str | None = None,
     ) -> list[Face]:
@@ -91,7 +131,8 @@ class Detector:
             image: a file, or an array as `fewmark.data.samples.as_rgb` takes it.
             boxes_xyxy: (N, 4) image px, of the kind that the model was trained on (the tight box of the
                 landmarks); None: the faces are looked for.
-            flip: average with what is seen in the flipped crop; twice the time, a little more accurate.
+            flip: average with what is seen in the flipped crop; twice the time, a little more accurate. None: as the model
+                asks.
             passes: how often each face is looked at; every further pass cuts its crop round the points of the
                 one before. None: once for given boxes, twice for found ones.
             scheme: the name of the scheme of the answer: the model's, or one that it carries a transfer to. A
@@ -112,7 +153,7 @@ class Detector:
         images: Sequence[Image],
         boxes_xyxy: Sequence[FloatArray | None] | None = None,
         *,
-        flip: bool = True,
+        flip: bool | None = None,
         passes: int | None = None,
         scheme: str | None = None,
     ) -> list[list[Face]]:

@@ -73,7 +73,7 @@ def evaluate_lists(
 
 def flips(detector: Detector) -> bool:
     """Whether the model asks to be averaged with the flipped picture; yes where it does not say."""
-    return bool(detector.checkpoint.config.get("model", {}).get("flip", True))
+    return detector.checkpoint.flip
 
 
 def summary(result: Score, box: str) -> dict[str, Any]:

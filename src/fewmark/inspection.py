@@ -44,6 +44,8 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
         facts.append(
             ("transfer", f"to {t['target']['name']}: expected error {expected}; licence {t['licence'] or 'not stated'}")
         )
+    if (export := metadata.get("export")) is not None:
+        facts += _exported(export)
     counts = ", ".join(f"{n} {what}" for what, n in metadata["counts"].items())
     facts += [
         ("trained on", counts or "not stated"),
@@ -70,6 +72,17 @@ def describe_transfer(transfer: SchemeTransfer) -> Facts:
         ("provenance", transfer.provenance or "not stated"),
         ("licence", transfer.licence or "not stated"),
     ]
+
+
+def _exported(export: Mapping[str, Any]) -> Facts:
+    """What an .onnx file says of itself beside the model's own facts."""
+    flip = "on" if export["flip"] else "off"
+    shared = "" if export["weights"] is None else f", weights in {export['weights']}"
+    facts = [("exported", f"flip averaging {flip}, within {export['parity_px']:.2g} px of torch{shared}")]
+    if (int8 := export["int8"]) is not None:
+        before, after = _percent(int8["nme_float"]), _percent(int8["nme"])
+        facts.append(("int8", f"NME {before} -> {after} by {int8['normalizer']} ({int8['n_faces']} faces, gt box)"))
+    return facts
 
 
 def _expected(error: float | None, normalizer: str, n_pairs: int, ridge: float) -> str:

@@ -25,7 +25,7 @@ def locate_samples(
     samples: Sequence[FaceSample],
     box: BoxKind = "gt",
     *,
-    flip: bool = True,
+    flip: bool | None = None,
     passes: int | None = None,
     scheme: str | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -88,7 +88,7 @@ def evaluate_samples(
     samples: Sequence[FaceSample],
     box: BoxKind = "gt",
     *,
-    flip: bool = True,
+    flip: bool | None = None,
     passes: int | None = None,
     scheme: str | None = None,
 ) -> NDArray[np.float32]:

@@ -1,22 +1,16 @@
-"""Landmarks of faces whose boxes are known, by the networks of a model file: students in an ensemble, or a cascade."""
+"""Landmarks of faces whose boxes are known: passes, batches and crops, whatever runs the networks. No torch is imported."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fewmark.cascade.frames import face_angle, scheme_mean_face
-from fewmark.cascade.looking import look
-from fewmark.cascade.pipeline import Cascade
-from fewmark.cascade.state import FaceState, Picture
-from fewmark.cascade.stored import cascade_modules
-from fewmark.checkpoint import Checkpoint
+from fewmark.checkpoint_parts import Checkpoint
 from fewmark.data.crops import CropRule, cut
-from fewmark.ensemble import Ensemble, to_tensor
 from fewmark.geometry import Box, Similarity, box_of_points, box_size
 
 _BATCH = 32  # crops at a time
@@ -38,28 +32,27 @@ class Located:
     angles: NDArray[np.float64]
 
 
-class Locator:
+class Locator(ABC):
     """Finds the landmarks of faces.
 
     Args:
-        checkpoint: whose networks are moved to the device and to evaluation mode, channels last in memory.
-        device: where they run.
+        checkpoint: says what part of a picture the networks see, and what they find.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.device = device
-        students, cascade = checkpoint.students, checkpoint.cascade
-        self._ensemble: Ensemble | None = None
-        if cascade is None:
-            codecs = [s.codec for s in students]
-            self._ensemble = Ensemble([s.module for s in students], codecs, checkpoint.scheme.mirror)
-        networks = [] if cascade is None else list(cascade_modules(cascade).values())
-        for network in [self._ensemble] if self._ensemble is not None else networks:
-            network.to(self.device).eval()
-            for parameter in network.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    @abstractmethod
+    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the networks say of B crops.
+
+        Args:
+            crops: (B, H, W, 3) RGB, as the crop rule cuts them.
+            flip: average with what is seen in the flipped crops, where the scheme has a mirror.
+
+        Returns:
+            landmarks (B, K, 2) crop px, and scores (B, K).
+        """
 
     def __call__(
         self,
@@ -67,7 +60,7 @@ class Locator:
         boxes_xyxy: Sequence[Box],
         n_passes: Sequence[int],
         *,
-        flip: bool = True,
+        flip: bool | None = None,
     ) -> Located:
         """Landmarks of N faces.
 
@@ -75,8 +68,9 @@ class Locator:
             pictures: one (H, W, 3) RGB a face.
             boxes_xyxy: one (4,) image px a face.
             n_passes: one number a face; every pass after the first begins with the landmarks of the one before.
-            flip: average with what is seen in the flipped crop.
+            flip: average with what is seen in the flipped crop; None: as the model asks.
         """
+        flip = self.checkpoint.flip if flip is None else flip
         n_faces, k = len(pictures), self.checkpoint.scheme.n_landmarks
         found = Located(
             np.full((n_faces, k, 2), np.nan, np.float32), np.full((n_faces, k), np.nan, np.float32), np.zeros(n_faces)
@@ -88,30 +82,12 @@ class Locator:
                 for i in rows:
                     boxes[i] = _next_box(boxes[i], found.landmarks[i])
             for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH]
-                if self.checkpoint.cascade is not None:
-                    self._by_cascade(self.checkpoint.cascade, pictures, boxes, part, found, again=n > 0, flip=flip)
-                else:
-                    self._by_students(pictures, boxes, part, found, flip=flip)
+                self._look(pictures, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
         return found
 
-    def _by_students(
-        self, pictures: Sequence[Picture], boxes: Sequence[Box], rows: Sequence[int], found: Located, *, flip: bool
-    ) -> None:
-        assert self._ensemble is not None
-        rule = self.checkpoint.crop
-        maps = [rule.crop_from_image(boxes[i]) for i in rows]
-        crops = [_cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
-        prediction = self._ensemble.predict(to_tensor(np.stack(crops), self.device), flip=flip)
-        points, sure = prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy()
-        for j, i in enumerate(rows):
-            found.landmarks[i] = maps[j].inverse()(points[j])
-            found.scores[i] = sure[j]
-
-    def _by_cascade(
+    def _look(
         self,
-        cascade: Cascade,
-        pictures: Sequence[Picture],
+        pictures: Sequence[NDArray[np.uint8]],
         boxes: Sequence[Box],
         rows: Sequence[int],
         found: Located,
@@ -119,18 +95,14 @@ class Locator:
         again: bool,
         flip: bool,
     ) -> None:
-        """Another pass begins upright, by the angle of the landmarks of the one before."""
-        turns = "angle" in [s.name for s in cascade.stages]
-        if again and turns:
-            mean_face = scheme_mean_face(self.checkpoint.scheme)
-            found.angles[rows] = [face_angle(found.landmarks[i], mean_face) for i in rows]
-            cascade = cascade.without("angle")
-        starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
-        for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
-            found.landmarks[i] = face.landmarks
-            if face.scores is not None:
-                found.scores[i] = face.scores
-            found.angles[i] = face.angle
+        """Write what is seen of some faces into `found`; `again` says that it holds what an earlier pass saw."""
+        rule = self.checkpoint.crop
+        maps = [rule.crop_from_image(boxes[i]) for i in rows]
+        crops = [_cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
+        points, sure = self.read_crops(np.stack(crops), flip=flip)
+        for j, i in enumerate(rows):
+            found.landmarks[i] = maps[j].inverse()(points[j])
+            found.scores[i] = sure[j]
 
 
 def _cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: CropRule) -> NDArray[np.uint8]:

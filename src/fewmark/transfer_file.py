@@ -71,6 +71,8 @@ def put_transfer(model: str | Path, transfer: SchemeTransfer) -> None:
         raise InputError(
             f"{model}: expected a model file to put the transfer into; copy a packaged model to a file first"
         )
+    if Path(model).suffix == ".onnx":
+        raise InputError(f"{model}: is exported; put the transfer into its .safetensors file and export that again")
     data, tensors = read_metadata(model), dict(_tensors(model))
     scheme = scheme_from_dict(require(data, "scheme", str(model)), f"{model}: scheme")
     check_source(scheme, transfer.source, transfer.target, str(model))

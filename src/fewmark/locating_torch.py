@@ -1,0 +1,75 @@
+"""Landmarks by torch: the networks of a model file, students in an ensemble or a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewmark.cascade.frames import face_angle, scheme_mean_face
+from fewmark.cascade.looking import look
+from fewmark.cascade.state import FaceState, Picture
+from fewmark.cascade.stored import cascade_modules
+from fewmark.checkpoint_parts import Checkpoint
+from fewmark.ensemble import Ensemble, to_tensor
+from fewmark.geometry import Box
+from fewmark.locating import Located, Locator
+
+
+class TorchLocator(Locator):
+    """Finds the landmarks of faces.
+
+    Args:
+        checkpoint: whose networks are moved to the device and to evaluation mode, channels last in memory.
+        device: where they run.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+        super().__init__(checkpoint)
+        self.device = torch.device(device)
+        students, cascade = checkpoint.students, checkpoint.cascade
+        self._ensemble: Ensemble | None = None
+        if cascade is None:
+            codecs = [s.codec for s in students]
+            self._ensemble = Ensemble([s.module for s in students], codecs, checkpoint.scheme.mirror)
+        networks = [] if cascade is None else list(cascade_modules(cascade).values())
+        for network in [self._ensemble] if self._ensemble is not None else networks:
+            network.to(self.device).eval()
+            for parameter in network.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `Locator.read_crops`; of students."""
+        assert self._ensemble is not None
+        prediction = self._ensemble.predict(to_tensor(crops, self.device), flip=flip)
+        return prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy()
+
+    def _look(
+        self,
+        pictures: Sequence[Picture],
+        boxes: Sequence[Box],
+        rows: Sequence[int],
+        found: Located,
+        *,
+        again: bool,
+        flip: bool,
+    ) -> None:
+        """Of a cascade, another pass begins upright, by the angle of the landmarks of the one before."""
+        cascade = self.checkpoint.cascade
+        if cascade is None:
+            super()._look(pictures, boxes, rows, found, again=again, flip=flip)
+            return
+        turns = "angle" in [s.name for s in cascade.stages]
+        if again and turns:
+            mean_face = scheme_mean_face(self.checkpoint.scheme)
+            found.angles[rows] = [face_angle(found.landmarks[i], mean_face) for i in rows]
+            cascade = cascade.without("angle")
+        starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
+        for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
+            found.landmarks[i] = face.landmarks
+            if face.scores is not None:
+                found.scores[i] = face.scores
+            found.angles[i] = face.angle
