@@ -41,10 +41,8 @@ METHODS = {
     "tracked": "fewmark, tracked, not smoothed",
     "smoothed": "fewmark, tracked and smoothed",
 }
-PLOTTED = {"cap12": (175, 225), "franck": (45, 95)}
-"""Frames of each clip in the plot: a face that hardly moves, and one that does."""
-LANDMARK = 36
-"""Of the plot: an outer corner of the eye."""
+PLOTTED = ("cap12", 36, (150, 225))
+"""Clip, landmark (an outer corner of the eye) and frames of the plot."""
 
 Trajectory = NDArray[np.float64]
 
@@ -76,15 +74,14 @@ def main() -> None:
         found["dlib-enlarged"] = read_dlib(arguments.dlib_enlarged, folder.name)
         stills.append({"scene": folder.name, **{m: measured(jitter(x, still=None)) for m, x in found.items()}})
         print(stills[-1], flush=True)
-    clips, plotted = [], {}
+    clips = []
     for clip in CLIPS:
         found = run(detector, arguments.data / clip)
         found["dlib"] = read_dlib(arguments.data / "dlib_pseudo_68pt.csv", clip)
         clips.append(measure_clip(clip, found))
         print(clips[-1], flush=True)
-        plotted[clip] = found
-    if arguments.plot:
-        plot(arguments.plot, plotted)
+        if arguments.plot and clip == PLOTTED[0]:
+            plot(arguments.plot, found)
     data = {"model": arguments.model, "n_still_frames": N_STILL, "stills": stills, "clips": clips}
     write_text(arguments.out, json.dumps(data, indent=1) + "\n")
     print(as_table(data))
@@ -171,8 +168,8 @@ def as_table(data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(path: Path, clips: Mapping[str, Mapping[str, Trajectory]]) -> None:
-    """x of one landmark over some frames of each clip."""
+def plot(path: Path, found: Mapping[str, Trajectory]) -> None:
+    """x of one landmark over some frames."""
     import io
 
     import matplotlib
@@ -180,17 +177,17 @@ def plot(path: Path, clips: Mapping[str, Mapping[str, Trajectory]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(PLOTTED), figsize=(9, 3.4), dpi=110)
+    clip, landmark, (first, last) = PLOTTED
+    frames = np.arange(first, last)
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), dpi=110)
     looks = {"dlib": ("#9aa0a6", 1.0, "dlib"), "raw": ("#ff8a3d", 1.0, "raw"), "smoothed": ("#1f6feb", 1.8, "smoothed")}
-    for axes, (clip, (first, last)) in zip(panels, PLOTTED.items(), strict=True):
-        frames = np.arange(first, last)
-        for name, (colour, width, label) in looks.items():
-            axes.plot(frames, clips[clip][name][first:last, LANDMARK, 0], color=colour, lw=width, label=label)
-        axes.set_xlabel("frame")
-        axes.set_title(f"{clip}: landmark {LANDMARK}", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("x, px")
-    panels[0].legend(frameon=False, fontsize=9)
+    for name, (colour, width, label) in looks.items():
+        axes.plot(frames, found[name][first:last, landmark, 0], color=colour, lw=width, label=label)
+    axes.set_xlabel("frame")
+    axes.set_ylabel("x, px")
+    axes.set_title(f"{clip}: landmark {landmark}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     figure.tight_layout()
     data = io.BytesIO()
     figure.savefig(data, format="png")

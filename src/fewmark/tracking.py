@@ -203,7 +203,15 @@ class Tracker:
         if self._transfer is None and self.detector.checkpoint.calibration is not None:
             errors = self.detector.checkpoint.calibration.expected_errors(scores, face_sizes(raw[None])[0])
         return TrackedFace(
-            track.box, landmarks, scores, track.box_score, self.scheme, sight.angle, errors, id=track.id, raw_landmarks=raw
+            track.box,
+            landmarks,
+            scores,
+            track.box_score,
+            self.scheme,
+            sight.angle,
+            errors,
+            id=track.id,
+            raw_landmarks=raw,
         )
 
     def _locate(self, picture: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int) -> list[_Sight]:

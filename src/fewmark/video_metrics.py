@@ -135,7 +135,7 @@ def lag(
     whole = np.isfinite(b).all((1, 2))
     rows = np.arange(most, len(a) - most)
     found = np.isfinite(a).all((1, 2))
-    wanted = found if frames is None else found & np.asarray(frames, np.bool_)
+    wanted = found if frames is None else np.logical_and(found, frames)
     shifts = np.arange(-most, most + 1)
     rows = np.array([r for r in rows if wanted[r] and whole[r - shifts].all()], np.int64)
     if len(rows) == 0:
