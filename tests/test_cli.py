@@ -49,7 +49,7 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 
 def test_the_verbs() -> None:
-    top = {"train", "evaluate", "detect", "inspect", "convert", "scheme", "transfer", "track"}
+    top = {"train", "evaluate", "detect", "inspect", "convert", "scheme", "transfer", "calibrate", "track"}
     assert ALL.keys() == {
         "fewmark",
         *(f"fewmark {v}" for v in top),
