@@ -37,13 +37,13 @@ def test_noise_on_a_still_face_is_at_most_half() -> None:
     assert jitter(smoothed(still)) < 0.45 * jitter(still)
 
 
-@pytest.mark.parametrize("fraction_a_second", [0.25, 0.5, 1.0, 3.0])
-def test_a_moving_face_is_at_most_a_frame_late(fraction_a_second: float) -> None:
+@pytest.mark.parametrize(("fraction_a_second", "most"), [(0.1, 1.5), (0.25, 0.8), (0.5, 0.5), (1.0, 0.3), (3.0, 0.2)])
+def test_the_faster_a_face_moves_the_less_it_is_late(fraction_a_second: float, most: float) -> None:
     rng = np.random.default_rng(1)
     way = np.arange(120)[:, None, None] / 25 * 100 * fraction_a_second * np.array([0.8, 0.6])
     true = rng.uniform(0, 100, (68, 2)) + way
     found = smoothed(true + rng.normal(0, 0.1, true.shape))
-    assert 0 < lag(found, true) < 1.2 if fraction_a_second < 0.5 else 0 < lag(found, true) < 0.8
+    assert 0 < lag(found, true) < most
 
 
 @given(st.floats(0.05, 40), st.floats(-180, 180))

@@ -132,10 +132,11 @@ def lag(
     a, b = np.asarray(smoothed, np.float64), np.asarray(reference, np.float64)
     if a.shape != b.shape or a.ndim != 3 or a.shape[2] != 2:
         raise InputError(f"lag: expected two trajectories of one shape (T, K, 2), given {a.shape} and {b.shape}")
-    whole = np.isfinite(b).all((1, 2))
+    whole = np.asarray(np.isfinite(b).all((1, 2)), np.bool_)
     rows = np.arange(most, len(a) - most)
-    found = np.isfinite(a).all((1, 2))
-    wanted = found if frames is None else np.logical_and(found, frames)
+    wanted = np.asarray(np.isfinite(a).all((1, 2)), np.bool_)
+    if frames is not None:
+        wanted = wanted & frames
     shifts = np.arange(-most, most + 1)
     rows = np.array([r for r in rows if wanted[r] and whole[r - shifts].all()], np.int64)
     if len(rows) == 0:
