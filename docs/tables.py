@@ -171,6 +171,11 @@ def dense_boxes_table() -> str:
     return str(_experiment("dense_transfer").boxes_table(_measured("dense_transfer.json")[0]["boxes"]))
 
 
+def video_table() -> str:
+    """What experiments/video_jitter.py wrote."""
+    return str(_experiment("video_jitter").as_table(_measured("video_jitter.json")[0]))
+
+
 def _measured(pattern: str) -> list[Any]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((DOCS / "measured").glob(pattern))]
 
@@ -193,6 +198,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "cascade-share": share_table,
     "peers": peers_table,
     "runtime": runtime_table,
+    "video-jitter": video_table,
     "expected-errors": expected_errors_table,
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from fewmark.face import Face
     from fewmark.metrics import score
     from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
+    from fewmark.smoothing import Smoothing
+    from fewmark.tracking import TrackedFace, Tracker
     from fewmark.training import TrainingData, run_training
     from fewmark.transfer import SchemeTransfer
     from fewmark.transfer_file import load_transfer, save_transfer
+    from fewmark.video_in import Frame, read_video
 
 __version__ = "0.1.0"
 
@@ -29,9 +32,13 @@ _HOMES = {
     "Detector": "detector",
     "Face": "face",
     "FaceSample": "data.samples",
+    "Frame": "video_in",
     "InputError": "errors",
     "LandmarkScheme": "scheme",
     "SchemeTransfer": "transfer",
+    "Smoothing": "smoothing",
+    "TrackedFace": "tracking",
+    "Tracker": "tracking",
     "TrainingData": "training",
     "load_checkpoint": "checkpoint",
     "load_config": "config",
@@ -39,6 +46,7 @@ _HOMES = {
     "load_transfer": "transfer_file",
     "read_faces": "data.formats",
     "read_image": "data.samples",
+    "read_video": "video_in",
     "run_training": "training",
     "save_checkpoint": "checkpoint",
     "save_transfer": "transfer_file",
@@ -52,9 +60,13 @@ __all__ = [
     "Detector",
     "Face",
     "FaceSample",
+    "Frame",
     "InputError",
     "LandmarkScheme",
     "SchemeTransfer",
+    "Smoothing",
+    "TrackedFace",
+    "Tracker",
     "TrainingData",
     "__version__",
     "load_checkpoint",
@@ -63,6 +75,7 @@ __all__ = [
     "load_transfer",
     "read_faces",
     "read_image",
+    "read_video",
     "run_training",
     "save_checkpoint",
     "save_transfer",

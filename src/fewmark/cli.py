@@ -19,6 +19,7 @@ from fewmark.cli_base import BoxFrom, Group, Json, count, err, fail, out, pictur
 from fewmark.cli_calibrate import calibrate
 from fewmark.cli_labels import convert, inspect, scheme_app
 from fewmark.cli_transfer import transfer_app
+from fewmark.cli_video import track
 from fewmark.errors import InputError
 
 
@@ -386,6 +387,7 @@ def export(
         )
 
 
+app.command()(track)
 app.command()(inspect)
 app.command()(convert)
 app.command()(calibrate)

@@ -1,0 +1,199 @@
+"""How steady landmarks are on a still face, and how late on a moving one: fewmark and dlib.
+
+    python experiments/video_jitter.py --data ../shared/data/talking_face_video --write-stills runs/still
+    python experiments/dlib_landmarks.py runs/still --model shape_predictor_68_face_landmarks.dat --out runs/dlib_still.csv
+    python experiments/dlib_landmarks.py runs/still --model shape_predictor_68_face_landmarks.dat --scale 3 --out runs/dlib_still_3.csv
+    python experiments/video_jitter.py --data ../shared/data/talking_face_video --stills runs/still --dlib runs/dlib_still.csv \
+        --dlib-enlarged runs/dlib_still_3.csv --out docs/measured/video_jitter.json --plot docs/images/video_jitter.png
+
+dlib_landmarks.py runs in a Python that has dlib, which fewmark does not need. Still faces: four frames of the clips, each repeated
+60 times with new noise (standard deviation 3 of 255) and JPEG compression (quality 90); nothing in them moves, so all motion of the
+landmarks is jitter. The clips: jitter in the windows in which the face is still, the same windows for all; lag behind the
+same track's raw landmarks in the frames that move, and behind their mean over five frames centred on each, from which noise
+does not hide lag. dlib's landmarks of the clips are the data's own (`dlib_pseudo_68pt.csv`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.atomic import write_text
+from fewmark.geometry import box_centre
+from fewmark.pictures_out import write_picture
+from fewmark.video_in import read_video
+from fewmark.video_metrics import face_size, jitter, lag, moving_frames, still_windows
+
+CLIPS = ("cap12", "franck")
+N_STILL, NOISE, QUALITY = 60, 3.0, 90
+METHODS = {
+    "dlib": "dlib, each frame by itself",
+    "dlib-enlarged": "dlib, picture 3 times as large",
+    "single": "fewmark, each frame by itself",
+    "tracked": "fewmark, tracked, not smoothed",
+    "smoothed": "fewmark, tracked and smoothed",
+}
+PLOTTED = ("cap12", 36, (150, 225))
+"""Clip, landmark (an outer corner of the eye) and frames of the plot."""
+
+Trajectory = NDArray[np.float64]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the talking_face_video folder")
+    parser.add_argument("--write-stills", type=Path, help="write the still faces here, and end")
+    parser.add_argument("--stills", type=Path, help="where they are")
+    parser.add_argument("--dlib", type=Path, help="dlib's landmarks of them, by dlib_landmarks.py")
+    parser.add_argument("--dlib-enlarged", type=Path, help="the same with --scale 3")
+    parser.add_argument("--model", default="ibug-68")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path, help="a .png file")
+    arguments = parser.parse_args()
+    if arguments.write_stills:
+        write_stills(arguments.data, arguments.write_stills)
+        return
+    if not (arguments.stills and arguments.dlib and arguments.dlib_enlarged and arguments.out):
+        parser.error("--stills, --dlib, --dlib-enlarged and --out are needed to measure")
+    from fewmark.detector import Detector
+
+    detector = Detector.load(arguments.model, threads=arguments.threads)
+    stills = []
+    for folder in sorted(p for p in arguments.stills.iterdir() if p.is_dir()):
+        found = run(detector, folder)
+        found["dlib"] = read_dlib(arguments.dlib, folder.name)
+        found["dlib-enlarged"] = read_dlib(arguments.dlib_enlarged, folder.name)
+        stills.append({"scene": folder.name, **{m: measured(jitter(x, still=None)) for m, x in found.items()}})
+        print(stills[-1], flush=True)
+    clips = []
+    for clip in CLIPS:
+        found = run(detector, arguments.data / clip)
+        found["dlib"] = read_dlib(arguments.data / "dlib_pseudo_68pt.csv", clip)
+        clips.append(measure_clip(clip, found))
+        print(clips[-1], flush=True)
+        if arguments.plot and clip == PLOTTED[0]:
+            plot(arguments.plot, found)
+    data = {"model": arguments.model, "n_still_frames": N_STILL, "stills": stills, "clips": clips}
+    write_text(arguments.out, json.dumps(data, indent=1) + "\n")
+    print(as_table(data))
+
+
+def write_stills(data: Path, folder: Path) -> None:
+    """One frame after a quarter and one after three quarters of each clip, repeated with noise."""
+    for seed, (clip, share) in enumerate((c, s) for c in CLIPS for s in (0.25, 0.75)):
+        frames = [f.image for f in read_video(data / clip)]
+        index = int(share * len(frames))
+        rng = np.random.default_rng(seed)
+        for i in range(N_STILL):
+            noisy = np.clip(np.rint(frames[index] + rng.normal(0, NOISE, frames[index].shape)), 0, 255).astype(np.uint8)
+            path = folder / f"{clip}-{index:04d}" / f"{i:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), noisy[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+def run(detector: Any, folder: Path) -> dict[str, Trajectory]:
+    """Landmarks (T, 68, 2) px of the largest face of the first frame, each way; and "raw", which "smoothed" was made from."""
+    from fewmark.tracking import Tracker
+
+    plain, smooth = Tracker(detector, smoothing=None, max_faces=1), Tracker(detector, max_faces=1)
+    found: dict[str, list[NDArray[np.float32]]] = {"single": [], "tracked": [], "smoothed": [], "raw": []}
+    missing = np.full((detector.scheme.n_landmarks, 2), np.nan, np.float32)
+    for frame in read_video(folder):
+        faces = detector.detect(frame.image)
+        middle = (np.array(frame.image.shape[1::-1]) - 1) / 2 if not found["tracked"] else found["tracked"][-1].mean(0)
+        faces.sort(key=lambda f: float(np.linalg.norm(box_centre(f.box) - middle)))
+        found["single"].append(faces[0].landmarks if faces else missing)
+        (tracked,) = plain(frame.image, frame.time_s) or [None]
+        found["tracked"].append(missing if tracked is None else tracked.landmarks)
+        (face,) = smooth(frame.image, frame.time_s) or [None]
+        found["smoothed"].append(missing if face is None else face.landmarks)
+        found["raw"].append(missing if face is None else face.raw_landmarks)
+    print(f"{folder.name}: {plain.n_tracks} and {smooth.n_tracks} tracks", flush=True)
+    return {name: np.stack(points).astype(np.float64) for name, points in found.items()}
+
+
+def read_dlib(path: Path, group: str) -> Trajectory:
+    """(T, 68, 2) px of the pictures in the folder `group`, by their names; NaN where dlib found no face."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = sorted((r for r in csv.DictReader(file) if r["file"].startswith(f"{group}/")), key=lambda r: r["file"])
+    if not rows:
+        raise SystemExit(f"{path}: no row whose file begins with {group}/")
+    cells = [[float(r[f"{c}{i}"] or "nan") for i in range(68) for c in "xy"] for r in rows]
+    return np.array(cells).reshape(-1, 68, 2)
+
+
+def measure_clip(clip: str, found: Mapping[str, Trajectory]) -> dict[str, Any]:
+    """Jitter of each way in the still windows of the tracked landmarks, and the lag of smoothing."""
+    windows, moving = still_windows(found["tracked"]), moving_frames(found["raw"])
+    raw = found["raw"]
+    centred = raw.copy()
+    centred[2:-2] = np.mean([raw[i : len(raw) - 4 + i] for i in range(5)], axis=0)
+    ways = [m for m in METHODS if m in found]
+    return {
+        "clip": clip,
+        "n_frames": len(raw),
+        "face_px": round(float(np.nanmean(face_size(raw))), 1),
+        "n_still_windows": int(windows.sum()),
+        "n_moving_frames": int(moving.sum()),
+        "jitter": {m: measured(jitter(found[m], windows=windows)) for m in ways},
+        "lag_frames": measured(lag(found["smoothed"], raw, frames=moving)),
+        "lag_frames_centred": measured(lag(found["smoothed"], centred, frames=moving)),
+    }
+
+
+def measured(value: float) -> float | None:
+    return round(value, 6) if np.isfinite(value) else None
+
+
+def as_table(data: Mapping[str, Any]) -> str:
+    """A row a way: jitter in per cent of the face's size, on the still faces and in the clips' still windows; lag in frames."""
+    clips: Sequence[Mapping[str, Any]] = data["clips"]
+    names = [f"{c['clip']}, {c['n_still_windows']} still windows" for c in clips]
+    lines = [f"| | still face | {' | '.join(names)} | lag, frames |", f"|---|{'---|' * len(clips)}---|---|"]
+    for method, title in METHODS.items():
+        values = [s[method] for s in data["stills"] if s.get(method) is not None]
+        cells = [f"{100 * float(np.mean(values)):.2f} %" if values else "-"]
+        cells += [f"{100 * c['jitter'][method]:.2f} %" if c["jitter"].get(method) is not None else "-" for c in clips]
+        late = " and ".join(f"{max(c['lag_frames'], c['lag_frames_centred']):.2f}" for c in clips)
+        lines.append(f"| {title} | {' | '.join(cells)} | {late if method == 'smoothed' else '0'} |")
+    return "\n".join(lines)
+
+
+def plot(path: Path, found: Mapping[str, Trajectory]) -> None:
+    """x of one landmark over some frames."""
+    import io
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    clip, landmark, (first, last) = PLOTTED
+    frames = np.arange(first, last)
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), dpi=110)
+    looks = {"dlib": ("#9aa0a6", 1.0, "dlib"), "raw": ("#ff8a3d", 1.0, "raw"), "smoothed": ("#1f6feb", 1.8, "smoothed")}
+    for name, (colour, width, label) in looks.items():
+        axes.plot(frames, found[name][first:last, landmark, 0], color=colour, lw=width, label=label)
+    axes.set_xlabel("frame")
+    axes.set_ylabel("x, px")
+    axes.set_title(f"{clip}: landmark {landmark}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    pyplot.close(figure)
+    write_picture(path, cv2.imdecode(np.frombuffer(data.getvalue(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+
+
+if __name__ == "__main__":
+    main()
