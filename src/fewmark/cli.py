@@ -35,6 +35,8 @@ class Selection(StrEnum):
 
 class FaceFormat(StrEnum):
     json = "json"
+    jsonl = "jsonl"
+    coco = "coco"
     csv = "csv"
     pts = "pts"
 
@@ -259,14 +261,17 @@ def evaluate(
 @app.command()
 def detect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of pictures.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Pictures, folders, quoted globs; - is standard input."),
+    ],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
     boxes: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="CSV: file,box_x0,box_y0,box_x1,box_y1; faces are looked for otherwise."),
     ] = None,
     form: Annotated[
-        FaceFormat, typer.Option("--format", help="faces.json, faces.csv, or a .pts file a face.")
+        FaceFormat, typer.Option("--format", help="One file (jsonl and csv grow as faces are found), or a .pts a face.")
     ] = FaceFormat.json,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")] = False,
     scheme: AnswerScheme = None,
@@ -274,7 +279,7 @@ def detect(
 ) -> None:
     """Find faces and their landmarks in pictures."""
     from fewmark.checkpoint_metadata import carried_scheme, read_metadata
-    from fewmark.detection import find_pictures
+    from fewmark.sources import find_pictures
 
     carried_scheme(read_metadata(model), scheme, model)
     pictures = find_pictures(images)
