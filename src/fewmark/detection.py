@@ -18,6 +18,7 @@ from fewmark.sources import Picture
 
 if TYPE_CHECKING:
     from fewmark.detector import Detector
+    from fewmark.draw_labels import Label
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def detect_pictures(
     form: FaceFormat = "json",
     boxes: Mapping[Path, NDArray[np.float32]] | None = None,
     overlay: bool = False,
+    label: Label = "none",
     scheme: str | None = None,
     on_picture: Callable[[], None] = lambda: None,
 ) -> DetectionResult:
@@ -58,6 +60,7 @@ def detect_pictures(
         boxes: resolved path -> (N, 4) x0 y0 x1 y1 image px; a picture without an entry fails. None: faces are
             looked for.
         overlay: write pictures with the landmarks drawn in.
+        label: of an overlay: each landmark's number or name; small faces are magnified for it.
         scheme: of the landmarks, see `Detector.detect`.
         on_picture: called after each.
 
@@ -65,6 +68,7 @@ def detect_pictures(
         InputError: nothing can be written to the folder, or the model carries no transfer to the scheme.
     """
     from fewmark.draw import draw_landmarks
+    from fewmark.draw_labels import magnify_for
     from fewmark.evaluation import flips
 
     folder, flip = Path(folder), flips(detector)
@@ -96,7 +100,9 @@ def detect_pictures(
             results.add(picture, (image.shape[1], image.shape[0]), found)
             if overlay:
                 overlays.append(folder / f"{picture.place}_landmarks.jpg")
-                write_picture(overlays[-1], draw_landmarks(image, found, meaning))
+                larger, points = magnify_for(label, image, [f.landmarks for f in found])
+                drawn = draw_landmarks(larger, points, meaning, numbers=label == "numbers", names=label == "names")
+                write_picture(overlays[-1], drawn)
             on_picture()
         whole = True
     finally:
