@@ -21,8 +21,8 @@ class TiledFinder:
 
     Args:
         finder: looks at each tile; it may reduce what it is given.
-        side: of the smallest tiles, px, best the size at which `finder` reduces nothing. The time grows as the picture's area
-            over this one's, times some 2.4.
+        side: of the smallest tiles, px, best the size at which `finder` reduces nothing. The time grows as the
+            number of tiles, some 2.4 times the picture's area over a tile's.
 
     Raises:
         InputError: side below 64.
