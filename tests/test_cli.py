@@ -262,28 +262,32 @@ def test_detect_goes_on_after_a_bad_picture(drawn: Path, tiny_model: Path, tmp_p
     assert [Path(p["file"]).name for p in data["failed"]] == ["bad.jpg"]
 
 
-@pytest.mark.parametrize("form", ["json", "csv", "pts"])
+@pytest.mark.parametrize("form", ["json", "jsonl", "coco", "csv", "pts"])
 def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["detect", tiny_model, drawn / "images", "--boxes", drawn / "annotations.csv", "--out", out]
     result = told(*words, "--format", form, "--overlay")
     assert (result["n_pictures"], result["n_faces"], result["failed"]) == (14, 14, [])
     assert len(list(out.glob("*_landmarks.jpg"))) == 14
-    if form == "csv":
-        faces = read_faces(out / "faces.csv")
+    if form in ("csv", "coco"):
+        faces = read_faces(out / ("faces.csv" if form == "csv" else "faces.coco.json"))
         truth = read_faces(drawn)
         assert [f.image.resolve() for f in faces] == [t.image.resolve() for t in truth]
         for face, true in zip(faces, truth, strict=True):
             np.testing.assert_allclose(face.box, true.box, atol=1e-3)
     elif form == "pts":
         assert len(list(out.glob("*.pts"))) == 14
+    elif form == "jsonl":
+        lines = [json.loads(line) for line in (out / "faces.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [(len(line["faces"]), line["scheme"]) for line in lines] == [(1, "ibug-68")] * 14
+        assert read_image(lines[0]["file"]).shape == (lines[0]["height"], lines[0]["width"], 3)
     else:
         data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
         assert len(data["pictures"][0]["faces"][0]["landmarks"]) == len(data["landmarks"]) == 68
 
 
 def test_pictures_of_one_name_get_places_of_their_own(drawn: Path, tmp_path: Path) -> None:
-    from fewmark.detection import find_pictures
+    from fewmark.sources import find_pictures
 
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

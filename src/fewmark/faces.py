@@ -87,7 +87,7 @@ class SlimeFaceFinder:
             faces = [FoundFace(f.box_xyxy - np.float32(pad), f.score) for f in found]
         scale = self.max_side / max(*image.shape[:2], self.max_side)
         if any(float(box_size(f.box_xyxy).max()) * scale > _LARGE for f in faces):
-            faces = _without_repeats([*faces, *self._look(image, max(_MIN_SIDE, self.max_side // 2))])
+            faces = without_repeats([*faces, *self._look(image, max(_MIN_SIDE, self.max_side // 2))])
         return sorted(faces, key=lambda f: -_area(f.box_xyxy))
 
     def _look(self, image: NDArray[np.uint8], max_side: int) -> list[FoundFace]:
@@ -107,7 +107,7 @@ class SlimeFaceFinder:
                 # px x of the reduced picture begins at x - 0.5
                 box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)
                 faces.append(FoundFace(box, percent / 100))
-        return _without_repeats(faces)
+        return without_repeats(faces)
 
 
 class WholePicture:
@@ -191,7 +191,7 @@ def box_overlap(a: FloatArray, b: FloatArray) -> float:
     return common / union if union > 0 else 0.0
 
 
-def _without_repeats(faces: Sequence[FoundFace]) -> list[FoundFace]:
+def without_repeats(faces: Sequence[FoundFace]) -> list[FoundFace]:
     """The surer one of two boxes of which one lies mostly in the other."""
     kept: list[FoundFace] = []
     for face in sorted(faces, key=lambda f: -f.score):

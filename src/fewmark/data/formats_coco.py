@@ -142,7 +142,28 @@ def write_coco(path: str | Path, samples: Sequence[FaceSample], scheme: Landmark
     path = Path(path)
     if not samples:
         raise InputError(f"{path}: expected at least one face to write, given none")
-    folder = Path(os.path.abspath(path)).parent
+    data = coco_data(samples, scheme, Path(os.path.abspath(path)).parent)
+    write_text(path, json.dumps(data, allow_nan=False) + "\n")
+
+
+def coco_data(
+    samples: Sequence[FaceSample],
+    scheme: LandmarkScheme,
+    folder: Path,
+    *,
+    sizes: Mapping[Path, tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """A COCO document; see `write_coco`.
+
+    Args:
+        samples: the faces; one without box and landmarks gives its picture no annotation.
+        scheme: of the landmarks.
+        folder: that the names of pictures are relative to.
+        sizes: width and height of pictures, px, where they are known; the others' headers are read.
+
+    Raises:
+        InputError: a face has not the scheme's number of points, or a picture's size cannot be read.
+    """
     ids: dict[str, int] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -151,7 +172,9 @@ def write_coco(path: str | Path, samples: Sequence[FaceSample], scheme: Landmark
         if file not in ids:
             ids[file] = len(ids) + 1
             image: dict[str, Any] = {"id": ids[file], "file_name": file}
-            if s.image.is_file():
+            if sizes is not None and s.image in sizes:
+                image["width"], image["height"] = sizes[s.image]
+            elif s.image.is_file():
                 image["width"], image["height"] = read_size(s.image)
             images.append(image)
         if s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks:
@@ -181,7 +204,7 @@ def write_coco(path: str | Path, samples: Sequence[FaceSample], scheme: Landmark
             annotation["group"] = s.group
         annotations.append(annotation)
     said = {"occlusion": "annotated"} if any(s.occluded is not None for s in samples) else {}
-    data = {
+    return {
         "info": {"description": f"landmarks of scheme {scheme.name}", **said},
         "images": images,
         "annotations": annotations,
@@ -190,7 +213,6 @@ def write_coco(path: str | Path, samples: Sequence[FaceSample], scheme: Landmark
              "skeleton": [[a + 1, b + 1] for a, b in scheme.edges]}
         ],
     }  # fmt: skip
-    write_text(path, json.dumps(data, allow_nan=False) + "\n")
 
 
 def _short(value: object) -> str:

@@ -266,9 +266,9 @@ def write_csv(path: str | Path, samples: Sequence[FaceSample]) -> None:
     for s in samples:
         row = [relative_file(s.image, folder)]
         if with_box:
-            row += [""] * 4 if s.box is None else _cells(s.box)
+            row += [""] * 4 if s.box is None else cells(s.box)
         if k:
-            row += [""] * (2 * k) if s.landmarks is None else _cells(s.landmarks)
+            row += [""] * (2 * k) if s.landmarks is None else cells(s.landmarks)
         if with_v:
             if s.landmarks is None or s.occluded is None:
                 row += [""] * k
@@ -299,7 +299,7 @@ def count_landmarks(samples: Sequence[FaceSample]) -> int:
     return counts[0] if counts else 0
 
 
-def _cells(values: NDArray[np.floating]) -> list[str]:
+def cells(values: NDArray[np.floating]) -> list[str]:
     """The shortest text that reads back as the same float32; empty for NaN."""
     exact = np.asarray(values, np.float32).astype(np.float64).ravel()
     rounded = np.round(exact, 4)

@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.data.heif import decode_heif, heif_kind
 from fewmark.errors import InputError
 from fewmark.geometry import Box, box_of_points
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif")
+IMAGE_SUFFIXES = (*_USUAL, ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +72,23 @@ def decode_image(data: bytes, where: str = "picture") -> NDArray[np.uint8]:
     """Decode a picture's bytes; see `read_image`.
 
     Raises:
-        InputError: the bytes are no picture, or a truncated one.
+        InputError: the bytes are no picture, a truncated one, or HEIC where the extra `heic` is not installed.
     """
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
         raise InputError(f"{where}: a truncated JPEG (no end marker); copy the file again")
     if data[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in data[-64:]:
         raise InputError(f"{where}: a truncated PNG (no end chunk); copy the file again")
+    if heif_kind(data) is not None:
+        decoded = decode_heif(data, where)
+        if decoded is not None:
+            return decoded
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # obeys EXIF, drops alpha, keeps 16 bit
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise InputError(f"{where}: cannot be decoded as a picture ({error.err})") from error
     if image is None:
-        raise InputError(f"{where}: not a picture, or damaged; expected JPEG, PNG, WebP, BMP or TIFF")
+        raise InputError(f"{where}: not a picture, or damaged; expected JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")
     return as_rgb(image[..., ::-1] if image.ndim == 3 else image, where)
 
 

