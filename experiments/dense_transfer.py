@@ -102,29 +102,41 @@ def eye_corners(scheme: LandmarkScheme) -> list[int]:
     return [rule.first, rule.second]
 
 
-def choose_boxes(detector: Detector, train: Sequence[FaceSample]) -> tuple[list[Row], Adapter | None, int, FacePairs]:
-    """Every way to make the dense model's boxes, by the error of a transfer cross-validated on the training faces.
+def choose_way(
+    detector: Detector, train: Sequence[FaceSample]
+) -> tuple[list[Row], Detector, Adapter | None, int, FacePairs]:
+    """Every way to use the dense model, by the error of a transfer cross-validated on the training faces: its boxes, its
+    passes, with its angle stage and without (it has seen frontal faces alone).
 
     Returns:
-        a row each, and of the best one its adapter, its passes, and what was found with it.
+        a row each, and of the best one its detector, its adapter, its passes, and what was found with it.
     """
     by_shape = mean_face_adapter(detector.scheme)
-    first = predict(detector, train, by_shape, 1)
-    tight = np.stack([box_of_points(p) for p in first.source_points])
-    fitted = fit_box_adapter(first.boxes, tight)
-    ways = {"the 68 landmarks": None, "the mean faces": by_shape, "the training faces": fitted}
     rows: list[Row] = []
-    best: tuple[float, Adapter | None, int, FacePairs] | None = None
-    for name, adapter in ways.items():
-        for passes in (1, 2):
-            pairs = first if (adapter, passes) == (by_shape, 1) else predict(detector, train, adapter, passes)
-            error = fit_least_squares(pairs, detector.scheme, "auto").expected_error
-            rows.append({"box": name, "passes": passes, "adapter": adapter, "expected": error})
-            print(boxes_table(rows[-1:]).splitlines()[-1], flush=True)
-            if best is None or error < best[0]:
-                best = (error, adapter, passes, pairs)
+    best: tuple[float, Detector, Adapter | None, int, FacePairs] | None = None
+    for angle, looking in {"yes": detector, "no": without_angle(detector)}.items():
+        first = predict(looking, train, by_shape, 1)
+        tight = np.stack([box_of_points(p) for p in first.source_points])
+        fitted = fit_box_adapter(first.boxes, tight)
+        ways = {"the 68 landmarks": None, "the mean faces": by_shape, "the training faces": fitted}
+        for name, adapter in ways.items():
+            for passes in (1, 2):
+                pairs = first if (adapter, passes) == (by_shape, 1) else predict(looking, train, adapter, passes)
+                error = fit_least_squares(pairs, detector.scheme, "auto").expected_error
+                rows.append({"angle": angle, "box": name, "passes": passes, "adapter": adapter, "expected": error})
+                print(boxes_table(rows[-1:]).splitlines()[-1], flush=True)
+                if best is None or error < best[0]:
+                    best = (error, looking, adapter, passes, pairs)
     assert best is not None
     return rows, *best[1:]
+
+
+def without_angle(detector: Detector) -> Detector:
+    """The cascade without its angle stage, if it has one."""
+    cascade = detector.checkpoint.cascade
+    if cascade is None or "angle" not in [s.name for s in cascade.stages]:
+        return detector
+    return Detector(replace(detector.checkpoint, cascade=cascade.without("angle")))
 
 
 def only_coarse(direct: Detector, path: Path) -> Detector:
@@ -172,11 +184,11 @@ def as_table(rows: Sequence[Row]) -> str:
 
 
 def boxes_table(rows: Sequence[Row]) -> str:
-    """A Markdown table of the ways to make boxes."""
-    lines = ["| box by | shift x, shift y, scale | passes | expected |", "|---|---|---|---|"]
+    """A Markdown table of the ways to use the dense model."""
+    lines = ["| angle stage | box by | shift x, shift y, scale | passes | expected |", "|---|---|---|---|---|"]
     for row in rows:
         adapter = "none" if row["adapter"] is None else ", ".join(f"{v:.3f}" for v in row["adapter"])
-        lines.append(f"| {row['box']} | {adapter} | {row['passes']} | {100 * row['expected']:.2f} |")
+        lines.append(f"| {row['angle']} | {row['box']} | {adapter} | {row['passes']} | {100 * row['expected']:.2f} |")
     return "\n".join(lines)
 
 
@@ -233,9 +245,9 @@ def main() -> None:
     spans = np.cumsum([0, *map(len, parts)]).tolist()
     lists = {**{n: range(a, b) for n, a, b in zip(TESTS, spans, spans[1:], strict=False)}, FULL: range(len(tests))}
 
-    boxes, adapter, passes, pairs = choose_boxes(dense, train)
+    boxes, looking, adapter, passes, pairs = choose_way(dense, train)
     transfers = {name: fit(pairs, dense.scheme) for name, fit in METHODS.items()}
-    test = predict(dense, tests, adapter, passes)
+    test = predict(looking, tests, adapter, passes)
     by_coarse = evaluate_samples(coarse, tests, flip=flips(direct)).astype(np.float64)
     by_all = evaluate_samples(direct, tests, flip=flips(direct)).astype(np.float64)
     found = {**transferred(transfers, test, by_coarse), "direct, stage 1": (by_coarse, None), DIRECT: (by_all, None)}

@@ -189,7 +189,7 @@ def relative_errors(found: NDArray[np.float32], truth: NDArray[np.float32]) -> F
 
 
 def face_sizes(landmarks: NDArray[np.float32]) -> Floats:
-    """(N,) the longer side of each face's tight box, px; NaN where no landmark is there.
+    """(N,) the longer side of each face's tight box, px; NaN where fewer than two landmarks are there.
 
     Args:
         landmarks: (N, K, 2) px.
@@ -198,7 +198,7 @@ def face_sizes(landmarks: NDArray[np.float32]) -> Floats:
     for i, points in enumerate(landmarks):
         if np.isfinite(points).all(-1).any():
             sizes[i] = float(box_size(box_of_points(points)).max())
-    return sizes
+    return np.where(sizes > 0, sizes, np.nan)
 
 
 def reliability(expected: ArrayLike, true: ArrayLike, n_bins: int = 10) -> Reliability:
