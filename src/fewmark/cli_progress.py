@@ -37,14 +37,26 @@ class WorkPlan:
         n_labelled: faces.
         n_unlabelled: faces.
         scheme: of the labels; the trainings of a cascade follow from it.
+        distilled: the students learn from other models.
     """
 
     def __init__(
-        self, config: Config, n_labelled: int, n_unlabelled: int, scheme: LandmarkScheme | None = None
+        self,
+        config: Config,
+        n_labelled: int,
+        n_unlabelled: int,
+        scheme: LandmarkScheme | None = None,
+        *,
+        distilled: bool = False,
     ) -> None:
         self.batches: dict[str, float] = {}
         self.student: dict[str, str] = {}
-        if config.cascade.stages:
+        if distilled:
+            n_faces = n_labelled + quota(1, config.semi.ratio, n_unlabelled)
+            for name, s in config.students.items():
+                self.batches[f"distilled_{name}"] = s.n_epochs * (s.n_batches or max(1, n_faces // s.batch_size))
+                self.student[f"distilled_{name}"] = name
+        elif config.cascade.stages:
             assert scheme is not None
             for training in cascade_trainings(config, scheme, n_labelled):
                 cost = CASCADE_COST[training.stage] * (2 if config.cascade.twin and training.stage == "coarse" else 1)

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fewmark.cascade.state import check_order
 from fewmark.errors import InputError
 
+NOT_STATED = "not stated"
+"""A licence or provenance that nobody gave."""
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -145,8 +148,8 @@ class ModelSettings(_Settings):
 
     flip: bool = Field(True, description="the detector averages with the flipped picture")
     half: bool = Field(False, description="weights stored in 16 bit")
-    licence: str = Field("not stated", description="of the model, as its training data allows")
-    provenance: str = Field("not stated", description="what it was trained on")
+    licence: str = Field(NOT_STATED, description="of the model, as its training data allows")
+    provenance: str = Field(NOT_STATED, description="what it was trained on")
 
 
 class Config(_Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import nn
 
 from fewmark.calibration import ErrorCalibration
 from fewmark.cascade.pipeline import Cascade
@@ -19,13 +21,15 @@ from fewmark.config import Config
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.data.samples import FaceSample
+from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.metrics import Score
 from fewmark.scheme import LandmarkScheme
 from fewmark.semi.rounds import Round, run_rounds
 from fewmark.semi.trainings import Event
 from fewmark.training_cascade import check_cascade, train_cascade
-from fewmark.training_faces import draw_training_faces, fit_adapter, prepare_faces
+from fewmark.training_distilled import check_distillation, distil, inherit
+from fewmark.training_faces import DEFAULT_BOX_FROM_DETECTOR, draw_training_faces, fit_adapter, prepare_faces
 from fewmark.training_folder import append_line, check_folder, finite, read_lines, write_settings
 from fewmark.training_plans import make_loop, make_selection, student_plans, teacher_plan
 from fewmark.training_processes import first_process, launch
@@ -53,9 +57,13 @@ class TrainingData:
     unlabelled: Sequence[FaceSample]
     validation: Sequence[FaceSample]
 
-    def hash(self) -> str:
-        """A fingerprint of names, boxes and labels, for the model file."""
+    def hash(self, teachers: Sequence[Detector] = ()) -> str:
+        """A fingerprint of names, boxes and labels, and of the models that are distilled, for the model file."""
         digest = hashlib.sha256()
+        for detector in teachers:
+            about = detector.checkpoint.to_metadata()
+            about.pop("students")  # of an exported model they are not known
+            digest.update(json.dumps(about, sort_keys=True).encode())
         for part in (self.labelled, self.unlabelled, self.validation):
             for s in part:
                 digest.update(f"{s.name or s.image.name}|".encode())
@@ -84,25 +92,29 @@ def run_training(
     data: TrainingData,
     folder: Path,
     *,
+    teachers: Sequence[Detector] = (),
     resume: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunResult:
-    """Train by TS3 (or what `semi.selection` names), or the cascade of `cascade.stages`, and write the run folder.
+    """Train by TS3 (or what `semi.selection` names), or the cascade of `cascade.stages`, or by distillation, and write the run
+    folder.
 
     The folder holds config.toml, metrics.jsonl (an epoch a line), rounds.jsonl (a student and round a line: who was selected
     with what score, validation NME; not of a cascade), detector.safetensors, report.html, and state/: the weights of every
     training, for --resume.
 
     Args:
-        resume: go on with a run that was stopped; the settings and the data must be the same.
+        teachers: models to distil, see `training_distilled.distil`; there may then be no labelled faces.
+        resume: go on with a run that was stopped; the settings, the data and the teachers must be the same.
         on_event: told of everything, as plain dicts.
 
     Raises:
         InputError: the data cannot be used, the folder holds another run, or a setting does not fit.
     """
     fabric = launch(config)
-    _check(data, config)
-    problem = first_process(fabric, lambda: check_folder(folder, config, data.hash(), resume))
+    _check(data, config, teachers)
+    data_hash = data.hash(teachers)
+    problem = first_process(fabric, lambda: check_folder(folder, config, data_hash, resume))
     if problem is not None:
         raise InputError(problem)
     began = time.monotonic()
@@ -117,11 +129,15 @@ def run_training(
 
     def begin() -> None:  # the faces could be read
         if fabric.is_global_zero and not resume:
-            write_settings(folder, config, data.hash())
+            write_settings(folder, config, data_hash)
         fabric.barrier()
 
-    trained = (_cascade if config.cascade.stages else _rounds)(config, data, folder, fabric, begin, tell)
+    if teachers:
+        trained = _distilled(config, data, teachers, folder, fabric, begin, tell)
+    else:
+        trained = (_cascade if config.cascade.stages else _rounds)(config, data, folder, fabric, begin, tell)
     checkpoint = trained.checkpoint
+    checkpoint.data_hash = data_hash
     path, scores = folder / "detector.safetensors", None
     if fabric.is_global_zero:
         measured = None
@@ -193,6 +209,42 @@ def _cascade(
     return _Trained(checkpoint, [], np.zeros((0, data.scheme.n_landmarks, 2), np.float32), {"stages": nmes})
 
 
+def _distilled(
+    config: Config,
+    data: TrainingData,
+    teachers: Sequence[Detector],
+    folder: Path,
+    fabric: Fabric,
+    begin: Callable[[], None],
+    tell: Callable[[Event], None],
+) -> _Trained:
+    """Train students on what other models say."""
+    adapter = teachers[0].checkpoint.box_from_detector or DEFAULT_BOX_FROM_DETECTOR
+    if data.labelled:
+        adapter = fit_adapter(data.labelled)
+    trained = distil(
+        config,
+        teachers,
+        data.labelled,
+        data.unlabelled,
+        data.validation,
+        data.scheme,
+        adapter=adapter,
+        fabric=fabric,
+        folder=folder / "state",
+        tell=tell,
+        begin=begin,
+        n_threads=N_CUTTING_THREADS,
+    )
+    rule = CropRule(config.crop.size, config.crop.margin)
+    checkpoint = _checkpoint(config, data, rule, adapter, students=trained.students)
+    if trained.teacher is not None:
+        checkpoint.teacher = TeacherPart("teacher", teacher_plan(config).arguments(data.scheme), trained.teacher)
+    checkpoint.counts |= {"pseudo": trained.n_pseudo, "unlabelled": trained.n_unlabelled}
+    inherit(checkpoint, teachers)
+    return _Trained(checkpoint, [], np.zeros((0, data.scheme.n_landmarks, 2), np.float32), {})
+
+
 def _rounds(
     config: Config,
     data: TrainingData,
@@ -236,12 +288,18 @@ def _rounds(
             if fabric.is_global_zero and (record["round"], record["student"]) not in known:
                 append_line(folder / "rounds.jsonl", finite(record))
     assert last is not None
-    checkpoint = _checkpoint(config, data, rule, faces.box_from_detector, last=last)
+    checkpoint = _checkpoint(config, data, rule, faces.box_from_detector, students=last.students)
+    if last.teacher is not None:
+        checkpoint.teacher = TeacherPart("teacher", teacher_plan(config).arguments(scheme), last.teacher)
+    if last.selected:
+        checkpoint.counts["pseudo"] = len(set(np.concatenate(last.selected).tolist()))
     return _Trained(checkpoint, records, faces.truth, {})
 
 
-def _check(data: TrainingData, config: Config) -> None:
-    if not data.labelled:
+def _check(data: TrainingData, config: Config, teachers: Sequence[Detector] = ()) -> None:
+    if teachers:
+        check_distillation(config, teachers, data.scheme, len(data.unlabelled))
+    elif not data.labelled:
         raise InputError("training: the labelled list is empty; at least one labelled face is needed")
     for part, samples in (("labelled", data.labelled), ("val", data.validation)):
         for s in samples:
@@ -261,33 +319,25 @@ def _checkpoint(
     rule: CropRule,
     adapter: tuple[float, float, float],
     *,
-    last: Round | None = None,
+    students: Sequence[nn.Module] = (),
     cascade: Cascade | None = None,
 ) -> Checkpoint:
-    """The detector that the last round's students are, or the cascade, not yet measured."""
-    students: list[StudentPart] = []
-    teacher, n_pseudo = None, 0
-    if last is not None:
-        k = data.scheme.n_landmarks
-        students = [
-            StudentPart(p.name, p.architecture, {"n_maps": p.codec.n_maps(k), **p.arguments}, p.codec, m)
-            for p, m in zip(student_plans(config), last.students, strict=True)
-        ]
-        if last.teacher is not None:
-            teacher = TeacherPart("teacher", teacher_plan(config).arguments(data.scheme), last.teacher)
-        n_pseudo = len(set(np.concatenate(last.selected).tolist())) if last.selected else 0
+    """The detector that the students are, or the cascade, not yet measured."""
+    k = data.scheme.n_landmarks
+    parts = [
+        StudentPart(p.name, p.architecture, {"n_maps": p.codec.n_maps(k), **p.arguments}, p.codec, m)
+        for p, m in zip(student_plans(config) if students else (), students, strict=True)
+    ]
     n_unlabelled = 0 if cascade is not None else len(data.unlabelled)
     return Checkpoint(
         scheme=data.scheme,
-        students=students,
+        students=parts,
         crop=rule,
-        teacher=teacher,
         cascade=cascade,
         box_from_detector=adapter,
-        counts={"labelled": len(data.labelled), "pseudo": n_pseudo, "unlabelled": n_unlabelled},
+        counts={"labelled": len(data.labelled), "pseudo": 0, "unlabelled": n_unlabelled},
         seed=config.run.seed,
         config=config.model_dump(mode="json"),
-        data_hash=data.hash(),
         licence=config.model.licence,
         provenance=config.model.provenance,
     )

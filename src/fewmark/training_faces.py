@@ -63,9 +63,13 @@ def prepare_faces(
     adapter = fit_adapter(labelled)
     cached = cache_faces(labelled, rule, k)
     truth, blank = _hide_labels(cache_faces(with_boxes(unlabelled, adapter), rule, k), k)
-    held_out = cache_faces(validation, rule, k)
-    measured = Validation(held_out, _crop_lengths(validation, held_out, scheme)) if held_out else None
-    return PreparedFaces(cached, blank, truth, measured, adapter)
+    return PreparedFaces(cached, blank, truth, hold_out(validation, rule, scheme), adapter)
+
+
+def hold_out(samples: Sequence[FaceSample], rule: CropRule, scheme: LandmarkScheme) -> Validation | None:
+    """Labelled faces to measure on, or None where there are none."""
+    faces = cache_faces(samples, rule, scheme.n_landmarks)
+    return Validation(faces, _crop_lengths(samples, faces, scheme)) if faces else None
 
 
 def fit_adapter(samples: Sequence[FaceSample]) -> tuple[float, float, float]:

@@ -32,7 +32,7 @@ class TrainingLists:
 
 def read_training_lists(
     data: str | Path,
-    labelled: str | Path,
+    labelled: str | Path | None,
     unlabelled: Sequence[str | Path] = (),
     validation: str | Path | None = None,
     *,
@@ -42,7 +42,7 @@ def read_training_lists(
 
     Args:
         data: a folder or a label file, see `read_faces`.
-        labelled: a list over `data`.
+        labelled: a list over `data`, or None.
         unlabelled: each a list over `data` (a .txt file), or other data (anything else). Landmarks of another
             scheme are dropped from other data.
         validation: a list over `data`, or None.
@@ -53,7 +53,7 @@ def read_training_lists(
             labelled and unlabelled, both labelled and validation, or unlabelled twice.
     """
     faces = read_faces(data, scheme=scheme)
-    few = _with_labels(select(faces, labelled), labelled)
+    few = [] if labelled is None else _with_labels(select(faces, labelled), labelled)
     held_out = [] if validation is None else _with_labels(select(faces, validation), validation)
     check_disjoint(few, held_out, f"--labelled {labelled} and --val {validation}")
     many: list[FaceSample] = []
@@ -64,6 +64,39 @@ def read_training_lists(
         check_disjoint(many, part, f"--unlabelled {source} and the --unlabelled before it")
         many += part
     return TrainingLists(few, many, held_out)
+
+
+def read_distillation_lists(
+    unlabelled: Sequence[str | Path],
+    data: str | Path | None = None,
+    labelled: str | Path | None = None,
+    validation: str | Path | None = None,
+    *,
+    scheme: LandmarkScheme,
+) -> TrainingLists:
+    """Read the faces of a distillation, which needs no labels.
+
+    Args:
+        unlabelled: see `read_training_lists`; without `data`, other data.
+        data: a folder or a label file that the lists are of, or None.
+        labelled: a list over `data`, or None.
+        validation: a list over `data`, or None.
+        scheme: of the labels.
+
+    Raises:
+        InputError: lists without data, or the reasons of `read_training_lists`.
+    """
+    if data is None:
+        lists = [labelled, validation, *(u for u in unlabelled if Path(u).suffix.lower() == ".txt")]
+        if given := next((u for u in lists if u is not None), None):
+            raise InputError(f"{given}: a list names faces of some data; give it by --data DATA")
+        faces: list[FaceSample] = []
+        for source in unlabelled:
+            part = _other_data(source, scheme)
+            check_disjoint(faces, part, f"--unlabelled {source} and the --unlabelled before it")
+            faces += part
+        return TrainingLists([], faces, [])
+    return read_training_lists(data, labelled, unlabelled, validation, scheme=scheme)
 
 
 def _with_labels(samples: list[FaceSample], where: str | Path) -> list[FaceSample]:

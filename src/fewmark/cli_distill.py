@@ -1,0 +1,94 @@
+"""The verb that trains a small, fast model from what larger ones say of unlabelled faces."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from fewmark.cli_base import Json, err, out, print_json
+
+
+def distill(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="One or more models of one scheme; their answers are averaged."),
+    ],
+    unlabelled: Annotated[
+        list[Path],
+        typer.Option(metavar="LIST|DATA...", help="Unlabelled faces: lists of --data (.txt), folders or label files."),
+    ],
+    run: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run; made.")],
+    to: Annotated[
+        str, typer.Option(metavar="compact|compact-nano|compact-large|FILE", help="The new model, a recipe.")
+    ] = "compact",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Folder or label file that the lists are of.")
+    ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(metavar="LIST", help="Labelled faces of --data to learn from as well.")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(metavar="LIST", help="Labelled faces of --data to measure on; they train nothing.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. semi.views=8.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small fast model from what larger ones say of unlabelled faces."""
+    from fewmark.checkpoint_metadata import read_metadata
+    from fewmark.config import load_config
+    from fewmark.data.training_lists import read_distillation_lists
+    from fewmark.scheme import scheme_from_dict
+
+    config = load_config(to, settings or [])
+    scheme = scheme_from_dict(read_metadata(models[0])["scheme"], models[0])
+    lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme)
+
+    from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent
+    from fewmark.detector import Detector
+    from fewmark.training import TrainingData, run_training
+    from fewmark.training_processes import leave
+
+    judged = config.semi.selection == "teacher"  # an exported model does not show its teacher
+    teachers = [Detector.load(m, runtime="torch" if judged and i == 0 else "auto") for i, m in enumerate(models)]
+    faces = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
+    plan = WorkPlan(config, len(lists.labelled), len(lists.unlabelled), distilled=True)
+    display = TrainingDisplay(err, plan)
+    try:
+        with display:
+            result = run_training(config, faces, run, teachers=teachers, resume=resume, on_event=display)
+    except KeyboardInterrupt:
+        words = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
+        err.print(Text(f"stopped; go on with: fewmark {shlex.join(words)}", style="yellow"), soft_wrap=True)
+        raise typer.Exit(130) from None
+    leave()
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process speaks for all
+    counts, report = result.checkpoint.counts, run / "report.html"
+    score = result.scores
+    if as_json:
+        print_json(
+            {
+                "model": str(result.path),
+                "report": str(report),
+                "n_labelled": counts["labelled"],
+                "n_unlabelled": counts["unlabelled"],
+                "n_pseudo": counts["pseudo"],
+                "validation": None if score is None else {"nme": score.nme, "normalizer": score.normalizer},
+            }
+        )
+        return
+    out.print(
+        f"learned from {counts['pseudo']} of {counts['unlabelled']} unlabelled and {counts['labelled']} labelled faces"
+    )
+    if score is not None:
+        out.print(f"validation: NME {percent(score.nme)} by {score.normalizer}, {score.n_faces} faces")
+    out.print(Text(f"model:  {result.path}\nreport: {report}"))
