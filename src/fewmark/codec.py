@@ -75,12 +75,8 @@ class HeatmapCodec:
             heatmaps (B, K', h, w) and weights (B, K', 1, 1): 0 for a missing landmark, whose map is empty,
             and 1 for the rest and for the background.
         """
-        h, w = size[0] // self.stride, size[1] // self.stride
         present = torch.isfinite(landmarks).all(-1)
-        points = torch.where(present[..., None], landmarks, torch.zeros_like(landmarks)).float()
-        x = self.cell_centres(w, landmarks.device) - points[..., 0:1]  # (B, K, w)
-        y = self.cell_centres(h, landmarks.device) - points[..., 1:2]
-        gx, gy = torch.exp(-(x**2) / (2 * self.sigma**2)), torch.exp(-(y**2) / (2 * self.sigma**2))
+        gx, gy = self.marginals(torch.where(present[..., None], landmarks, torch.zeros_like(landmarks)), size)
         weights = present.float()[..., None, None]
         heatmaps = gy[..., :, None] * gx[..., None, :] * weights
         if self.logits:
@@ -89,6 +85,21 @@ class HeatmapCodec:
             heatmaps = torch.cat([heatmaps, 1 - heatmaps.amax(1, keepdim=True)], 1)
             weights = torch.cat([weights, torch.ones_like(weights[:, :1])], 1)
         return heatmaps, weights
+
+    def marginals(self, landmarks: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The Gaussians along x and along y whose product is an ideal map before it is normalised.
+
+        Args:
+            landmarks: (B, K, 2) crop px, all present.
+            size: crop (H, W), px.
+
+        Returns:
+            (B, K, w) and (B, K, h), 1 at the landmark.
+        """
+        h, w = size[0] // self.stride, size[1] // self.stride
+        x = self.cell_centres(w, landmarks.device) - landmarks[..., 0:1].float()
+        y = self.cell_centres(h, landmarks.device) - landmarks[..., 1:2].float()
+        return torch.exp(-(x**2) / (2 * self.sigma**2)), torch.exp(-(y**2) / (2 * self.sigma**2))
 
     def normalise(self, maps: Tensor) -> Tensor:
         """What a network writes -> heatmaps: logits become a distribution over the cells, heights stay.

@@ -14,6 +14,7 @@ from fewmark.errors import InputError
 
 LandmarkLoss = Literal["l2", "l1", "smooth", "wing"]
 
+_TINY = 1e-12
 _SMOOTH = 1.0  # px: quadratic below, linear above
 _WING = (5.0, 0.5)  # px: width of the logarithmic part, and its curvature
 
@@ -86,17 +87,24 @@ def integral_loss(
     regulariser).
     """
     present = torch.isfinite(landmarks).all(-1)
-    targets, _ = codec.encode(landmarks, size)
     truth = torch.where(present[..., None], landmarks, torch.zeros_like(landmarks))
     inside = present & (truth > -0.5).all(-1) & (truth[..., 0] < size[1] - 0.5) & (truth[..., 1] < size[0] - 0.5)
     weights = present.float() if landmark_weights is None else present.float() * landmark_weights
+    # the ideal map is the product of its marginals: its entropy and its mean of log p need no map of it; no matrix products,
+    # which mixed precision would round
+    gx, gy = (g / g.sum(-1, keepdim=True).clamp_min(_TINY) for g in codec.marginals(truth, size))
+    negative_entropy = sum((g * g.clamp_min(_TINY).log()).sum(-1) for g in (gx, gy))
+    columns, rows = (codec.cell_centres(g.shape[-1], g.device) for g in (gx, gy))
     total = landmarks.new_zeros(())
     for maps in outputs:
-        log_p = torch.log_softmax(maps.float().flatten(2), -1)
-        expected = codec.expectation(log_p.exp().view(maps.shape))
+        log_p = torch.log_softmax(maps.float().flatten(2), -1).view(maps.shape)
+        p = log_p.exp()
+        expected = torch.stack([(p.sum(-2) * columns).sum(-1), (p.sum(-1) * rows).sum(-1)], -1)
         distance = (expected - truth).abs().sum(-1) / codec.stride
-        divergence = (targets.flatten(2) * (targets.flatten(2).clamp_min(1e-12).log() - log_p)).sum(-1)
-        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(1e-6)
+        divergence = negative_entropy - ((log_p * gx[:, :, None]).sum(-1) * gy).sum(-1)
+        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(
+            1e-6
+        )
     return total / len(outputs)
 
 
