@@ -57,14 +57,15 @@ class Similarity:
 
     def __matmul__(self, other: Similarity) -> Similarity:
         """self after other."""
-        linear = self.matrix[:, :2] @ other.matrix[:, :2]
-        shift = self.matrix[:, :2] @ other.matrix[:, 2] + self.matrix[:, 2]
-        return Similarity(np.column_stack([linear, shift]))
+        matrix = self.matrix[:, :2] @ other.matrix
+        matrix[:, 2] += self.matrix[:, 2]
+        return Similarity(matrix)
 
     def inverse(self) -> Similarity:
         """source_from_target."""
-        linear = np.linalg.inv(self.matrix[:, :2])
-        return Similarity(np.column_stack([linear, -linear @ self.matrix[:, 2]]))
+        (a, b, x), (c, d, y) = self.matrix.tolist()
+        e = a * d - b * c
+        return Similarity(np.array([[d / e, -b / e, (b * y - d * x) / e], [-c / e, a / e, (c * x - a * y) / e]]))
 
     @property
     def scale(self) -> float:
@@ -104,9 +105,8 @@ class Similarity:
     ) -> Similarity:
         """The map that takes one centre to the other, turning the content by `angle` degrees counter-clockwise."""
         c, s = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
-        linear = np.array([[c, s], [-s, c]])
-        shift = np.asarray(target_centre, np.float64) - linear @ np.asarray(source_centre, np.float64)
-        return cls(np.column_stack([linear, shift]))
+        (x, y), (u, v) = np.asarray(source_centre, np.float64).tolist(), np.asarray(target_centre, np.float64).tolist()
+        return cls(np.array([[c, s, u - c * x - s * y], [-s, c, v + s * x - c * y]]))
 
 
 def fit_similarity(source: FloatArray, target: FloatArray, weights: FloatArray | None = None) -> Similarity:

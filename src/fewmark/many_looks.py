@@ -78,7 +78,9 @@ def look_often(
         boxes = [s.face_box() for s in part]
         seen, sure = [], []
         for d in detectors:
-            plain = d.locate(pictures, boxes, [2] * len(part), flip=True)
+            once = [1] * len(part)
+            before = d.locate(pictures, boxes, once, flip=False).landmarks
+            plain = d.locate(pictures, [box_of_points(p) for p in before], once, flip=True)
             seen.append(plain.landmarks)
             sure.append(plain.scores)
             tight = [box_of_points(p) for p in plain.landmarks]
@@ -90,7 +92,7 @@ def look_often(
                     for p, m, b in zip(pictures, maps, tight, strict=True)
                 ]
                 near = [_moved(box_of_points(m(p)), rng) for m, p, rng in zip(maps, plain.landmarks, rngs, strict=True)]
-                found = d.locate(windows, near, [1] * len(part), flip=True).landmarks
+                found = d.locate(windows, near, once, flip=True).landmarks
                 seen.append(np.stack([m.inverse()(p) for m, p in zip(maps, found, strict=True)]).astype(np.float32))
         stack = np.stack(seen)
         mean = stack.mean(0)

@@ -1,0 +1,168 @@
+"""Where the milliseconds of a face go, on one thread, beside the most multiply-adds that the machine does.
+
+    python benchmarks/face_profile.py --json docs/measured/face_profile.json
+
+For every packaged model that ONNX Runtime can run: a 180 px face in a picture in memory, its box given, one look, not flipped. Parts:
+the crop, the network (by kinds of operators, as ONNX Runtime's profile divides it), and what is left, which is Python's. The peak is
+that of a matrix product of 1024 x 1024 float32 in ONNX Runtime, the better of several sizes of turns; peak and networks take turns, so
+that a busy machine troubles both. Then whole pictures: 640 x 480 with one face, the face detector's time and what a detector adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from fewmark.checkpoint import load_checkpoint
+from fewmark.checkpoint_metadata import packaged_names, resolve_model
+from fewmark.data.synthetic import draw_face
+from fewmark.detector import Detector
+from fewmark.locating import _cut_window as cut_window
+from fewmark.locating_onnx import OnnxLocator, export_beside
+from fewmark.models.build import count_multiply_adds
+from fewmark.scheme import load_scheme
+
+SIDE = 180
+"""Of the face's box, px."""
+MATRIX = 1024
+WORK = ("Conv", "FusedConv", "ConvTranspose")
+"""Operators that multiply and add."""
+
+
+def least_ms(act: Callable[[], object], n: int) -> float:
+    """The least time of n calls."""
+    best = float("inf")
+    for _ in range(n):
+        began = time.perf_counter()
+        act()
+        best = min(best, time.perf_counter() - began)
+    return 1000 * best
+
+
+def picture_with_face(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A drawn face whose box has a longer side of `SIDE` px, in the middle of a picture, and that box."""
+    face = draw_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
+    scale = SIDE / float((face.box[2:] - face.box[:2]).max())
+    small = cv2.resize(face.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    picture = np.full((height, width, 3), 127, np.uint8)
+    y, x = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
+    picture[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return picture, (face.box * scale + [x, y, x, y]).astype(np.float32)
+
+
+def matmul_session() -> tuple[onnxruntime.InferenceSession, dict[str, NDArray[np.float32]]]:
+    """A product of two matrices, one thread; its weights are packed when it loads, as a network's are."""
+    rng = np.random.default_rng(0)
+    weights = helper.make_tensor(
+        "w", TensorProto.FLOAT, (MATRIX, MATRIX), rng.standard_normal(MATRIX**2, np.float32).tobytes(), raw=True
+    )
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (MATRIX, MATRIX)) for n in "xy")
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "peak", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session, {"x": rng.standard_normal((MATRIX, MATRIX), np.float32)}
+
+
+def time_operators(model: str, crop: NDArray[np.uint8], n: int) -> dict[str, float]:
+    """Milliseconds a call by kinds of operators; with the profile's own cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.enable_profiling = 1, True
+        options.log_severity_level = 3
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        beside = export_beside(resolve_model(model))
+        assert beside is not None
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.parent))
+        session = onnxruntime.InferenceSession(beside.read_bytes(), options, providers=["CPUExecutionProvider"])
+        feed = {"crops": crop[None], "flip": np.array(False)}
+        for _ in range(n):
+            session.run(["landmarks", "scores"], feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    times: dict[str, list[float]] = {}
+    runs: Counter[str] = Counter()
+    for e in events:
+        if e.get("cat") == "Node" and e["name"].endswith("_kernel_time"):
+            times.setdefault(e["name"], []).append(e["dur"] / 1000)
+            runs[e["name"]] = e["args"]["op_name"]  # type: ignore[assignment]
+    found: Counter[str] = Counter()
+    for name, values in times.items():
+        found[str(runs[name])] += float(np.median(values))  # type: ignore[assignment]
+    return dict(found.most_common())
+
+
+def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[str, Any]:
+    """The parts of a face's time."""
+    detector = Detector.load(model, threads=1, runtime="onnx")
+    assert isinstance(detector.locate, OnnxLocator)
+    picture, box = picture_with_face(480, 640)
+    rule = detector.checkpoint.crop
+    crop = cut_window(picture, rule.crop_from_image(box), rule)
+    parts = {
+        "whole_ms": lambda: detector.detect(picture, box[None], flip=False),
+        "crop_ms": lambda: cut_window(picture, rule.crop_from_image(box), rule),
+        "network_ms": lambda: detector.locate.read_crops(crop[None], flip=False),
+        "detect_ms": lambda: detector.detect(picture, flip=False),
+        "finder_ms": lambda: detector.finder(picture),
+    }
+    best = dict.fromkeys(parts, float("inf"))
+    peak_ms = float("inf")
+    for _ in range(6):
+        peak_ms = min(peak_ms, peak())
+        for name, act in parts.items():
+            best[name] = min(best[name], least_ms(act, max(3, repeats // (30 if name[0] in "df" else 6))))
+    students = load_checkpoint(model).students
+    work = sum(count_multiply_adds(s.module, rule.size) for s in students)
+    operators = time_operators(model, crop, repeats)
+    convolutions = sum(v for k, v in operators.items() if k in WORK)
+    gmacs_peak = MATRIX**3 / 1e6 / peak_ms
+    return {
+        "model": model,
+        "multiply_adds": work,
+        **best,
+        "python_ms": best["whole_ms"] - best["crop_ms"] - best["network_ms"],
+        "added_ms": best["detect_ms"] - best["finder_ms"],
+        "operators_ms": operators,
+        "convolutions_share": convolutions / max(sum(operators.values()), 1e-9),
+        "gmacs": work / 1e6 / best["network_ms"],
+        "gmacs_peak": gmacs_peak,
+        "of_peak": work / 1e6 / best["network_ms"] / gmacs_peak,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=packaged_names(), help="with an .onnx file beside each")
+    parser.add_argument("--repeats", type=int, default=300)
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    session, feed = matmul_session()
+    rows = [profile_model(m, given.repeats, lambda: least_ms(lambda: session.run(None, feed), 5)) for m in given.models]
+    for r in rows:
+        kinds = ", ".join(f"{k} {v:.2f}" for k, v in list(r["operators_ms"].items())[:6])
+        print(
+            f"{r['model']}: {r['multiply_adds'] / 1e6:.0f} M multiply-adds; a face {r['whole_ms']:.2f} ms = crop {r['crop_ms']:.2f} + "
+            f"network {r['network_ms']:.2f} + Python {r['python_ms']:.2f}; {r['gmacs']:.0f} G a second, {100 * r['of_peak']:.0f} % of "
+            f"the peak of {r['gmacs_peak']:.0f}; operators: {kinds}; 640 x 480: {r['detect_ms']:.1f} ms = finder "
+            f"{r['finder_ms']:.1f} + {r['added_ms']:.1f}"
+        )
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
