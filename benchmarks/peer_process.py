@@ -161,11 +161,10 @@ def run_threads(rows: Sequence[Numbers], threads: int, folder: Path, repeats: in
             file = folder / f"landmarks-{i}.npy"
             runners.append(Runner(row, threads, folder, None if file.is_file() else file))
             _in_turns(runners[-1:], Runner.start)
-    for turn in range(repeats):
-        say(f"{threads} thread{'s' * (threads > 1)}: round {turn + 1} of {repeats}")
-        _in_turns(runners, Runner.look)
-    for _ in range(repeats):
-        _in_turns(runners, Runner.many)
+    for what, do in (("one by one", Runner.look), ("many at once", Runner.many)):
+        for turn in range(repeats):
+            say(f"{threads} thread{'s' * (threads > 1)}, {what}: round {turn + 1} of {repeats}")
+            _in_turns(runners, do)
     _in_turns(runners, Runner.end)
 
 
