@@ -138,6 +138,11 @@ def peers_table() -> str:
     return str(_experiment("peers_landmarks").as_table(rows))
 
 
+def peers_benchmark_table() -> str:
+    """What benchmarks/peers.py wrote."""
+    return str(_script("benchmarks", "peers").as_table(_measured("peers_benchmark.json")[0]))
+
+
 def runtime_table() -> str:
     """What benchmarks/runtime.py wrote."""
     (result,) = _measured("runtime.json")
@@ -181,7 +186,11 @@ def _measured(pattern: str) -> list[Any]:
 
 
 def _experiment(name: str) -> Any:
-    folder = str(DOCS.parent / "experiments")
+    return _script("experiments", name)
+
+
+def _script(kind: str, name: str) -> Any:
+    folder = str(DOCS.parent / kind)
     if folder not in sys.path:  # they import each other, as they do when they are run
         sys.path.insert(0, folder)
     return importlib.import_module(name)
@@ -197,6 +206,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "cascade-scut86": dense_cascade_table,
     "cascade-share": share_table,
     "peers": peers_table,
+    "peers-benchmark": peers_benchmark_table,
     "runtime": runtime_table,
     "video-jitter": video_table,
     "expected-errors": expected_errors_table,

@@ -208,6 +208,7 @@ def rows_of(name: str) -> list[str]:
         "dense-transfer",
         "dense-boxes",
         "peers",
+        "peers-benchmark",
         "cascade",
         "cascade-scut86",
         "cascade-share",

