@@ -52,7 +52,7 @@ MEANINGS = {
     "teacher.copies": "augmented copies of each face",
     "teacher.width": "channels of its first layer",
     "teacher.norm": "its norm layer",
-    "teacher.steps": "of its training",
+    "teacher.steps": "of its training; 0: a distilled model has none",
     "teacher.batch_size": "of its training",
     "teacher.learning_rate": "of Adam, with a cosine",
 }

@@ -227,7 +227,9 @@ def test_warp_moves_a_dot_exactly_as_its_landmark(
     if flipped:
         target_from_image = Similarity.flip(80) @ target_from_image
     warped = warp_image(image, target_from_image, (81, 81))
-    np.testing.assert_allclose(centroid(warped), target_from_image(at), atol=0.04)  # cv2 interpolates at steps of 1/32 px
+    np.testing.assert_allclose(
+        centroid(warped), target_from_image(at), atol=0.04
+    )  # cv2 interpolates at steps of 1/32 px
 
 
 @pytest.mark.parametrize("shrink", [2.0, 2.5, 2.9, 3.5, 4.4])

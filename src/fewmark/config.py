@@ -108,7 +108,7 @@ class TeacherSettings(_Settings):
     peaks: bool = Field(
         True, description="it sees the maps by component, and their peaks' height is added to what it says"
     )
-    steps: int = Field(100, ge=25)
+    steps: int = Field(100, ge=0, description="of its training; 0: a distilled model has none")
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
 

@@ -102,9 +102,7 @@ def integral_loss(
         expected = torch.stack([(p.sum(-2) * columns).sum(-1), (p.sum(-1) * rows).sum(-1)], -1)
         distance = (expected - truth).abs().sum(-1) / codec.stride
         divergence = negative_entropy - ((log_p * gx[:, :, None]).sum(-1) * gy).sum(-1)
-        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(
-            1e-6
-        )
+        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(1e-6)
     return total / len(outputs)
 
 

@@ -238,8 +238,7 @@ def _distilled(
     )
     rule = CropRule(config.crop.size, config.crop.margin)
     checkpoint = _checkpoint(config, data, rule, adapter, students=trained.students)
-    if trained.teacher is not None:
-        checkpoint.teacher = TeacherPart("teacher", teacher_plan(config).arguments(data.scheme), trained.teacher)
+    checkpoint.teacher = trained.teacher
     checkpoint.counts |= {"pseudo": trained.n_pseudo, "unlabelled": trained.n_unlabelled}
     inherit(checkpoint, teachers)
     return _Trained(checkpoint, [], np.zeros((0, data.scheme.n_landmarks, 2), np.float32), {})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewmark.atomic import atomic_path
-from fewmark.checkpoint_parts import Checkpoint
+from fewmark.checkpoint_parts import Checkpoint, TeacherPart
 from fewmark.config import NOT_STATED, Config
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace, CropRule, cache_faces, upright_crop
@@ -36,6 +36,10 @@ from fewmark.training_processes import first_process
 
 SELECTIONS = ("teacher", "peak", "spread", "random", "none")
 """What `semi.selection` may be; "none" takes all."""
+JUDGE_SHRINK = 2
+"""Of the new model's quality teacher: it judges every face that the model sees and must cost little."""
+JUDGED_CROP = 64
+"""Px; smaller crops are not shrunk for it."""
 _JUDGED = 64  # faces at a time
 
 
@@ -45,13 +49,13 @@ class Distilled:
 
     Attributes:
         students: the networks, trained.
-        teacher: what judges their landmarks (TS3, Eq. 3), or None where there are no labelled faces to learn it from.
+        teacher: what judges their landmarks (TS3, Eq. 3), or None where it has nothing to learn from.
         n_pseudo: unlabelled faces that were learned from.
         n_unlabelled: those in which a face was found.
     """
 
     students: list[nn.Module]
-    teacher: nn.Module | None
+    teacher: TeacherPart | None
     n_pseudo: int
     n_unlabelled: int
 
@@ -164,19 +168,19 @@ def _judge_of(
     modules: Sequence[nn.Module],
     labelled: Sequence[CachedFace],
     held_out: Validation | None,
-) -> nn.Module | None:
+) -> TeacherPart | None:
     """A quality teacher for the new students: it learns on labelled faces how wrong these are.
 
     As `teacher.source` says: on the validation faces, or on the labelled ones, which the students have seen among many others
-    (out-of-fold students would be other students).
+    (out-of-fold students would be other students). None where `teacher.steps` is 0.
     """
-    plan = teacher_plan(config)
+    plan = replace(teacher_plan(config), shrink=JUDGE_SHRINK if run.size >= JUDGED_CROP else 1)
     faces = held_out.faces if plan.source == "validation" and held_out is not None else labelled
-    if not faces:
+    if not faces or not plan.n_steps:
         return None
     module = plan.build(run.scheme, run.seed_of(1, 0, 2))
     if run.load("judge", module):
-        return module
+        return TeacherPart("teacher", plan.arguments(run.scheme), module)
     for student in modules:
         student.eval()
     judged = judge_predictions(
@@ -193,7 +197,7 @@ def _judge_of(
     module, state = train_teacher(plan, judged, scheme=run.scheme, fabric=run.fabric, seed=run.seed_of(1, 0, 4))
     run.on_event({"kind": "teacher", "round": 1, "student": run.plans[0].name, "loss": state.losses[-1]})
     run.save("judge", module)
-    return module
+    return TeacherPart("teacher", plan.arguments(run.scheme), module)
 
 
 def landmark_weights(spread: NDArray[np.float32], usual: float) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ class TeacherPlan:
         standardise: the target is the z-score of its logarithm; the ranking stays, the scale no longer
             depends on the round.
         n_copies: augmented copies of each face; their predictions are made once a call.
-        width, norm, peaks: of the network, see `models.teacher`. With peaks it sees the maps of components, not of landmarks.
+        width, norm, peaks, shrink: of the network, see `models.teacher`. With peaks it sees the maps of components, not of landmarks.
         n_steps, batch_size, learning_rate: Adam, a cosine.
     """
 
@@ -47,6 +47,7 @@ class TeacherPlan:
     width: int = 16
     norm: str = "batch"
     peaks: bool = True
+    shrink: int = 1
     n_steps: int = 100
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -57,7 +58,8 @@ class TeacherPlan:
         groups = None
         if self.peaks:
             groups = [list(range(k)), *(list(c) for c in scheme.components.values() if c)]
-        return {"n_maps": k, "width": self.width, "norm": self.norm, "groups": groups, "peaks": self.peaks}
+        given = {"n_maps": k, "width": self.width, "norm": self.norm, "groups": groups, "peaks": self.peaks}
+        return given if self.shrink == 1 else {**given, "shrink": self.shrink}
 
     def build(self, scheme: LandmarkScheme, seed: int) -> nn.Module:
         """The teacher's network with fresh weights, a function of the seed."""
