@@ -19,6 +19,7 @@ from fewmark.cli_base import BoxFrom, Group, Json, count, err, fail, out, pictur
 from fewmark.cli_calibrate import calibrate
 from fewmark.cli_export import export
 from fewmark.cli_labels import convert, inspect, scheme_app
+from fewmark.cli_robustness import robustness
 from fewmark.cli_transfer import transfer_app
 from fewmark.cli_video import track
 from fewmark.errors import InputError
@@ -355,6 +356,7 @@ def detect(
         raise typer.Exit(1)
 
 
+app.command(cls=spreading("--list", "--out"))(robustness)
 app.command()(export)
 app.command()(track)
 app.command()(inspect)
