@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from fewmark.atomic import write_text
 from fewmark.config import Config, StudentSettings, load_config, recipe_names
+from fewmark.robustness_out import looks_of
 from fewmark.scheme import load_scheme, scheme_names
 
 DOCS = Path(__file__).parent
@@ -181,6 +182,33 @@ def video_table() -> str:
     return str(_experiment("video_jitter").as_table(_measured("video_jitter.json")[0]))
 
 
+def robustness_table() -> str:
+    """What `fewmark robustness` wrote of every model."""
+    results = _measured("robustness_*.json")
+    head = [f"{r['model']}, {what}" for r in results for what in ("NME", "ratio", "failures")]
+    lines = [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
+    plain = [_robustness_cells(r["undisturbed"]) for r in results]
+    lines.append(f"| undisturbed | {' | '.join(plain)} |")
+    for curves in zip(*(r["curves"] for r in results), strict=True):
+        kind, looks = curves[0]["kind"], looks_of(curves[0]["passes"])
+        for levels in zip(*(c["levels"] for c in curves), strict=True):
+            n = f" ({levels[0]['n_faces']} faces)" if kind in ("yaw", "roll") else ""
+            looked = f", {looks}" if kind in ("shift", "scale") else ""
+            cells = [_robustness_cells(level) for level in levels]
+            lines.append(f"| {kind} {levels[0]['label']}{looked}{n} | {' | '.join(cells)} |")
+    for n in results[0]["tolerated_shift"]:
+        cells = []
+        for r in results:
+            shift = r["tolerated_shift"][n]
+            cells.append("none" if shift is None else f"{100 * shift:.1f} %")
+        lines.append(f"| shift at which NME is 10 % higher, {looks_of(int(n))} | {' | | | '.join(cells)} | | |")
+    return "\n".join(lines)
+
+
+def _robustness_cells(level: Mapping[str, Any]) -> str:
+    return f"{100 * level['nme']:.2f} % | {level['ratio']:.2f} | {100 * level['failure_rate']:.1f} %"
+
+
 def _measured(pattern: str) -> list[Any]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((DOCS / "measured").glob(pattern))]
 
@@ -212,6 +240,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "expected-errors": expected_errors_table,
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,
+    "robustness": robustness_table,
 }
 
 

@@ -57,6 +57,7 @@ def test_the_verbs() -> None:
         "evaluate",
         "export",
         "inspect",
+        "robustness",
         "scheme",
         "track",
         "train",

@@ -213,6 +213,7 @@ def rows_of(name: str) -> list[str]:
         "cascade-scut86",
         "cascade-share",
         "expected-errors",
+        "robustness",
     ],
 )
 def test_tables_are_those_of_the_code(name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from fewmark.data.pictures import read_size
 from fewmark.data.samples import read_image
@@ -80,6 +80,51 @@ def test_heic(tmp_path: Path) -> None:
     (tmp_path / "cut.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:200])
     with pytest.raises(InputError, match=r"cut\.heic"):
         read_image(tmp_path / "cut.heic")
+
+
+def quarters() -> Image.Image:
+    """48 x 32 px, four colours: which way it is turned shows."""
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16, :24], image[:16, 24:] = (220, 20, 20), (20, 200, 20)
+    image[16:, :24], image[16:, 24:] = (20, 20, 220), (220, 220, 20)
+    return Image.fromarray(image)
+
+
+def heic_turned(orientation: int) -> bytes:
+    """As telephones write it: the container turns the picture, and EXIF says the same turn."""
+    heif = pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    heif.from_pillow(quarters()).save(file, quality=95, exif=exif.tobytes())
+    data = file.getvalue()
+    assert (b"irot" in data or b"imir" in data) == (orientation != 1)
+    assert b"Exif" in data
+    return data
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_heic_is_upright(orientation: int, tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(heic_turned(orientation))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    quarters().save(file, "png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)), np.uint8)
+    image = read_image(tmp_path / "a.heic")
+    assert image.shape == upright.shape
+    assert read_size(tmp_path / "a.heic") == image.shape[1::-1]
+    for y, x in ((8, 8), (8, -8), (-8, 8), (-8, -8)):
+        np.testing.assert_allclose(image[y, x].astype(int), upright[y, x], atol=12)
+
+
+def test_exif_alone_does_not_turn_a_heic(tmp_path: Path) -> None:
+    data = heic_turned(6)
+    at = data.index(b"irot") + 4
+    assert data[at] == 3  # quarter turns counter-clockwise
+    (tmp_path / "a.heic").write_bytes(data[:at] + b"\0" + data[at + 1 :])
+    assert read_image(tmp_path / "a.heic").shape == (32, 48, 3)
+    assert read_size(tmp_path / "a.heic") == (48, 32)
 
 
 def test_heic_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from fewmark.cli_calibrate import calibrate
 from fewmark.cli_distill import distill
 from fewmark.cli_export import export
 from fewmark.cli_labels import convert, inspect, scheme_app
+from fewmark.cli_robustness import robustness
 from fewmark.cli_transfer import transfer_app
 from fewmark.cli_video import track
 from fewmark.errors import InputError
@@ -357,6 +358,7 @@ def detect(
 
 
 app.command(cls=spreading("--unlabelled"))(distill)
+app.command(cls=spreading("--list", "--out"))(robustness)
 app.command()(export)
 app.command()(track)
 app.command()(inspect)

@@ -73,6 +73,7 @@ def to_supervision(faces: Sequence[Face]) -> Any:
     Returns:
         `xy` (N, K, 2) image px, (0, 0) where a landmark is missing, as supervision has it; the landmarks' confidence (N, K):
         the scores, 0 where they are missing or unknown; `class_id` (N,) zeros; `data["class_name"]` (N,) the scheme's name.
+        Where this supervision has a `detection_confidence` (N,) too: the boxes' scores, if every face has one.
 
     Raises:
         InputError: supervision is not installed, or the faces are of several schemes.
@@ -89,9 +90,14 @@ def to_supervision(faces: Sequence[Face]) -> Any:
     # supervision renamed its argument `confidence`
     fields = getattr(supervision.KeyPoints, "__dataclass_fields__", {})
     confidence = "keypoint_confidence" if "keypoint_confidence" in fields else "confidence"
+    more: dict[str, Any] = {}
+    box_scores = [f.box_score for f in faces if f.box_score is not None]
+    if "detection_confidence" in fields and len(box_scores) == len(faces):
+        more["detection_confidence"] = np.array(box_scores, np.float32)
     return supervision.KeyPoints(
         xy=np.nan_to_num(np.stack([f.landmarks for f in faces]).astype(np.float32), nan=0.0),
         class_id=np.zeros(len(faces), int),
         data={"class_name": np.array([names[0]] * len(faces))},
         **{confidence: np.nan_to_num(np.stack([f.scores for f in faces]).astype(np.float32), nan=0.0)},
+        **more,
     )

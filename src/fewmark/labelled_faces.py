@@ -61,7 +61,7 @@ def locate_samples(
         last: tuple[Path, NDArray[np.uint8]] | None = None
         for i in part:
             sample = samples[i]
-            true_box = _true_box(sample, k, box)
+            true_box = labelled_box(sample, k, box)
             if transfer is not None and box != "column":
                 true_box = transfer.source_box(true_box)
             if last is None or last[0] != sample.image:
@@ -96,7 +96,17 @@ def evaluate_samples(
     return locate_samples(detector, samples, box, flip=flip, passes=passes, scheme=scheme)[0]
 
 
-def _true_box(sample: FaceSample, k: int, kind: BoxKind) -> Box:
+def labelled_box(sample: FaceSample, k: int, kind: BoxKind = "gt") -> Box:
+    """The box of a labelled face: (4,) image px.
+
+    Args:
+        sample: with K landmarks.
+        k: how many landmarks are expected.
+        kind: "column" the box that the label file gives, else the tight box of the landmarks.
+
+    Raises:
+        InputError: the face has no landmarks or other than `k`, all in one place, or "column" without a box.
+    """
     if sample.landmarks is None or not np.isfinite(sample.landmarks).all(1).any():
         raise InputError(f"{sample.image}: expected a labelled face, given one without landmarks")
     if len(sample.landmarks) != k:

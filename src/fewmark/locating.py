@@ -80,7 +80,7 @@ class Locator(ABC):
             rows = [i for i, wanted in enumerate(n_passes) if wanted > n]
             if n > 0:
                 for i in rows:
-                    boxes[i] = _next_box(boxes[i], found.landmarks[i])
+                    boxes[i] = next_box(boxes[i], found.landmarks[i])
             for start in range(0, len(rows), _BATCH):
                 self._look(pictures, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
         return found
@@ -117,8 +117,9 @@ def _cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: Cro
     return cut(image[y0:y1, x0:x1], crop_from_image @ Similarity.translation(x0, y0), rule.size)
 
 
-def _next_box(box_xyxy: Box, landmarks: NDArray[np.float32]) -> Box:
-    """The box of the points of the last pass; the old one where that is no likely box of the same face."""
+def next_box(box_xyxy: Box, landmarks: NDArray[np.float32]) -> Box:
+    """Where the next pass looks: the box of the points of the last one; the old one where that is no likely box of the same
+    face."""
     if not np.isfinite(landmarks).all(1).any():
         return box_xyxy
     new = box_of_points(landmarks)
