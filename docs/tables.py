@@ -144,6 +144,16 @@ def peers_benchmark_table() -> str:
     return str(_script("benchmarks", "peers").as_table(_measured("peers_benchmark.json")[0]))
 
 
+def packaged_table() -> str:
+    """What experiments/packaged_scores.py wrote."""
+    return str(_experiment("packaged_scores").as_table(_measured("packaged_scores.json")[0]))
+
+
+def profile_table() -> str:
+    """What benchmarks/face_profile.py wrote."""
+    return str(_script("benchmarks", "face_profile").as_table(_measured("face_profile.json")[0]))
+
+
 def runtime_table() -> str:
     """What benchmarks/runtime.py wrote."""
     (result,) = _measured("runtime.json")
@@ -235,6 +245,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "cascade-share": share_table,
     "peers": peers_table,
     "peers-benchmark": peers_benchmark_table,
+    "packaged": packaged_table,
+    "face-profile": profile_table,
     "runtime": runtime_table,
     "video-jitter": video_table,
     "expected-errors": expected_errors_table,

@@ -92,6 +92,22 @@ assert "torch" not in sys.modules and "lightning_fabric" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_without_torch_a_packaged_model_runs_and_training_says_what_to_install(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['torch'] = None; from fewmark.cli import app; app(sys.argv[1:])"
+    picture = Path(__file__).parents[1] / "docs/images/grace_hopper.png"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", hidden, *words], capture_output=True, text=True, timeout=120)
+
+    found = run("detect", "ibug-68", str(picture), "--out", str(tmp_path / "found"), "--json")
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["n_faces"] >= 1
+    refused = run("export", "ibug-68", "--out", str(tmp_path / "a.onnx"))
+    assert refused.returncode == 1
+    assert "fewmark[train]" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, fewmark; assert not {'torch', 'numpy', 'cv2', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

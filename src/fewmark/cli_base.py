@@ -41,6 +41,10 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except InputError as error:
             fail(str(error))
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("torch", "lightning_fabric"):
+                raise
+            fail(f"{ctx.invoked_subcommand or 'this'} needs torch, which is not installed: pip install 'fewmark[train]'")
         except OSError as error:
             if error.errno is None:
                 raise
