@@ -194,9 +194,8 @@ class Detector:
         if isinstance(image, Sequence) and not isinstance(image, str):
             boxes = cast(Sequence[FloatArray | None] | None, boxes_xyxy)
             return self._detect_each(image, boxes, flip, passes, scheme, _warn)
-        one = cast(Image, image)
         box = cast(FloatArray | None, boxes_xyxy)
-        return self._detect_each([one], None if box is None else [box], flip, passes, scheme, None)[0]
+        return self._detect_each([image], None if box is None else [box], flip, passes, scheme, None)[0]
 
     def detect_batch(
         self,
