@@ -50,7 +50,7 @@ def time_faces(model: str, n_repeats: int) -> list[dict[str, float | int | bool]
                     began = time.perf_counter()
                     locator.read_crops(crops, flip=flip)
                     best[name] = min(best[name], 1000 * (time.perf_counter() - began) / batch)
-            points = [locator.read_crops(crops, flip=flip)[0] for locator in locate.values()]
+            points = [locator.read_crops(crops, flip=flip).landmarks for locator in locate.values()]
             row: dict[str, float | int | bool] = {"batch": batch, "flip": flip}
             row |= {f"{name}_ms": ms for name, ms in best.items()}
             row |= {"ratio": best["torch"] / best["onnx"], "difference_px": float(np.abs(points[0] - points[1]).max())}

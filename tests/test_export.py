@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import fewmark.export
-from fewmark.checkpoint import Checkpoint, StudentPart, load_checkpoint, save_checkpoint
-from fewmark.checkpoint_metadata import read_metadata
+from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, load_checkpoint, save_checkpoint
+from fewmark.checkpoint_metadata import packaged_names, read_metadata
 from fewmark.cli import app
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import CropRule
@@ -47,7 +47,9 @@ ONE = LandmarkScheme("nose-2", ("tip", "root"))
 THREE = LandmarkScheme("eyes-3", ("right", "middle", "left"))
 
 
-def make_model(path: Path, scheme: LandmarkScheme = EYES, *, n_students: int = 1, flip: bool = True) -> Path:
+def make_model(
+    path: Path, scheme: LandmarkScheme = EYES, *, n_students: int = 1, flip: bool = True, teacher: bool = False
+) -> Path:
     """A small model with random weights, and for the scheme EYES a transfer to THREE."""
     torch.manual_seed(1)
     k = scheme.n_landmarks
@@ -68,6 +70,11 @@ def make_model(path: Path, scheme: LandmarkScheme = EYES, *, n_students: int = 1
             p.data += 0.1 * torch.randn_like(p)
     checkpoint = Checkpoint(scheme, parts, CropRule(32, 0.1), (0.0, 0.1, 0.9), config={"model": {"flip": flip}})
     checkpoint = replace(checkpoint, box_from_detector=(0.0, 0.1, 0.9), teacher=None, licence="for tests")
+    if teacher:
+        judge = {"n_maps": k, "width": 8, "norm": "batch", "groups": [[0, 1], [1]], "peaks": True}
+        checkpoint.teacher = TeacherPart("teacher", judge, build_model("teacher", **judge))
+        for p in checkpoint.teacher.module.parameters():
+            p.data += 0.1 * torch.randn_like(p)
     if scheme is EYES:
         x = np.random.default_rng(0).uniform(0, 100, (9, 2, 2))
         middle = np.stack([x[:, 0], x.mean(1), x[:, 1]], 1)
@@ -123,6 +130,38 @@ def test_students_of_two_strides_and_a_scheme_without_a_mirror(tmp_path: Path, s
     np.testing.assert_allclose(answers(made.path), answers(path), atol=0.02)
 
 
+@pytest.mark.parametrize("n_students", [1, 2])
+@pytest.mark.parametrize("share", [False, True])
+def test_the_teachers_quality_is_an_output(tmp_path: Path, n_students: int, share: bool) -> None:
+    path = make_model(tmp_path / "judged.safetensors", n_students=n_students, teacher=True)
+    made = export_onnx(path, tmp_path / "judged.onnx", share_weights=share)
+    session = Detector.load(path, runtime="onnx").locate._session()  # type: ignore[attr-defined]
+    assert [o.name for o in session.get_outputs()] == ["landmarks", "scores", "quality"]
+    assert made.n_bytes < 200_000 or not share
+    for flip in (False, True):
+        by_torch, by_onnx = (
+            Detector.load(path, runtime=r).detect(picture(), np.concatenate([BOX, BOX + 3]), flip=flip, passes=2)  # type: ignore[arg-type]
+            for r in ("torch", "onnx")
+        )
+        assert [f.quality for f in by_onnx] == pytest.approx([f.quality for f in by_torch], abs=1e-3)
+        assert by_onnx[0].quality != by_onnx[1].quality
+    kept = [
+        t.name
+        for t in onnx.load(made.path, load_external_data=False).graph.initializer
+        if "teacher" in t.name and t.data_location != onnx.TensorProto.EXTERNAL and t.dims
+    ]
+    assert bool(kept) != share
+    onnx.checker.check_model(onnx.load(made.path))
+
+
+def test_files_of_older_versions_say_no_quality(tmp_path: Path) -> None:
+    made = export_onnx(make_model(tmp_path / "m.safetensors", teacher=True), tmp_path / "m.onnx")
+    graph = onnx.load(made.path)
+    del graph.graph.output[-1]
+    made.path.write_bytes(graph.SerializeToString())
+    assert Detector.load(made.path).detect(picture(), BOX)[0].quality is None
+
+
 def test_the_file_alone_is_a_detector(model: Path, exported: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copy(exported, tmp_path / "moved.onnx"))
     written, read = load_checkpoint(model), Detector.load(moved).checkpoint
@@ -135,6 +174,7 @@ def test_the_file_alone_is_a_detector(model: Path, exported: Path, tmp_path: Pat
     np.testing.assert_array_equal(read.transfers[0].matrix, written.transfers[0].matrix)
     (face,) = Detector.load(moved).detect(picture(), BOX, scheme="eyes-3")
     assert face.landmarks.shape == (3, 2)
+    assert face.quality is None
     properties = read_properties(moved)
     assert properties == {p.key: p.value for p in onnx.load(moved).metadata_props}
 
@@ -284,7 +324,14 @@ def test_commands(tiny_model: Path, drawn: Path, tmp_path: Path) -> None:
     data = read_metadata(small)["export"]["int8"]
     assert data["n_faces"] == 4
     assert data["nme"] <= 1.02 * data["nme_float"]
-    assert any(n.op_type == "QuantizeLinear" for n in onnx.load(small).graph.node)
+    nodes = onnx.load(small).graph.node
+    assert any(n.op_type == "QuantizeLinear" for n in nodes)
+    judges = [n for n in nodes if n.op_type == "Conv" and "teacher" in n.name]
+    assert len(judges) == 5
+    assert all(not n.input[1].endswith("DequantizeLinear_Output") for n in judges)
+    images = [s.image for s in read_faces(drawn, scheme=load_scheme("ibug-68"))[:2]]
+    for faces in Detector.load(small).detect(images, [np.array([[10, 10, 54, 54]])] * 2):
+        assert faces[0].quality is not None
 
 
 def test_nothing_is_written_where_an_answer_differs(
@@ -362,20 +409,21 @@ def test_without_the_extra(exported: Path, model: Path, tmp_path: Path, monkeypa
         export_onnx(model, tmp_path / "m.onnx")
 
 
-def test_the_packaged_model_runs_without_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", packaged_names())
+def test_a_packaged_model_runs_without_torch(tmp_path: Path, name: str) -> None:
     code = f"""
 import sys
 import numpy as np
 from typer.testing import CliRunner
 from fewmark import Detector
 from fewmark.cli import app
-detector = Detector.load("ibug-68", threads=1)
+detector = Detector.load({name!r}, threads=1)
 assert type(detector.locate).__name__ == "OnnxLocator"
 image = np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)
-assert detector.detect(image, np.array([[10, 10, 70, 70]]))[0].landmarks.shape == (68, 2)
+assert detector.detect(image, np.array([[10, 10, 70, 70]]))[0].landmarks.shape == (detector.scheme.n_landmarks, 2)
 import cv2
 cv2.imwrite({str(tmp_path / "p.png")!r}, image)
-result = CliRunner().invoke(app, ["detect", "ibug-68", {str(tmp_path / "p.png")!r}, "--out", {str(tmp_path)!r}])
+result = CliRunner().invoke(app, ["detect", {name!r}, {str(tmp_path / "p.png")!r}, "--out", {str(tmp_path)!r}])
 assert result.exit_code == 0, result.output
 assert "torch" not in sys.modules
 """

@@ -27,7 +27,7 @@ from fewmark.errors import InputError
 from fewmark.evaluation import evaluate_lists
 from fewmark.geometry import box_centre, box_of_points, box_size
 from fewmark.head_pose import head_poses
-from fewmark.locating import Locator
+from fewmark.locating import Locator, Seen
 from fewmark.robustness import KINDS, SHIFTS, Curve, Level, measure_robustness
 from fewmark.robustness_out import check_out, summary_lines, write_robustness
 from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
@@ -41,7 +41,7 @@ RULE = CropRule(size=64, margin=0.5)
 class SeesColours(Locator):
     """Each landmark is the middle of its colour: exact, wherever the picture's dots are."""
 
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
         rgb = crops.astype(np.float64)
         yy, xx = np.mgrid[: crops.shape[1], : crops.shape[2]]
         points = []
@@ -50,16 +50,16 @@ class SeesColours(Locator):
             total = weight.sum((1, 2)) + 1e-9
             points.append(np.stack([(weight * xx).sum((1, 2)) / total, (weight * yy).sum((1, 2)) / total], -1))
         landmarks = np.stack(points, 1).astype(np.float32)
-        return landmarks, np.ones(landmarks.shape[:2], np.float32)
+        return Seen(landmarks, np.ones(landmarks.shape[:2], np.float32), None)
 
 
 class SeesNothing(Locator):
     """Every landmark is the crop's centre, which is the box's."""
 
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
         k = self.checkpoint.scheme.n_landmarks
         middle = (self.checkpoint.crop.size - 1) / 2
-        return np.full((len(crops), k, 2), middle, np.float32), np.ones((len(crops), k), np.float32)
+        return Seen(np.full((len(crops), k, 2), middle, np.float32), np.ones((len(crops), k), np.float32), None)
 
 
 def detector(kind: type[Locator], scheme: LandmarkScheme = SCHEME) -> Detector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ class Stage:
     n_looks: int = 0
     scheme: Any = SCHEME
     calibration: Any = None
+    quality: float = math.nan
 
     @property
     def checkpoint(self) -> Any:
@@ -60,7 +62,7 @@ class Stage:
             seen = near is not None and box_overlap(box, box_of_points(near)) > 0.2
             landmarks[i] = near if seen and near is not None else (MEAN - 0.5) * box_size(box).max() + box_centre(box)
             scores[i] = self.scores if seen else self.scores / 2
-        return Located(landmarks, scores, np.zeros(len(boxes)))
+        return Located(landmarks, scores, np.zeros(len(boxes)), np.full(len(boxes), self.quality, np.float32))
 
 
 def ids(faces: Sequence[TrackedFace]) -> list[int]:
@@ -76,9 +78,20 @@ def test_ids_stay_while_faces_move_and_new_ones_are_looked_for_seldom() -> None:
         assert ids(faces) == ([1] if i < 10 else [1, 2])
         assert np.abs(faces[0].raw_landmarks - stage.points()[0]).max() < 1e-3
         assert np.abs(faces[0].landmarks - faces[0].raw_landmarks).max() < 6
+    assert faces[0].quality is None
     assert stage.n_looks == 3
     assert tracker.n_tracks == 2
     assert faces[0].box_score == 0.8
+
+
+def test_quality_is_that_of_the_frames_look() -> None:
+    stage = Stage([((100.0, 100.0), 60.0)])
+    tracker = Tracker(stage)  # type: ignore[arg-type]
+    for i in range(3):
+        stage.quality = i / 2
+        (face,) = tracker(BLANK, i / 25)
+        assert face.quality == i / 2
+        assert face.to_dict()["occluded"] is None
 
 
 def test_a_face_that_is_hidden_keeps_its_id_and_one_that_left_does_not() -> None:

@@ -211,7 +211,7 @@ def test_track_to_csv_of_a_part(drawn_video: Path, tmp_path: Path) -> None:
     with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [r["time_s"] for r in rows] == ["0.0", "0.08", "0.16", "0.24"]
-    assert len(rows[0]) == 9 + 68 * 2 + 68
+    assert len(rows[0]) == 10 + 68 * 2 + 68
     assert float(rows[0]["x30"]) > 20
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["smoothing"] is None
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewmark.checkpoint import load_checkpoint, save_checkpoint
+    from fewmark.checkpoint_metadata import packaged_names
     from fewmark.config import Config, load_config
     from fewmark.data.formats import read_faces, write_faces
     from fewmark.data.samples import FaceSample, read_image
     from fewmark.detector import Detector
-    from fewmark.errors import InputError
+    from fewmark.errors import BadPictureWarning, InputError
     from fewmark.face import Face, to_supervision
     from fewmark.metrics import score
     from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BadPictureWarning": "errors",
     "Config": "config",
     "Detector": "detector",
     "Face": "face",
@@ -44,6 +46,7 @@ _HOMES = {
     "load_config": "config",
     "load_scheme": "scheme",
     "load_transfer": "transfer_file",
+    "packaged_names": "checkpoint_metadata",
     "read_faces": "data.formats",
     "read_image": "data.samples",
     "read_video": "video_in",
@@ -57,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BadPictureWarning",
     "Config",
     "Detector",
     "Face",
@@ -74,6 +78,7 @@ __all__ = [
     "load_config",
     "load_scheme",
     "load_transfer",
+    "packaged_names",
     "read_faces",
     "read_image",
     "read_video",

@@ -44,7 +44,9 @@ class Group(TyperGroup):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("torch", "lightning_fabric"):
                 raise
-            fail(f"{ctx.invoked_subcommand or 'this'} needs torch, which is not installed: pip install 'fewmark[train]'")
+            fail(
+                f"{ctx.invoked_subcommand or 'this'} needs torch, which is not installed: pip install 'fewmark[train]'"
+            )
         except OSError as error:
             if error.errno is None:
                 raise

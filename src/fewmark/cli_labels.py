@@ -19,16 +19,24 @@ scheme_app = typer.Typer(help="Annotation schemes: what the landmarks mean.", no
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model, a transfer, or a file or folder of labels.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="A model, a transfer, or a file or folder of labels; none: lists the packaged models."
+        ),
+    ] = None,
     scheme: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Of the labels; their number is then checked.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a model file, a transfer between schemes or a label file holds."""
+    """Say what a model file, a transfer between schemes or a label file holds; or which models are packaged."""
     from fewmark.checkpoint_metadata import holds_transfer, packaged_names, read_metadata, read_transfer_metadata
-    from fewmark.inspection import describe_labels, describe_model, describe_transfer
+    from fewmark.inspection import describe_labels, describe_model, describe_transfer, list_packaged
 
+    if file is None:
+        _print_packaged(list_packaged(), as_json)
+        return
     findings: list[str] = []
     if file.suffix == ".safetensors" and holds_transfer(file):
         from fewmark.transfer_file import load_transfer
@@ -52,6 +60,17 @@ def inspect(
     out.print(table)
     for finding in findings:
         out.print(Text(f"- {finding}", style="yellow"))
+
+
+def _print_packaged(models: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(models)
+        return
+    table = Table("model", "scheme", "landmarks", "parameters", "MB", "licence", box=None, padding=(0, 2, 0, 0))
+    for m in models:
+        size, n_bytes = f"{m['n_parameters'] / 1e6:.2f} M", f"{m['n_bytes'] / 1e6:.1f}"
+        table.add_row(m["name"], m["scheme"], str(m["n_landmarks"]), size, n_bytes, m["licence"] or "not stated")
+    out.print(table)
 
 
 def convert(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from fewmark.calibration import face_sizes
 from fewmark.checkpoint_metadata import resolve_model
 from fewmark.checkpoint_parts import Checkpoint
 from fewmark.data.samples import as_rgb, read_image
-from fewmark.errors import InputError
+from fewmark.errors import BadPictureWarning, InputError
 from fewmark.face import Face
 from fewmark.faces import FaceFinder, SlimeFaceFinder, adapt_box
 from fewmark.geometry import Box, FloatArray, box_size
@@ -26,6 +28,27 @@ if TYPE_CHECKING:
 
 Runtime = Literal["auto", "onnx", "torch"]
 Image = NDArray[np.generic] | str | Path
+
+_PICTURES = 32  # in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A face whose landmarks are wanted.
+
+    Attributes:
+        owner: the place of its picture in the batch.
+        picture: (H, W, 3) RGB.
+        box: (4,) image px, of the kind that the model was trained on.
+        box_score: of the face detector, None for a given box.
+        n_passes: how often it is looked at.
+    """
+
+    owner: int
+    picture: NDArray[np.uint8]
+    box: Box
+    box_score: float | None
+    n_passes: int
 
 
 class Detector:
@@ -116,7 +139,8 @@ class Detector:
             self._finder = SlimeFaceFinder()
         return self._finder
 
-    def detect(
+    @overload
+    def detect(  # type: ignore[overload-overlap]  # a str is a sequence of str, and means one file
         self,
         image: Image,
         boxes_xyxy: FloatArray | None = None,
@@ -124,13 +148,35 @@ class Detector:
         flip: bool | None = None,
         passes: int | None = None,
         scheme: str | None = None,
-    ) -> list[Face]:
-        """The faces of one picture.
+    ) -> list[Face]: ...
+
+    @overload
+    def detect(
+        self,
+        image: Sequence[Image],
+        boxes_xyxy: Sequence[FloatArray | None] | None = None,
+        *,
+        flip: bool | None = None,
+        passes: int | None = None,
+        scheme: str | None = None,
+    ) -> list[list[Face]]: ...
+
+    def detect(
+        self,
+        image: Image | Sequence[Image],
+        boxes_xyxy: FloatArray | Sequence[FloatArray | None] | None = None,
+        *,
+        flip: bool | None = None,
+        passes: int | None = None,
+        scheme: str | None = None,
+    ) -> list[Face] | list[list[Face]]:
+        """The faces of one picture, or of each of several.
 
         Args:
-            image: a file, or an array as `fewmark.data.samples.as_rgb` takes it.
+            image: a file, or an array as `fewmark.data.samples.as_rgb` takes it; a list or another sequence of these is a
+                batch, see `detect_batch`.
             boxes_xyxy: (N, 4) image px, of the kind that the model was trained on (the tight box of the
-                landmarks); None: the faces are looked for.
+                landmarks); None: the faces are looked for. Of a batch one such entry a picture.
             flip: average with what is seen in the flipped crop; twice the time, a little more accurate. None: as the model
                 asks.
             passes: how often each face is looked at; every further pass cuts its crop round the points of the
@@ -139,14 +185,17 @@ class Detector:
                 transferred landmark's score is the weighted mean of the scores that it comes from.
 
         Returns:
-            in the order of the boxes, or the largest first; [] if there is none.
+            in the order of the boxes, or the largest first; [] if there is none. Of a batch a list of them, one a picture.
 
         Raises:
             InputError: no picture, a scheme that the model carries no transfer to, or a box that is not finite, has no
-                extent or lies outside the picture.
+                extent or lies outside the picture. Of a batch see `detect_batch`.
         """
-        boxes = None if boxes_xyxy is None else [boxes_xyxy]
-        return self.detect_batch([image], boxes, flip=flip, passes=passes, scheme=scheme)[0]
+        if isinstance(image, Sequence) and not isinstance(image, str):
+            boxes = cast(Sequence[FloatArray | None] | None, boxes_xyxy)
+            return self._detect_each(image, boxes, flip, passes, scheme, _warn)
+        box = cast(FloatArray | None, boxes_xyxy)
+        return self._detect_each([image], None if box is None else [box], flip, passes, scheme, None)[0]
 
     def detect_batch(
         self,
@@ -156,8 +205,11 @@ class Detector:
         flip: bool | None = None,
         passes: int | None = None,
         scheme: str | None = None,
+        on_error: Callable[[int, InputError], None] | None = None,
     ) -> list[list[Face]]:
-        """The faces of several pictures, whose crops share batches; see `detect`.
+        """The faces of each of several pictures, whose crops share batches; 32 pictures are in memory at a time.
+
+        A picture that cannot be used does not stop the others: its faces are [], and `on_error` is told.
 
         Args:
             images: files or arrays.
@@ -165,46 +217,92 @@ class Detector:
             flip: see `detect`.
             passes: see `detect`.
             scheme: see `detect`.
+            on_error: called with the place of a picture that cannot be used and why; e.g. `failures.__setitem__` of a dict, or
+                something that raises. None: a `BadPictureWarning` each.
+
+        Returns:
+            one list a picture, in their order; see `detect`.
+
+        Raises:
+            InputError: what is wrong with the request and not with a picture: another number of boxes than of pictures, passes
+                below 1, a scheme that the model carries no transfer to, or no face detector.
         """
-        transfer = self.checkpoint.transfer_to(scheme)
+        if isinstance(images, str):
+            raise InputError(f"images: expected a list of pictures, given {images!r}; detect takes one picture")
+        return self._detect_each(images, boxes_xyxy, flip, passes, scheme, on_error or _warn)
+
+    def _detect_each(
+        self,
+        images: Sequence[Image],
+        boxes_xyxy: Sequence[FloatArray | None] | None,
+        flip: bool | None,
+        passes: int | None,
+        scheme: str | None,
+        on_error: Callable[[int, InputError], None] | None,
+    ) -> list[list[Face]]:
+        """See `detect_batch`; without `on_error` a picture that cannot be used raises."""
+        self.checkpoint.transfer_to(scheme)
         if boxes_xyxy is not None and len(boxes_xyxy) != len(images):
             raise InputError(
                 f"boxes_xyxy: expected one entry for each of {len(images)} pictures, given {len(boxes_xyxy)}"
             )
         if passes is not None and passes < 1:
             raise InputError(f"passes: expected 1 or more, given {passes}")
-        pictures = [read_image(i) if isinstance(i, str | Path) else as_rgb(i) for i in images]
-        owners: list[int] = []
-        boxes: list[Box] = []
-        box_scores: list[float | None] = []
-        n_passes: list[int] = []
-        for p, picture in enumerate(pictures):
-            given = None if boxes_xyxy is None else boxes_xyxy[p]
-            where = str(images[p]) if isinstance(images[p], str | Path) else f"picture {p}"
-            if given is None:
-                found = self.find_faces(picture)
-            else:
-                found = [(box, None) for box in check_boxes(given, (picture.shape[0], picture.shape[1]), where)]
-            for box, box_score in found:
-                owners.append(p)
-                boxes.append(box)
-                box_scores.append(box_score)
-                n_passes.append(passes or (2 if given is None else 1))
-        located = self.locate([pictures[p] for p in owners], boxes, n_passes, flip=flip)
+        given = [None] * len(images) if boxes_xyxy is None else list(boxes_xyxy)
+        if any(boxes is None for boxes in given):
+            _ = self.finder  # that there is none is no picture's fault
+        result: list[list[Face]] = [[] for _ in images]
+        for start in range(0, len(images), _PICTURES):
+            looks: list[_Look] = []
+            for p in range(start, min(len(images), start + _PICTURES)):
+                try:
+                    looks += self._find(images[p], given[p], p, passes)
+                except InputError as error:
+                    if on_error is None:
+                        raise
+                    on_error(
+                        p, InputError(str(error))
+                    )  # one that is kept does not keep the pictures, as its frames would
+            for look, face in zip(looks, self._locate(looks, flip, scheme), strict=True):
+                result[look.owner].append(face)
+        return result
+
+    def _find(self, image: Image, boxes: FloatArray | None, owner: int, passes: int | None) -> list[_Look]:
+        """The faces of one picture, not yet their landmarks.
+
+        Raises:
+            InputError: no picture, or a bad box.
+        """
+        if isinstance(image, str | Path):
+            picture, where = read_image(image), str(image)
+        else:
+            picture, where = as_rgb(image), f"picture {owner}"
+        if boxes is None:
+            return [_Look(owner, picture, box, score, passes or 2) for box, score in self.find_faces(picture)]
+        checked = check_boxes(boxes, (picture.shape[0], picture.shape[1]), where)
+        return [_Look(owner, picture, box, None, passes or 1) for box in checked]
+
+    def _locate(self, looks: Sequence[_Look], flip: bool | None, scheme: str | None) -> list[Face]:
+        transfer = self.checkpoint.transfer_to(scheme)
+        located = self.locate(
+            [x.picture for x in looks], [x.box for x in looks], [x.n_passes for x in looks], flip=flip
+        )
         landmarks, scores = located.landmarks, located.scores
         if transfer is not None:
             landmarks = transfer.apply(landmarks).astype(np.float32)
             scores = transfer.apply_scores(scores).astype(np.float32)
         meaning = self.scheme if transfer is None else transfer.target
         calibration = None if transfer is not None else self.checkpoint.calibration
-        result: list[list[Face]] = [[] for _ in pictures]
-        for i, (p, box, box_score) in enumerate(zip(owners, boxes, box_scores, strict=True)):
-            angle = float(located.angles[i])
+        faces = []
+        for i, look in enumerate(looks):
+            angle, quality = float(located.angles[i]), located.quality_of(i)
             errors = None
             if calibration is not None:
                 errors = calibration.expected_errors(scores[i], face_sizes(landmarks[i : i + 1])[0])
-            result[p].append(Face(box, landmarks[i], scores[i], box_score, meaning, angle, errors))
-        return result
+            # rows of their own: a face that is kept does not keep its batch
+            points, sure = landmarks[i].copy(), scores[i].copy()
+            faces.append(Face(look.box, points, sure, look.box_score, meaning, angle, errors, quality))
+        return faces
 
     def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
         """Boxes of the kind that the model was trained on, from the face detector, and its scores; the
@@ -217,6 +315,11 @@ class Detector:
         return [
             (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score) for f in self.finder(picture)
         ]
+
+
+def _warn(place: int, error: InputError) -> None:
+    message = str(error).removeprefix(f"picture {place}: ")
+    warnings.warn(f"picture {place} is left out: {message}", BadPictureWarning, stacklevel=4)  # who asked for the batch
 
 
 def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> NDArray[np.float32]:

@@ -22,11 +22,13 @@ class Prediction:
         heatmaps: (B, K, h, w) averaged, at the finest stride, without background.
         landmarks: (B, K, 2) crop px.
         scores: (B, K).
+        quality: (B,) the teacher's (TS3, Eq. 3), higher is better; None without a teacher.
     """
 
     heatmaps: Tensor
     landmarks: Tensor
     scores: Tensor
+    quality: Tensor | None = None
 
 
 def to_tensor(crops: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
@@ -44,6 +46,7 @@ class Ensemble(nn.Module):
         students: each (B, 3, H, W) -> network stages of (B, K', h, w).
         codecs: one a student.
         mirror: (K,) permutation of a flipped picture, or None: then nothing is flipped.
+        teacher: judges the averaged maps, or None; see `models.teacher.Teacher`.
 
     Source: TS3, Eq. 5. Differs: the students' last network stages are averaged, for the scores and the teacher; the landmarks
     are the mean of what each student's own maps are decoded to, which no difference of strides blurs (1.6 % NME on perfect
@@ -55,6 +58,7 @@ class Ensemble(nn.Module):
         students: Sequence[nn.Module],
         codecs: Sequence[HeatmapCodec],
         mirror: Sequence[int] | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not students or len(students) != len(codecs):
@@ -62,6 +66,7 @@ class Ensemble(nn.Module):
         self.students = nn.ModuleList(students)
         self.codecs = tuple(codecs)
         self.mirror = None if mirror is None else list(mirror)
+        self.teacher = teacher
 
     @property
     def codec(self) -> HeatmapCodec:
@@ -80,6 +85,18 @@ class Ensemble(nn.Module):
         """(B, 3, H, W) -> the averaged heatmaps (B, K, h, w)."""
         return average_heatmaps(self.heatmaps(images))
 
+    def judge(self, images: Tensor, heatmaps: Tensor) -> Tensor | None:
+        """(B,) the teacher's quality of averaged heatmaps, or None.
+
+        Args:
+            images: (B, 3, H, W), not flipped.
+            heatmaps: (B, K, h, w), see `Prediction`.
+        """
+        if self.teacher is None:
+            return None
+        quality: Tensor = self.teacher.label_quality(images, self.codec.heights(heatmaps))  # type: ignore[operator]
+        return quality.float()
+
     @torch.inference_mode()
     def predict(self, images: Tensor, *, flip: bool = False) -> Prediction:
         """Landmarks of B crops.
@@ -97,4 +114,5 @@ class Ensemble(nn.Module):
             [replace(c, background=False).decode(m)[0] for m, c in zip(maps, self.codecs, strict=True)]
         )
         heatmaps = average_heatmaps(maps)
-        return Prediction(heatmaps, landmarks.mean(0), self.codec.decode(heatmaps)[1])
+        scores = self.codec.decode(heatmaps)[1]
+        return Prediction(heatmaps, landmarks.mean(0), scores, self.judge(images, heatmaps))

@@ -1,4 +1,4 @@
-"""The one exception for bad input: its message is meant for the person who gave the input."""
+"""The one exception for bad input, and the one warning: their messages are meant for the person who gave the input."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The message is one line: the file (and row and field), what was expected, what was given, what to do.
     """
+
+
+class BadPictureWarning(UserWarning):
+    """A picture of a batch cannot be used and was left out; the message is that of the `InputError`."""

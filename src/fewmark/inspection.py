@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fewmark.checkpoint_metadata import packaged_names, read_metadata, resolve_model
 from fewmark.data.formats import check_samples, read_faces
 from fewmark.scheme import LandmarkScheme
 from fewmark.transfer import SchemeTransfer
@@ -56,6 +57,27 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
         ("written by", f"fewmark {metadata['package_version']}, format {metadata['format_version']}"),
     ]
     return facts
+
+
+def list_packaged() -> list[dict[str, Any]]:
+    """The models that come with the package, as plain data."""
+    found = []
+    for name in packaged_names():
+        path = resolve_model(name)
+        data = read_metadata(path)
+        parts = data["students"] or data.get("cascade") or []
+        found.append(
+            {
+                "name": name,
+                "scheme": data["scheme"]["name"],
+                "n_landmarks": len(data["scheme"]["landmarks"]),
+                "n_parameters": sum(part["n_parameters"] for part in parts),
+                "n_bytes": path.stat().st_size,
+                "accuracy": data["accuracy"],
+                "licence": data["licence"],
+            }
+        )
+    return found
 
 
 def describe_transfer(transfer: SchemeTransfer) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,21 @@ _STEADY = (0.4, 2.5)  # a second look is taken where the new box's side is withi
 
 
 @dataclass(frozen=True, eq=False)
+class Seen:
+    """What the networks say of B crops.
+
+    Attributes:
+        landmarks: (B, K, 2) crop px.
+        scores: (B, K).
+        quality: (B,) the teacher's word of the landmarks (TS3, Eq. 3), higher is better; None from a model without a teacher.
+    """
+
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    quality: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
 class Located:
     """The landmarks of N faces.
 
@@ -25,11 +41,18 @@ class Located:
         landmarks: (N, K, 2) image px.
         scores: (N, K).
         angles: (N,) degrees, see `Face`.
+        quality: (N,) see `Seen`; NaN without a teacher.
     """
 
     landmarks: NDArray[np.float32]
     scores: NDArray[np.float32]
     angles: NDArray[np.float64]
+    quality: NDArray[np.float32]
+
+    def quality_of(self, face: int) -> float | None:
+        """The teacher's word of a face, or None."""
+        quality = float(self.quality[face])
+        return quality if math.isfinite(quality) else None
 
 
 class Locator(ABC):
@@ -43,15 +66,12 @@ class Locator(ABC):
         self.checkpoint = checkpoint
 
     @abstractmethod
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
         """What the networks say of B crops.
 
         Args:
             crops: (B, H, W, 3) RGB, as the crop rule cuts them.
             flip: average with what is seen in the flipped crops, where the scheme has a mirror.
-
-        Returns:
-            landmarks (B, K, 2) crop px, and scores (B, K).
         """
 
     def __call__(
@@ -73,7 +93,10 @@ class Locator(ABC):
         flip = self.checkpoint.flip if flip is None else flip
         n_faces, k = len(pictures), self.checkpoint.scheme.n_landmarks
         found = Located(
-            np.full((n_faces, k, 2), np.nan, np.float32), np.full((n_faces, k), np.nan, np.float32), np.zeros(n_faces)
+            np.full((n_faces, k, 2), np.nan, np.float32),
+            np.full((n_faces, k), np.nan, np.float32),
+            np.zeros(n_faces),
+            np.full(n_faces, np.nan, np.float32),
         )
         boxes = list(boxes_xyxy)
         for n in range(max(n_passes, default=0)):
@@ -99,10 +122,12 @@ class Locator(ABC):
         rule = self.checkpoint.crop
         maps = [rule.crop_from_image(boxes[i]) for i in rows]
         crops = [_cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
-        points, sure = self.read_crops(np.stack(crops), flip=flip)
+        seen = self.read_crops(np.stack(crops), flip=flip)
         for j, i in enumerate(rows):
-            found.landmarks[i] = maps[j].inverse()(points[j])
-            found.scores[i] = sure[j]
+            found.landmarks[i] = maps[j].inverse()(seen.landmarks[j])
+            found.scores[i] = seen.scores[j]
+            if seen.quality is not None:
+                found.quality[i] = seen.quality[j]
 
 
 def _cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: CropRule) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from fewmark.checkpoint_metadata import read_metadata, require
 from fewmark.checkpoint_parts import Checkpoint, checkpoint_from_metadata
 from fewmark.errors import InputError
-from fewmark.locating import Locator
+from fewmark.locating import Locator, Seen
 from fewmark.onnx_file import TENSORS_KEY, file_hash, read_properties
 
 _ERRORS_AND_FATAL = 3  # of ONNX Runtime's levels of log messages
@@ -46,16 +46,17 @@ class OnnxLocator(Locator):
         super().__init__(load_exported(path))
         self._model = self.path.read_bytes()
         self._sessions: dict[int, Any] = {}  # process -> its session
-        self._session()
+        # a file of an older version has no quality
+        self._outputs = [output.name for output in self._session().get_outputs()]
         _locators.add(self)
 
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
         """See `Locator.read_crops`."""
         feed: dict[str, Any] = {"crops": crops}
         if self.checkpoint.scheme.mirror is not None:
             feed["flip"] = np.array(flip)
-        landmarks, scores = self._session().run(["landmarks", "scores"], feed)
-        return landmarks, scores
+        found = dict(zip(self._outputs, self._session().run(self._outputs, feed), strict=True))
+        return Seen(found["landmarks"], found["scores"], found.get("quality"))
 
     def _session(self) -> Any:
         process = os.getpid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +16,13 @@ from fewmark.cascade.stored import cascade_modules
 from fewmark.checkpoint_parts import Checkpoint
 from fewmark.ensemble import Ensemble, to_tensor
 from fewmark.geometry import Box
-from fewmark.locating import Located, Locator
+from fewmark.locating import Located, Locator, Seen
 
 
 class TorchLocator(Locator):
     """Finds the landmarks of faces.
+
+    It may be used from many threads. A forked process runs torch on one thread: the others were not forked, and would be waited for.
 
     Args:
         checkpoint: whose networks are moved to the device and to evaluation mode, channels last in memory.
@@ -33,7 +36,8 @@ class TorchLocator(Locator):
         self._ensemble: Ensemble | None = None
         if cascade is None:
             codecs = [s.codec for s in students]
-            self._ensemble = Ensemble([s.module for s in students], codecs, checkpoint.scheme.mirror)
+            teacher = None if checkpoint.teacher is None else checkpoint.teacher.module
+            self._ensemble = Ensemble([s.module for s in students], codecs, checkpoint.scheme.mirror, teacher)
         networks = [] if cascade is None else list(cascade_modules(cascade).values())
         for network in [self._ensemble] if self._ensemble is not None else networks:
             network.to(self.device).eval()
@@ -41,11 +45,12 @@ class TorchLocator(Locator):
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
         """See `Locator.read_crops`; of students."""
         assert self._ensemble is not None
         prediction = self._ensemble.predict(to_tensor(crops, self.device), flip=flip)
-        return prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy()
+        quality = None if prediction.quality is None else prediction.quality.cpu().numpy()
+        return Seen(prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy(), quality)
 
     def _look(
         self,
@@ -73,3 +78,11 @@ class TorchLocator(Locator):
             if face.scores is not None:
                 found.scores[i] = face.scores
             found.angles[i] = face.angle
+
+
+def _after_fork() -> None:
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

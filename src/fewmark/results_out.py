@@ -92,12 +92,17 @@ class CsvFaces:
         self.folder = Path(os.path.abspath(folder))
         self.stream = _open(self.files[0])
         self.rows = csv.writer(self.stream, lineterminator="\n")
-        self.rows.writerow(["file", *BOX_COLUMNS, *(f"{c}{i}" for i in range(scheme.n_landmarks) for c in "xy")])
+        self.rows.writerow(
+            ["file", *BOX_COLUMNS, *(f"{c}{i}" for i in range(scheme.n_landmarks) for c in "xy"), "quality"]
+        )
         self.stream.flush()
 
     def add(self, picture: Picture, size: tuple[int, int], faces: Sequence[Face]) -> None:
         file = _file(picture) if picture.path == STDIN else relative_file(picture.path, self.folder)
-        self.rows.writerows([file, *cells(f.box), *cells(f.landmarks)] for f in faces)
+        said = ["" if f.quality is None else round(f.quality, 3) for f in faces]
+        self.rows.writerows(
+            [file, *cells(f.box), *cells(f.landmarks), quality] for f, quality in zip(faces, said, strict=True)
+        )
         self.stream.flush()
 
     def fail(self, picture: Picture, error: str) -> None:
@@ -114,11 +119,14 @@ class CocoFaces:
         self.files: list[Path] = []
         self.path, self.scheme = folder / "faces.coco.json", scheme
         self.samples: list[FaceSample] = []
+        self.quality: list[float | None] = []  # of each face, in the order of the annotations
         self.sizes: dict[Path, tuple[int, int]] = {}
 
     def add(self, picture: Picture, size: tuple[int, int], faces: Sequence[Face]) -> None:
         self.sizes[picture.path] = size
-        self.samples += [FaceSample(picture.path, f.box, f.landmarks) for f in faces] or [FaceSample(picture.path)]
+        found = [FaceSample(picture.path, f.box, f.landmarks, f.occluded) for f in faces]
+        self.samples += found or [FaceSample(picture.path)]
+        self.quality += [None if f.quality is None else round(f.quality, 3) for f in faces]
 
     def fail(self, picture: Picture, error: str) -> None:
         pass
@@ -126,6 +134,8 @@ class CocoFaces:
     def close(self, *, whole: bool) -> None:
         if whole:
             data = coco_data(self.samples, self.scheme, Path(os.path.abspath(self.path)).parent, sizes=self.sizes)
+            for annotation, quality in zip(data["annotations"], self.quality, strict=True):
+                annotation["quality"] = quality
             write_text(self.path, json.dumps(data, allow_nan=False) + "\n")
             self.files.append(self.path)
 

@@ -146,13 +146,13 @@ def csv_header(k: int) -> list[str]:
     """The columns of faces.csv for K landmarks."""
     box = ["box_x0", "box_y0", "box_x1", "box_y1"]
     points = [f"{c}{i}" for i in range(k) for c in "xy"]
-    return ["frame", "time_s", "id", *box, "angle", "box_score", *points, *(f"score{i}" for i in range(k))]
+    return ["frame", "time_s", "id", *box, "angle", "box_score", "quality", *points, *(f"score{i}" for i in range(k))]
 
 
 def _csv_cells(line: dict[str, Any]) -> list[Any]:
     points = [v for p in line["landmarks"] for v in (p or (None, None))]
-    head = [line["frame"], line["time_s"], line["id"], *line["box_xyxy"], line["angle"], line["box_score"]]
-    return [*head, *points, *line["scores"]]
+    head = [line["frame"], line["time_s"], line["id"], *line["box_xyxy"]]
+    return [*head, *(line[name] for name in ("angle", "box_score", "quality")), *points, *line["scores"]]
 
 
 def _csv_line(cells: list[Any]) -> str:

@@ -40,7 +40,7 @@ class TrackedFace(Face):
 
     Attributes:
         id: of the track, from 1; never used again in the same video.
-        raw_landmarks: (K, 2) image px, before smoothing.
+        raw_landmarks: (K, 2) image px, before smoothing; `quality` is theirs.
     """
 
     id: int
@@ -65,6 +65,7 @@ class _Sight:
     landmarks: NDArray[np.float32]
     scores: NDArray[np.float32]
     angle: float
+    quality: float | None
 
 
 class Tracker:
@@ -210,6 +211,7 @@ class Tracker:
             self.scheme,
             sight.angle,
             errors,
+            sight.quality,
             id=track.id,
             raw_landmarks=raw,
         )
@@ -217,7 +219,10 @@ class Tracker:
     def _locate(self, picture: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int) -> list[_Sight]:
         n = len(boxes)
         located = self.detector.locate([picture] * n, boxes, [n_passes] * n, flip=self.flip)
-        return [_Sight(located.landmarks[i], located.scores[i], float(located.angles[i])) for i in range(n)]
+        return [
+            _Sight(located.landmarks[i], located.scores[i], float(located.angles[i]), located.quality_of(i))
+            for i in range(n)
+        ]
 
     def _is_face(self, sight: _Sight, picture: NDArray[np.uint8]) -> bool:
         """Whether the landmarks can be those of a face in the picture."""

