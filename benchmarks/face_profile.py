@@ -29,7 +29,7 @@ from fewmark.checkpoint import load_checkpoint
 from fewmark.checkpoint_metadata import packaged_names, resolve_model
 from fewmark.data.synthetic import draw_face
 from fewmark.detector import Detector
-from fewmark.locating import _cut_window as cut_window
+from fewmark.locating import cut_window
 from fewmark.locating_onnx import OnnxLocator, export_beside
 from fewmark.models.build import count_multiply_adds
 from fewmark.scheme import load_scheme

@@ -52,7 +52,9 @@ class DotFinder:
             y = (weights * ys[..., None]).reshape(-1, 3).sum(0) / total
             found.append(np.stack([x + self.error, y], 1))
         n = len(pictures)
-        return Located(np.asarray(found, np.float32), np.ones((n, 3), np.float32), np.zeros(n), np.full(n, np.nan, np.float32))
+        return Located(
+            np.asarray(found, np.float32), np.ones((n, 3), np.float32), np.zeros(n), np.full(n, np.nan, np.float32)
+        )
 
 
 def replace_landmarks(scheme: Any, k: int) -> Any:

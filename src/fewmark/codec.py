@@ -143,7 +143,7 @@ class HeatmapCodec:
         else:
             scores = peak
         if self.decoding == "soft-argmax":
-            return self.expectation(maps), scores
+            return self._mean_place(maps) if self.logits else self.expectation(maps), scores
         cells = torch.stack([ix, iy], -1).float()
         if self.decoding == "centroid":
             cells = _centroid(maps, ix, iy, _CENTROID_RADIUS)
@@ -169,7 +169,10 @@ class HeatmapCodec:
             (B, K, 2) crop px.
         """
         p = heatmaps.clamp_min(0)
-        p = p / p.sum((-2, -1), keepdim=True).clamp_min(_TINY)
+        return self._mean_place(p / p.sum((-2, -1), keepdim=True).clamp_min(_TINY))
+
+    def _mean_place(self, p: Tensor) -> Tensor:
+        """`expectation` of maps that are distributions already."""
         x = (p.sum(-2) * self.cell_centres(p.shape[-1], p.device)).sum(-1)
         y = (p.sum(-1) * self.cell_centres(p.shape[-2], p.device)).sum(-1)
         return torch.stack([x, y], -1)

@@ -179,8 +179,9 @@ class Detector:
                 landmarks); None: the faces are looked for. Of a batch one such entry a picture.
             flip: average with what is seen in the flipped crop; twice the time, a little more accurate. None: as the model
                 asks.
-            passes: how often each face is looked at; every further pass cuts its crop round the points of the
-                one before. None: once for given boxes, twice for found ones.
+            passes: how often each face is looked at, at most; every further pass cuts its crop round the points of the
+                one before, and is left out where these lie where the last crop expected them (`locating.SETTLED`). None: once
+                for given boxes, twice for found ones.
             scheme: the name of the scheme of the answer: the model's, or one that it carries a transfer to. A
                 transferred landmark's score is the weighted mean of the scores that it comes from.
 

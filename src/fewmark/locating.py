@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from fewmark.checkpoint_parts import Checkpoint
 from fewmark.data.crops import CropRule, cut
-from fewmark.geometry import Box, Similarity, box_of_points, box_size
+from fewmark.geometry import Box, Similarity, box_centre, box_of_points, box_size
 
 _BATCH = 32  # crops at a time
+SETTLED = 0.08
+"""A face is not looked at again where its landmarks' box lies nearer than this to the box that was looked in (`box_change`): networks
+are trained on boxes that are so far off."""
+_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 _STEADY = (0.4, 2.5)  # a second look is taken where the new box's side is within these of the old one's
 
 
@@ -87,7 +91,8 @@ class Locator(ABC):
         Args:
             pictures: one (H, W, 3) RGB a face.
             boxes_xyxy: one (4,) image px a face.
-            n_passes: one number a face; every pass after the first begins with the landmarks of the one before.
+            n_passes: one number a face; every pass after the first begins with the landmarks of the one before. There are fewer
+                where a pass finds the face where it looked for it (`SETTLED`), but not of a cascade, which looks upright again.
             flip: average with what is seen in the flipped crop; None: as the model asks.
         """
         flip = self.checkpoint.flip if flip is None else flip
@@ -99,11 +104,15 @@ class Locator(ABC):
             np.full(n_faces, np.nan, np.float32),
         )
         boxes = list(boxes_xyxy)
+        rows = list(range(n_faces))
         for n in range(max(n_passes, default=0)):
-            rows = [i for i, wanted in enumerate(n_passes) if wanted > n]
+            rows = [i for i in rows if n_passes[i] > n]
             if n > 0:
+                new = {i: next_box(boxes[i], found.landmarks[i]) for i in rows}
+                if self.checkpoint.cascade is None:
+                    rows = [i for i in rows if box_change(boxes[i], new[i]) > SETTLED]
                 for i in rows:
-                    boxes[i] = next_box(boxes[i], found.landmarks[i])
+                    boxes[i] = new[i]
             for start in range(0, len(rows), _BATCH):
                 self._look(pictures, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
         return found
@@ -121,7 +130,7 @@ class Locator(ABC):
         """Write what is seen of some faces into `found`; `again` says that it holds what an earlier pass saw."""
         rule = self.checkpoint.crop
         maps = [rule.crop_from_image(boxes[i]) for i in rows]
-        crops = [_cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
+        crops = [cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
         seen = self.read_crops(np.stack(crops), flip=flip)
         for j, i in enumerate(rows):
             found.landmarks[i] = maps[j].inverse()(seen.landmarks[j])
@@ -130,16 +139,33 @@ class Locator(ABC):
                 found.quality[i] = seen.quality[j]
 
 
-def _cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: CropRule) -> NDArray[np.uint8]:
+def cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: CropRule) -> NDArray[np.uint8]:
     """The crop, from the face's window of the picture only, so that a large picture costs no more than a
     small one."""
-    ends = np.array([-1.0, rule.size])
-    corners = crop_from_image.inverse()(np.stack(np.meshgrid(ends, ends), -1).reshape(4, 2))
+    corners = crop_from_image.inverse()(_CORNERS * (rule.size + 1) - 1)
     margin = 2 / crop_from_image.scale + 1  # px that the warp's averaging and interpolation reach out
     height, width = image.shape[:2]
-    x0, y0 = (int(v) for v in np.clip(np.floor(corners.min(0) - margin), 0, [width - 1, height - 1]))
-    x1, y1 = (int(v) for v in np.clip(np.ceil(corners.max(0) + margin), [x0 + 1, y0 + 1], [width, height]))
+    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+    x0, y0 = _within(left - margin, width - 1), _within(top - margin, height - 1)
+    x1, y1 = max(x0 + 1, _within(right + margin + 1, width)), max(y0 + 1, _within(bottom + margin + 1, height))
     return cut(image[y0:y1, x0:x1], crop_from_image @ Similarity.translation(x0, y0), rule.size)
+
+
+def box_change(old_xyxy: Box, new_xyxy: Box) -> float:
+    """How far a box lies from another: its centre's way on one axis as a part of the old one's longer side, or the logarithm of
+    the sides' ratio, whichever is larger.
+
+    >>> round(box_change(np.array([0, 0, 10, 8], np.float32), np.array([1, 0, 11, 8], np.float32)), 3)
+    0.1
+    """
+    side = float(box_size(old_xyxy).max())
+    way = float(np.abs(box_centre(new_xyxy) - box_centre(old_xyxy)).max()) / side
+    return max(way, abs(math.log(float(box_size(new_xyxy).max()) / side)))
+
+
+def _within(value: float, most: int) -> int:
+    """The whole number below a value, from 0 to `most`."""
+    return int(min(max(value, 0), most))
 
 
 def next_box(box_xyxy: Box, landmarks: NDArray[np.float32]) -> Box:

@@ -114,4 +114,4 @@ def as_rgb(image: NDArray[np.generic], where: str = "image") -> NDArray[np.uint8
         array = np.rint(array * 255)
     elif array.dtype != np.uint8:
         raise InputError(f"{where}: expected uint8, uint16 or float values, given {array.dtype}")
-    return np.ascontiguousarray(array.astype(np.uint8))
+    return np.ascontiguousarray(array, np.uint8)

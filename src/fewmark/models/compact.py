@@ -103,6 +103,6 @@ class Compact(nn.Module):
         x = self.bottom(self.dropout(features[-1]))
         skips = features[1:-1] if self.stride == 4 else features[:-1]
         for skip, lateral, merge in zip(reversed(skips), reversed(self.lateral), reversed(self.merge), strict=True):
-            x = functional.interpolate(x, size=skip.shape[-2:], mode="nearest") + lateral(skip)
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(skip)
             x = merge(x)
         return [self.head(x)]
