@@ -121,9 +121,15 @@ class Detector:
         if exported is not None:
             locate = OnnxLocator(exported, threads=threads)
             return cls(locate.checkpoint, finder=finder, locate=locate)
-        import torch
+        try:
+            import torch
 
-        from fewmark.checkpoint import load_checkpoint
+            from fewmark.checkpoint import load_checkpoint
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{path}: ONNX Runtime cannot run it (no {path.with_suffix('.onnx').name} that was made from it lies beside it), and "
+                "torch is not installed: pip install 'fewmark[train]', or export the model where torch is"
+            ) from error
 
         if threads is not None:
             torch.set_num_threads(threads)

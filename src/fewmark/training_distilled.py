@@ -203,7 +203,7 @@ def _judge_of(
 def landmark_weights(spread: NDArray[np.float32], usual: float) -> NDArray[np.float32]:
     """How much a pseudo label counts: 1 where all looks agree, a half at twice the usual spread.
 
-    >>> landmark_weights(np.array([0.0, 0.02, 0.06], np.float32), 0.01).round(2).tolist()
+    >>> [round(float(w), 2) for w in landmark_weights(np.array([0.0, 0.02, 0.06], np.float32), 0.01)]
     [1.0, 0.5, 0.1]
     """
     return np.asarray(1 / (1 + (spread / max(2 * usual, 1e-9)) ** 2), np.float32)
