@@ -234,7 +234,7 @@ def test_the_teacher_of_the_model_picks(tiny_model: Path, drawn: Path, tmp_path:
     with np.load(tmp_path / "run/state/looks.npz") as looks:
         assert looks["quality"].shape == (6,)
         assert np.ptp(looks["quality"]) > 0
-    with pytest.raises(InputError, match="carries no quality teacher"):
+    with pytest.raises(InputError, match="none of the models carries a quality teacher"):
         run_training(config, faces_of(drawn), tmp_path / "other", teachers=[Detector.load("ibug-68")])
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -145,25 +142,15 @@ def train(
     meaning = load_scheme(scheme)
     lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=meaning)
 
-    from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, rounds_table, stage_lines
+    from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, rounds_table, run_displayed, stage_lines
     from fewmark.training import TrainingData, run_training
     from fewmark.training_cascade import check_cascade
-    from fewmark.training_processes import leave
 
     if config.cascade.stages:
         check_cascade(config, meaning, scheme)
     faces = TrainingData(meaning, lists.labelled, lists.unlabelled, lists.validation)
     display = TrainingDisplay(err, WorkPlan(config, len(lists.labelled), len(lists.unlabelled), meaning))
-    try:
-        with display:
-            result = run_training(config, faces, run, resume=resume, on_event=display)
-    except KeyboardInterrupt:
-        words = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
-        err.print(Text(f"stopped; go on with: fewmark {shlex.join(words)}", style="yellow"), soft_wrap=True)
-        raise typer.Exit(130) from None
-    leave()
-    if os.environ.get("RANK", "0") != "0":
-        return  # under torchrun the first process speaks for all
+    result = run_displayed(display, lambda: run_training(config, faces, run, resume=resume, on_event=display))
     report = run / "report.html"
     if as_json:
         rounds = [{k: r[k] for k in _ROUND_KEYS if k in r} for part in display.records for r in part]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -52,26 +49,17 @@ def distill(
     scheme = scheme_from_dict(read_metadata(models[0])["scheme"], models[0])
     lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme)
 
-    from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent
+    from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, run_displayed
     from fewmark.detector import Detector
     from fewmark.training import TrainingData, run_training
-    from fewmark.training_processes import leave
 
-    judged = config.semi.selection == "teacher"  # an exported model does not show its teacher
-    teachers = [Detector.load(m, runtime="torch" if judged and i == 0 else "auto") for i, m in enumerate(models)]
+    teachers = [Detector.load(m) for m in models]
     faces = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
     plan = WorkPlan(config, len(lists.labelled), len(lists.unlabelled), distilled=True)
     display = TrainingDisplay(err, plan)
-    try:
-        with display:
-            result = run_training(config, faces, run, teachers=teachers, resume=resume, on_event=display)
-    except KeyboardInterrupt:
-        words = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
-        err.print(Text(f"stopped; go on with: fewmark {shlex.join(words)}", style="yellow"), soft_wrap=True)
-        raise typer.Exit(130) from None
-    leave()
-    if os.environ.get("RANK", "0") != "0":
-        return  # under torchrun the first process speaks for all
+    result = run_displayed(
+        display, lambda: run_training(config, faces, run, teachers=teachers, resume=resume, on_event=display)
+    )
     counts, report = result.checkpoint.counts, run / "report.html"
     score = result.scores
     if as_json:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from fewmark.cli_base import err
 from fewmark.config import Config
 from fewmark.scheme import LandmarkScheme
 from fewmark.semi.selection import quota
 from fewmark.training_plans import cascade_trainings, make_loop
 
 Event = dict[str, Any]
+Result = TypeVar("Result")
 
 CASCADE_COST = {"angle": 1.0, "coarse": 5.0, "component": 0.5, "point": 6.0}
 """Of a batch of each stage, roughly, before any time is known; twins cost twice as much."""
@@ -211,6 +217,28 @@ class TrainingDisplay:
         self._bar.update(self._task, completed=self.plan.finished, left=remains)
         parts: list[Progress | Text] = [self._bar, Text(line, style="dim")]
         self._live.update(Group(rounds_table(self.records), *parts) if self.records else Group(*parts))
+
+
+def run_displayed(display: TrainingDisplay, train: Callable[[], Result]) -> Result:
+    """Run a training under its display.
+
+    Raises:
+        typer.Exit: 130 after Ctrl-C, with the command that goes on; 0 under torchrun in all processes but the first, which speaks
+            for all.
+    """
+    from fewmark.training_processes import leave
+
+    try:
+        with display:
+            result = train()
+    except KeyboardInterrupt:
+        words = [*sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
+        err.print(Text(f"stopped; go on with: fewmark {shlex.join(words)}", style="yellow"), soft_wrap=True)
+        raise typer.Exit(130) from None
+    leave()
+    if os.environ.get("RANK", "0") != "0":
+        raise typer.Exit
+    return result
 
 
 def rounds_table(records: Sequence[Sequence[Event]]) -> Table:

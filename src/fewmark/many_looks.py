@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +32,14 @@ class ManyLooks:
         scores: (N, K) mean scores of the upright looks.
         spread: (N, K) how far the looks lie from their mean (root mean square), as a part of the longer side of the landmarks'
             box.
+        quality: (N,) the word of the models' own quality teachers on the first look (TS3, Eq. 3), a mean over those that have one;
+            NaN where none has.
     """
 
     landmarks: NDArray[np.float32]
     scores: NDArray[np.float32]
     spread: NDArray[np.float32]
+    quality: NDArray[np.float32]
 
 
 def look_often(
@@ -45,7 +48,6 @@ def look_often(
     *,
     n_looks: int,
     seed: int,
-    on_faces: Callable[[int], None] = lambda n: None,
 ) -> ManyLooks:
     """The landmarks of faces, averaged over detectors and looks.
 
@@ -58,7 +60,6 @@ def look_often(
         samples: N faces with boxes or landmarks.
         n_looks: of each detector, 1 or more.
         seed: of the turns.
-        on_faces: told how many faces are done.
 
     Raises:
         InputError: a picture cannot be read, a face has neither box nor landmarks, or the detectors' schemes differ.
@@ -71,18 +72,20 @@ def look_often(
             raise InputError(f"models of one scheme are expected, given {scheme.name} and {d.scheme.name}")
     n, k = len(samples), scheme.n_landmarks
     landmarks, scores = np.empty((n, k, 2), np.float32), np.empty((n, k), np.float32)
-    spread = np.empty((n, k), np.float32)
+    spread, quality = np.empty((n, k), np.float32), np.full(n, np.nan, np.float32)
     for start in range(0, n, _PICTURES):
         part = samples[start : start + _PICTURES]
         pictures = [read_image(s.image) for s in part]
         boxes = [s.face_box() for s in part]
-        seen, sure = [], []
+        seen, sure, judged = [], [], []
         for d in detectors:
             once = [1] * len(part)
             before = d.locate(pictures, boxes, once, flip=False).landmarks
             plain = d.locate(pictures, [box_of_points(p) for p in before], once, flip=True)
             seen.append(plain.landmarks)
             sure.append(plain.scores)
+            if np.isfinite(plain.quality).all():
+                judged.append(plain.quality)
             tight = [box_of_points(p) for p in plain.landmarks]
             for look in range(1, n_looks):
                 rngs = [np.random.default_rng([seed, look, start + i]) for i in range(len(part))]
@@ -100,8 +103,9 @@ def look_often(
         landmarks[rows], scores[rows] = mean, np.mean(sure, axis=0)
         sizes = np.array([box_size(box_of_points(p)).max() for p in mean])
         spread[rows] = np.sqrt(((stack - mean) ** 2).sum(-1).mean(0)) / sizes[:, None]
-        on_faces(start + len(part))
-    return ManyLooks(landmarks, scores, spread)
+        if judged:
+            quality[rows] = np.mean(judged, axis=0)
+    return ManyLooks(landmarks, scores, spread, quality)
 
 
 def _side(box_xyxy: Box) -> int:

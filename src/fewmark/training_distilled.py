@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
@@ -16,20 +15,19 @@ from fewmark.atomic import atomic_path
 from fewmark.checkpoint_parts import Checkpoint, TeacherPart
 from fewmark.config import NOT_STATED, Config
 from fewmark.data.augment import AugmentRule
-from fewmark.data.crops import CachedFace, CropRule, cache_faces, upright_crop
+from fewmark.data.crops import CachedFace, CropRule, cache_faces
 from fewmark.data.samples import FaceSample
 from fewmark.detector import Detector
-from fewmark.ensemble import Ensemble, to_tensor
 from fewmark.errors import InputError
 from fewmark.geometry import box_of_points
 from fewmark.many_looks import ManyLooks, look_often
 from fewmark.scheme import LandmarkScheme
 from fewmark.semi.pseudo import PseudoLabels
 from fewmark.semi.selection import quota, selection_rule
-from fewmark.semi.teacher_source import TEACHER_FLIP
-from fewmark.semi.teaching import judge_predictions, train_teacher
+from fewmark.semi.teacher_source import judge_source
+from fewmark.semi.teaching import train_teacher
 from fewmark.semi.training_sets import TrainingSet
-from fewmark.semi.trainings import Event, Trainings, Validation
+from fewmark.semi.trainings import Event, Trainings
 from fewmark.training_faces import hold_out, with_boxes
 from fewmark.training_plans import student_plans, teacher_plan
 from fewmark.training_processes import first_process
@@ -40,7 +38,6 @@ JUDGE_SHRINK = 2
 """Of the new model's quality teacher: it judges every face that the model sees and must cost little."""
 JUDGED_CROP = 64
 """Px; smaller crops are not shrunk for it."""
-_JUDGED = 64  # faces at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +93,7 @@ def distil(
     """Train the students of a config on what the teachers say.
 
     The settings mean here: `semi.views` looks of each teacher at a face; `semi.selection` who picks ("teacher": the quality
-    teacher in the first model's file; "peak", "spread", "random"), `semi.ratio` the part of the unlabelled faces that is
+    teacher in a model's file; "peak", "spread", "random"), `semi.ratio` the part of the unlabelled faces that is
     picked; `semi.labelled_share` the least share of labelled faces among those drawn. A landmark weighs the less the
     further the looks lie apart (`landmark_weights`), and landmarks that labels leave out are the teachers'.
 
@@ -118,10 +115,10 @@ def distil(
         raise InputError(problem)
     begin()
     with np.load(file) as data:
-        boxes, pseudo = data["boxes"], ManyLooks(data["landmarks"], data["scores"], data["spread"])
-        filled, filled_spread, quality = data["filled"], data["filled_spread"], data["quality"]
+        pseudo = ManyLooks(data["landmarks"], data["scores"], data["spread"], data["quality"])
+        boxes, filled, filled_spread = data["boxes"], data["filled"], data["filled_spread"]
     found = np.flatnonzero(np.isfinite(boxes).all(1))
-    taken = _select(config, pseudo, quality if len(quality) else None)
+    taken = _select(config, pseudo)
     usual = float(np.median(pseudo.spread[taken]))
     faces = [
         replace(unlabelled[found[i]], landmarks=pseudo.landmarks[i], box=box_of_points(pseudo.landmarks[i]))
@@ -148,7 +145,7 @@ def distil(
         about = {"round": 1, "n_pseudo": m}
         run.train(f"distilled_{plan.name}", j, module, data_set, run.seed_of(1, j, 1), 1.0, about)
         modules.append(module)
-    return Distilled(modules, _judge_of(run, config, modules, cached[:n], held_out), m, len(found))
+    return Distilled(modules, _judge_of(run, config, modules, cached[:n]), m, len(found))
 
 
 def inherit(checkpoint: Checkpoint, teachers: Sequence[Detector]) -> None:
@@ -167,7 +164,6 @@ def _judge_of(
     config: Config,
     modules: Sequence[nn.Module],
     labelled: Sequence[CachedFace],
-    held_out: Validation | None,
 ) -> TeacherPart | None:
     """A quality teacher for the new students: it learns on labelled faces how wrong these are.
 
@@ -175,25 +171,16 @@ def _judge_of(
     (out-of-fold students would be other students). None where `teacher.steps` is 0.
     """
     plan = replace(teacher_plan(config), shrink=JUDGE_SHRINK if run.size >= JUDGED_CROP else 1)
-    faces = held_out.faces if plan.source == "validation" and held_out is not None else labelled
-    if not faces or not plan.n_steps:
+    if plan.source != "validation" or run.validation is None:
+        plan = replace(plan, source="labelled")
+    if not plan.n_steps or (plan.source == "labelled" and not labelled):
         return None
     module = plan.build(run.scheme, run.seed_of(1, 0, 2))
     if run.load("judge", module):
         return TeacherPart("teacher", plan.arguments(run.scheme), module)
     for student in modules:
         student.eval()
-    judged = judge_predictions(
-        modules,
-        [p.codec for p in run.plans],
-        faces,
-        plan,
-        scheme=run.scheme,
-        size=run.size,
-        augment=replace(run.augment, flip=TEACHER_FLIP),
-        seed=run.seed_of(1, 0, 3),
-        device=run.fabric.device,
-    )
+    judged = judge_source(run, plan, modules, labelled, [], run.seed_of(1, 0, 3))
     module, state = train_teacher(plan, judged, scheme=run.scheme, fabric=run.fabric, seed=run.seed_of(1, 0, 4))
     run.on_event({"kind": "teacher", "round": 1, "student": run.plans[0].name, "loss": state.losses[-1]})
     run.save("judge", module)
@@ -222,20 +209,17 @@ def _missing(sample: FaceSample) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(own).any(1), bool)
 
 
-def _select(config: Config, looks: ManyLooks, quality: NDArray[np.float32] | None) -> NDArray[np.int64]:
+def _select(config: Config, looks: ManyLooks) -> NDArray[np.int64]:
     """The indices of the faces that are learned from, best first."""
     s = config.semi
     n = len(looks.landmarks)
     if s.selection == "none":
         return np.arange(n, dtype=np.int64)
     rule = selection_rule(s.selection, config.run.seed)
-    if rule.needs_teacher and quality is None:
-        raise InputError(
-            "semi.selection teacher: the first model carries no quality teacher, or is an exported one; train with "
-            "`--selection teacher`, or pick by spread"
-        )
     none = np.zeros((0, n), np.float32)
-    labels = PseudoLabels(looks.landmarks, looks.scores, looks.spread, none[:, :, None, None], none, quality=quality)
+    labels = PseudoLabels(
+        looks.landmarks, looks.scores, looks.spread, none[:, :, None, None], none, quality=looks.quality
+    )
     return rule.select(labels, max(1, quota(1, s.ratio, n)))
 
 
@@ -251,7 +235,7 @@ def _write_looks(
     """Find the faces, look at them, and keep what was seen; nothing is done where that has been done.
 
     The file holds, for U unlabelled faces, their `boxes` (U, 4), NaN where no face was found; for the F found ones
-    `landmarks`, `scores`, `spread` and `quality` (F,) or (0,); for L labelled ones `filled` and `filled_spread`.
+    `landmarks`, `scores`, `spread` and `quality` (F,); for L labelled ones `filled` and `filled_spread`.
     """
     if file.is_file():
         return
@@ -267,6 +251,13 @@ def _write_looks(
     if not found:
         raise InputError(f"distill: in none of {len(unlabelled)} unlabelled pictures a face is found; give their boxes")
     n_looks, seed = config.semi.views, config.run.seed
+    if config.semi.selection == "teacher" and np.isnan(
+        look_often(teachers, found[:1], n_looks=1, seed=seed).quality[0]
+    ):
+        raise InputError(
+            "semi.selection teacher: none of the models carries a quality teacher; take one that was trained with "
+            "`--selection teacher`, or pick by spread"
+        )
     tell({"kind": "note", "text": f"{len(teachers)} models look {n_looks} times at {len(found)} unlabelled faces"})
     pseudo = look_often(teachers, found, n_looks=n_looks, seed=seed)
     incomplete = [i for i, s in enumerate(labelled) if _missing(s).any()]
@@ -275,9 +266,6 @@ def _write_looks(
     if incomplete:
         rest = look_often(teachers, [labelled[i] for i in incomplete], n_looks=n_looks, seed=seed)
         filled[incomplete], filled_spread[incomplete] = rest.landmarks, rest.spread
-    quality = np.zeros(0, np.float32)
-    if config.semi.selection == "teacher":
-        quality = judge(teachers[0], found, pseudo)
     with atomic_path(file) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
@@ -287,34 +275,5 @@ def _write_looks(
             spread=pseudo.spread,
             filled=filled,
             filled_spread=filled_spread,
-            quality=quality,
+            quality=pseudo.quality,
         )
-
-
-def judge(detector: Detector, samples: Sequence[FaceSample], looks: ManyLooks) -> NDArray[np.float32]:
-    """(N,) what the quality teacher in a model says of the model's own maps, the higher the better; (0,) without a teacher.
-
-    Args:
-        detector: one that torch runs.
-        samples: N faces.
-        looks: of these; each face is judged in the tight box of its landmarks.
-
-    Source: TS3, Eq. 3.
-    """
-    checkpoint = detector.checkpoint
-    if checkpoint.teacher is None or not checkpoint.students:
-        return np.zeros(0, np.float32)
-    teacher = checkpoint.teacher.module.eval()
-    ensemble = Ensemble([s.module for s in checkpoint.students], [s.codec for s in checkpoint.students]).eval()
-    found = []
-    for start in range(0, len(samples), _JUDGED):
-        part = [
-            replace(s, landmarks=points, box=box_of_points(points))
-            for s, points in zip(samples[start:][:_JUDGED], looks.landmarks[start:], strict=False)
-        ]
-        faces = cache_faces(part, checkpoint.crop, checkpoint.scheme.n_landmarks)
-        images = to_tensor(np.stack([upright_crop(f, checkpoint.crop.size) for f in faces]))
-        with torch.inference_mode():
-            quality = teacher.label_quality(images, ensemble.codec.heights(ensemble(images)))  # type: ignore[operator]
-        found.append(quality.float().numpy())
-    return np.concatenate(found)
