@@ -235,7 +235,7 @@ def test_the_teacher_of_the_model_picks(tiny_model: Path, drawn: Path, tmp_path:
         assert looks["quality"].shape == (6,)
         assert np.ptp(looks["quality"]) > 0
     with pytest.raises(InputError, match="none of the models carries a quality teacher"):
-        run_training(config, faces_of(drawn), tmp_path / "other", teachers=[Detector.load("ibug-68")])
+        run_training(config, faces_of(drawn), tmp_path / "other", teachers=[Detector.load("ibug-68-nano")])
 
 
 def test_a_face_may_be_unfound_but_not_all(tiny_model: Path, config: Config, drawn: Path, tmp_path: Path) -> None:
