@@ -195,7 +195,7 @@ def video_table() -> str:
 def robustness_table() -> str:
     """What `fewmark robustness` wrote of every model."""
     results = _measured("robustness_*.json")
-    head = [f"{r['model']}, {what}" for r in results for what in ("NME", "ratio", "failures")]
+    head = [f"{r['model']}, {what}" for r in results for what in ("NME", "failures")]
     lines = [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
     plain = [_robustness_cells(r["undisturbed"]) for r in results]
     lines.append(f"| undisturbed | {' | '.join(plain)} |")
@@ -211,12 +211,12 @@ def robustness_table() -> str:
         for r in results:
             shift = r["tolerated_shift"][n]
             cells.append("none" if shift is None else f"{100 * shift:.1f} %")
-        lines.append(f"| shift at which NME is 10 % higher, {looks_of(int(n))} | {' | | | '.join(cells)} | | |")
+        lines.append(f"| shift at which NME is 10 % higher, {looks_of(int(n))} | {' | | '.join(cells)} | |")
     return "\n".join(lines)
 
 
 def _robustness_cells(level: Mapping[str, Any]) -> str:
-    return f"{100 * level['nme']:.2f} % | {level['ratio']:.2f} | {100 * level['failure_rate']:.1f} %"
+    return f"{100 * level['nme']:.2f} % | {100 * level['failure_rate']:.1f} %"
 
 
 def _measured(pattern: str) -> list[Any]:
