@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fewmark.checkpoint import load_checkpoint
 from fewmark.config import load_config
 from fewmark.data.formats import read_faces
 from fewmark.data.formats_csv import read_csv, write_csv
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument(
         "--teachers", nargs="*", default=[], help="the models that it learns from; none: from labels, by rounds"
     )
+    parser.add_argument("--start", help="a model of the same network from whose weights it begins")
     parser.add_argument(
         "--pool", type=Path, default=Path("runs/pool.csv"), help="the unlabelled faces' boxes; made if missing"
     )
@@ -89,7 +91,15 @@ def main() -> None:
     config = load_config(arguments.recipe, settings)
     teachers = [Detector.load(model) for model in arguments.teachers]
     faces = gather(arguments.data, arguments.pool)
-    result = run_training(config, faces, arguments.out, teachers=teachers, resume=arguments.resume, on_event=show)
+    result = run_training(
+        config,
+        faces,
+        arguments.out,
+        teachers=teachers,
+        start=load_checkpoint(arguments.start) if arguments.start else None,
+        resume=arguments.resume,
+        on_event=show,
+    )
     print(result.scores)
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from fewmark.checkpoint import load_checkpoint
 from fewmark.cli import app
 from fewmark.config import Config, load_config
 from fewmark.data.formats_csv import read_csv
@@ -209,6 +210,29 @@ def test_a_stopped_distillation_ends_as_if_it_had_not_been(
     other = Detector.load("ibug-68")
     with pytest.raises(InputError, match="other data"):
         run_training(config, data, tmp_path / "cut", teachers=[other], resume=True)
+
+
+def test_a_student_goes_on_from_a_model_of_its_network(
+    tiny_model: Path, drawn: Path, config: Config, tmp_path: Path
+) -> None:
+    data, teacher = faces_of(drawn), Detector.load(tiny_model)
+    first = run_training(config, data, tmp_path / "first", teachers=[teacher]).checkpoint
+    still = load_config("compact", [*SETTINGS, "students.compact.learning_rate=1e-9", "run.seed=5"])
+    fresh = run_training(still, data, tmp_path / "fresh", teachers=[teacher]).checkpoint
+    again = run_training(still, data, tmp_path / "again", teachers=[teacher], start=first).checkpoint
+    a, b, c = (m.students[0].module.state_dict()["levels.0.0.first.weight"] for m in (first, fresh, again))
+    torch.testing.assert_close(c, a, rtol=0, atol=1e-6)
+    assert not torch.allclose(b, a, atol=1e-2)
+    with pytest.raises(InputError, match="other data"):
+        run_training(still, data, tmp_path / "again", teachers=[teacher], resume=True)
+    assert again.provenance.endswith(f"; started from a model {first.provenance}")
+
+
+def test_a_model_of_another_network_is_no_start(tiny_model: Path, drawn: Path, config: Config, tmp_path: Path) -> None:
+    data, teacher = faces_of(drawn), Detector.load(tiny_model)
+    with pytest.raises(InputError, match=r"expected compact .*widths.*, given .*widths"):
+        run_training(config, data, tmp_path / "run", teachers=[teacher], start=load_checkpoint("ibug-68-nano"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

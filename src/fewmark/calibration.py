@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewmark.errors import InputError
-from fewmark.geometry import box_of_points, box_size
 
 LEAST_FACES = 20
 """Held-out faces below which nothing is said: the curve would be these faces' own."""
@@ -194,10 +193,11 @@ def face_sizes(landmarks: NDArray[np.float32]) -> Floats:
     Args:
         landmarks: (N, K, 2) px.
     """
-    sizes = np.full(len(landmarks), np.nan)
-    for i, points in enumerate(landmarks):
-        if np.isfinite(points).all(-1).any():
-            sizes[i] = float(box_size(box_of_points(points)).max())
+    points = np.asarray(landmarks, np.float64)
+    there = np.isfinite(points).all(-1, keepdims=True)
+    last = np.where(there, points, -np.inf).max(1, initial=-np.inf)
+    first = np.where(there, points, np.inf).min(1, initial=np.inf)
+    sizes = (last - first).max(1)
     return np.where(sizes > 0, sizes, np.nan)
 
 

@@ -126,6 +126,9 @@ def train(
     selection: Annotated[
         Selection | None, typer.Option(help="Who picks the pseudo labels; none = labelled faces only.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model of SCHEME from whose weights its networks begin.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. semi.rounds=2.")
     ] = None,
@@ -142,6 +145,7 @@ def train(
     meaning = load_scheme(scheme)
     lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=meaning)
 
+    from fewmark.checkpoint import load_checkpoint
     from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, rounds_table, run_displayed, stage_lines
     from fewmark.training import TrainingData, run_training
     from fewmark.training_cascade import check_cascade
@@ -150,7 +154,10 @@ def train(
         check_cascade(config, meaning, scheme)
     faces = TrainingData(meaning, lists.labelled, lists.unlabelled, lists.validation)
     display = TrainingDisplay(err, WorkPlan(config, len(lists.labelled), len(lists.unlabelled), meaning))
-    result = run_displayed(display, lambda: run_training(config, faces, run, resume=resume, on_event=display))
+    first = None if start is None else load_checkpoint(start)
+    result = run_displayed(
+        display, lambda: run_training(config, faces, run, start=first, resume=resume, on_event=display)
+    )
     report = run / "report.html"
     if as_json:
         rounds = [{k: r[k] for k in _ROUND_KEYS if k in r} for part in display.records for r in part]

@@ -33,6 +33,9 @@ def distill(
     val: Annotated[
         Path | None, typer.Option(metavar="LIST", help="Labelled faces of --data to measure on; they train nothing.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model of the same network from whose weights it begins.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. semi.views=8.")
     ] = None,
@@ -49,6 +52,7 @@ def distill(
     scheme = scheme_from_dict(read_metadata(models[0])["scheme"], models[0])
     lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme)
 
+    from fewmark.checkpoint import load_checkpoint
     from fewmark.cli_progress import TrainingDisplay, WorkPlan, percent, run_displayed
     from fewmark.detector import Detector
     from fewmark.training import TrainingData, run_training
@@ -58,7 +62,16 @@ def distill(
     plan = WorkPlan(config, len(lists.labelled), len(lists.unlabelled), distilled=True)
     display = TrainingDisplay(err, plan)
     result = run_displayed(
-        display, lambda: run_training(config, faces, run, teachers=teachers, resume=resume, on_event=display)
+        display,
+        lambda: run_training(
+            config,
+            faces,
+            run,
+            teachers=teachers,
+            start=None if start is None else load_checkpoint(start),
+            resume=resume,
+            on_event=display,
+        ),
     )
     counts, report = result.checkpoint.counts, run / "report.html"
     score = result.scores

@@ -109,7 +109,7 @@ class HeatmapCodec:
         """
         if not self.logits:
             return maps
-        return torch.softmax(maps.float().flatten(2), -1).view(maps.shape)
+        return _unflat(torch.softmax(_flat(maps.float()), -1), maps)
 
     def heights(self, heatmaps: Tensor) -> Tensor:
         """Heatmaps on the scale on which an ideal one has the height 1, as the teacher sees them.
@@ -129,26 +129,22 @@ class HeatmapCodec:
 
         Returns:
             landmarks (B, K, 2) crop px and scores (B, K): the height of the peak, or for distributions the
-            mass in the 3 x 3 cells round it.
+            most mass in any 3 x 3 cells.
         """
         maps = heatmaps.detach().float() if not heatmaps.requires_grad else heatmaps.float()
         if self.background:
             maps = maps[:, :-1]
-        h, w = maps.shape[-2:]
-        peak, index = maps.flatten(2).max(-1)
-        ix, iy = index % w, index // w
-        if self.logits:
-            mass = 9 * functional.avg_pool2d(maps, 3, stride=1, padding=1).flatten(2)  # ONNX ignores a divisor
-            scores = mass.gather(-1, index[..., None])[..., 0]
-        else:
-            scores = peak
+        scores = self._heights_of_peaks(maps)
         if self.decoding == "soft-argmax":
             return self._mean_place(maps) if self.logits else self.expectation(maps), scores
+        flat = _flat(maps)
+        h, w = _sizes(maps)
+        peak, index = flat.max(-1)
+        ix, iy = index % w, index // w
         cells = torch.stack([ix, iy], -1).float()
         if self.decoding == "centroid":
             cells = _centroid(maps, ix, iy, _CENTROID_RADIUS)
         elif self.decoding in ("quarter", "parabola"):
-            flat = maps.flatten(2)
 
             def at(x: Tensor, y: Tensor) -> Tensor:
                 return flat.gather(-1, (y.clamp(0, h - 1) * w + x.clamp(0, w - 1))[..., None])[..., 0]
@@ -158,6 +154,12 @@ class HeatmapCodec:
             dy = shift(at(ix, iy - 1), peak, at(ix, iy + 1)) * ((iy > 0) & (iy < h - 1))
             cells = cells + torch.stack([dx, dy], -1)
         return cells * self.stride + (self.stride - 1) / 2, scores
+
+    def _heights_of_peaks(self, maps: Tensor) -> Tensor:
+        """(B, K) the scores of `decode`."""
+        if not self.logits:
+            return _flat(maps).amax(-1)
+        return 9 * _flat(functional.avg_pool2d(maps, 3, stride=1, padding=1)).amax(-1)  # ONNX ignores a pool's divisor
 
     def expectation(self, heatmaps: Tensor) -> Tensor:
         """Mean of each map as a distribution over cells, differentiable.
@@ -173,8 +175,9 @@ class HeatmapCodec:
 
     def _mean_place(self, p: Tensor) -> Tensor:
         """`expectation` of maps that are distributions already."""
-        x = (p.sum(-2) * self.cell_centres(p.shape[-1], p.device)).sum(-1)
-        y = (p.sum(-1) * self.cell_centres(p.shape[-2], p.device)).sum(-1)
+        h, w = _sizes(p)
+        x = (p.sum(-2) * self.cell_centres(w, p.device)).sum(-1)
+        y = (p.sum(-1) * self.cell_centres(h, p.device)).sum(-1)
         return torch.stack([x, y], -1)
 
 
@@ -189,6 +192,8 @@ def average_heatmaps(heatmaps: Sequence[Tensor]) -> Tensor:
     Source: TS3, Eq. 5; Differs: the paper does not say how an 8 x 8 map and a 16 x 16 map are averaged, nor
     what becomes of stage m = 4, which only one of the students has: the last stages are averaged.
     """
+    if len(heatmaps) == 1:
+        return heatmaps[0]
     size = max((m.shape[-2:] for m in heatmaps), key=lambda s: s[0])
     total = torch.zeros(())
     for maps in heatmaps:
@@ -200,6 +205,22 @@ def average_heatmaps(heatmaps: Sequence[Tensor]) -> Tensor:
             maps = torch.where(is_distribution, resized * area, resized)
         total = total + maps
     return total / len(heatmaps)
+
+
+def _sizes(maps: Tensor) -> tuple[int, int]:
+    """(h, w) of maps; plain numbers in an exported graph, too, since a network's maps have one size."""
+    return int(maps.shape[-2]), int(maps.shape[-1])
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """(B, K, h, w) -> (B, K, h * w)."""
+    h, w = _sizes(maps)
+    return maps.reshape(-1, int(maps.shape[1]), h * w)
+
+
+def _unflat(values: Tensor, maps: Tensor) -> Tensor:
+    """(B, K, h * w) -> (B, K, h, w), as the maps have it."""
+    return values.reshape(-1, int(maps.shape[1]), *_sizes(maps))
 
 
 def _quarter(left: Tensor, peak: Tensor, right: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from fewmark.data.samples import as_rgb, read_image
 from fewmark.errors import BadPictureWarning, InputError
 from fewmark.face import Face
 from fewmark.faces import FaceFinder, SlimeFaceFinder, adapt_box
-from fewmark.geometry import Box, FloatArray, box_size
+from fewmark.geometry import Box, FloatArray
 from fewmark.locating import Locator
 from fewmark.locating_onnx import OnnxLocator, export_beside
 from fewmark.scheme import LandmarkScheme
@@ -347,12 +348,12 @@ def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> ND
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"{where}: boxes: expected (N, 4) x0 y0 x1 y1, given shape {np.shape(boxes_xyxy)}")
     height, width = size
-    for i, box in enumerate(boxes):
-        given = [round(float(v), 1) for v in box]
-        if not np.isfinite(box).all() or not (box_size(box) > 0).all():
+    for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+        given = [round(v, 1) for v in (x0, y0, x1, y1)]
+        if not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 <= x0 or y1 <= y0:
             raise InputError(
                 f"{where}: box {i}: expected x0 < x1 and y0 < y1 (px), given {given}; is it x y width height?"
             )
-        if box[2] <= -0.5 or box[3] <= -0.5 or box[0] >= width - 0.5 or box[1] >= height - 0.5:
+        if x1 <= -0.5 or y1 <= -0.5 or x0 >= width - 0.5 or y0 >= height - 0.5:
             raise InputError(f"{where}: box {i}: expected a box in the picture of {width} x {height} px, given {given}")
     return boxes

@@ -66,20 +66,39 @@ class WholeNetwork(nn.Module):
             landmarks (B, K, 2) crop px, scores (B, K), and the teacher's quality (B,) where there is one.
         """
         images = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        n = images.shape[0]
+        plain = images
         if flip is not None:
-            images = torch.cat([images, images.flip(-1)])[: n * (1 + flip.long())]
+            images = _with_flipped(images, flip)
         maps = self.ensemble.heatmaps(images)
         if flip is not None:
-            mirror = self.ensemble.mirror
-            # without `flip` the last n are the plain ones again
-            maps = [torch.where(flip, (m[:n] + m[-n:][:, mirror].flip(-1)) / 2, m[:n]) for m in maps]
+            mirror = torch.tensor(self.ensemble.mirror)
+            maps = [_mean_of_views(m, mirror, flip) for m in maps]
         codecs = [replace(c, background=False) for c in self.ensemble.codecs]
-        landmarks = torch.stack([c.decode(m)[0] for m, c in zip(maps, codecs, strict=True)]).mean(0)
+        each = [c.decode(m)[0] for m, c in zip(maps, codecs, strict=True)]
+        landmarks = each[0] if len(each) == 1 else torch.stack(each).mean(0)
         heatmaps = average_heatmaps(maps)
-        quality = self.ensemble.judge(images[:n], heatmaps)
+        quality = self.ensemble.judge(plain, heatmaps)
         scores = self.ensemble.codec.decode(heatmaps)[1]
         return (landmarks, scores) if quality is None else (landmarks, scores, quality)
+
+
+@torch.jit.script  # a branch of the graph: what is not asked for costs nothing
+def _with_flipped(images: Tensor, flip: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (2B, 3, H, W), the flipped ones last; or as they are."""
+    if bool(flip):
+        return torch.cat([images, images.flip(-1)])
+    else:  # a script wants both ends
+        return images
+
+
+@torch.jit.script
+def _mean_of_views(maps: Tensor, mirror: Tensor, flip: Tensor) -> Tensor:
+    """(2B, K, h, w) of `_with_flipped` -> (B, K, h, w)."""
+    if bool(flip):
+        n = maps.shape[0] // 2
+        return (maps[:n] + maps[n:].index_select(1, mirror).flip(-1)) / 2
+    else:
+        return maps
 
 
 def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:

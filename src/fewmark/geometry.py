@@ -40,7 +40,7 @@ class Similarity:
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.matrix, dtype=np.float64)
-        if matrix.shape != (2, 3) or not np.isfinite(matrix).all():
+        if matrix.shape != (2, 3) or not all(map(math.isfinite, matrix.ravel().tolist())):
             raise ValueError(f"Similarity.matrix: expected a finite (2, 3) array, given {matrix!r}")
         object.__setattr__(self, "matrix", matrix)
 
@@ -70,7 +70,8 @@ class Similarity:
     @property
     def scale(self) -> float:
         """Target px for one source px."""
-        return math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2]))))
+        (a, b, _), (c, d, _) = self.matrix.tolist()
+        return math.sqrt(abs(a * d - b * c))
 
     @property
     def angle(self) -> float:

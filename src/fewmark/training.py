@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fewmark.calibration import ErrorCalibration
 from fewmark.cascade.pipeline import Cascade
 from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, save_checkpoint
-from fewmark.config import Config
+from fewmark.config import NOT_STATED, Config
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.data.samples import FaceSample
@@ -28,10 +28,10 @@ from fewmark.scheme import LandmarkScheme
 from fewmark.semi.rounds import Round, run_rounds
 from fewmark.semi.trainings import Event
 from fewmark.training_cascade import check_cascade, train_cascade
-from fewmark.training_distilled import check_distillation, distil, inherit
+from fewmark.training_distilled import check_distillation, distil
 from fewmark.training_faces import DEFAULT_BOX_FROM_DETECTOR, draw_training_faces, fit_adapter, prepare_faces
 from fewmark.training_folder import append_line, check_folder, finite, read_lines, write_settings
-from fewmark.training_plans import make_loop, make_selection, student_plans, teacher_plan
+from fewmark.training_plans import make_loop, make_selection, start_weights, student_plans, teacher_plan
 from fewmark.training_processes import first_process, launch
 from fewmark.training_report import Measured, measure, write_run_report
 
@@ -57,11 +57,11 @@ class TrainingData:
     unlabelled: Sequence[FaceSample]
     validation: Sequence[FaceSample]
 
-    def hash(self, teachers: Sequence[Detector] = ()) -> str:
-        """A fingerprint of names, boxes and labels, and of the models that are distilled, for the model file."""
+    def hash(self, models: Sequence[Checkpoint] = ()) -> str:
+        """A fingerprint of names, boxes and labels, and of the models that are distilled or started from, for the model file."""
         digest = hashlib.sha256()
-        for detector in teachers:
-            about = detector.checkpoint.to_metadata()
+        for model in models:
+            about = model.to_metadata()
             about.pop("students")  # of an exported model they are not known
             digest.update(json.dumps(about, sort_keys=True).encode())
         for part in (self.labelled, self.unlabelled, self.validation):
@@ -93,6 +93,7 @@ def run_training(
     folder: Path,
     *,
     teachers: Sequence[Detector] = (),
+    start: Checkpoint | None = None,
     resume: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> RunResult:
@@ -105,7 +106,8 @@ def run_training(
 
     Args:
         teachers: models to distil, see `training_distilled.distil`; there may then be no labelled faces.
-        resume: go on with a run that was stopped; the settings, the data and the teachers must be the same.
+        start: a model from whose weights the students of the same networks begin (of `load_checkpoint`); None: random ones.
+        resume: go on with a run that was stopped; the settings, the data and these models must be the same.
         on_event: told of everything, as plain dicts.
 
     Raises:
@@ -113,7 +115,9 @@ def run_training(
     """
     fabric = launch(config)
     _check(data, config, teachers)
-    data_hash = data.hash(teachers)
+    starts = start_weights(config, data.scheme, start)
+    models = [d.checkpoint for d in teachers] + ([] if start is None else [start])
+    data_hash = data.hash(models)
     problem = first_process(fabric, lambda: check_folder(folder, config, data_hash, resume))
     if problem is not None:
         raise InputError(problem)
@@ -133,10 +137,13 @@ def run_training(
         fabric.barrier()
 
     if teachers:
-        trained = _distilled(config, data, teachers, folder, fabric, begin, tell)
+        trained = _distilled(config, data, teachers, starts, folder, fabric, begin, tell)
+    elif config.cascade.stages:
+        trained = _cascade(config, data, folder, fabric, begin, tell)
     else:
-        trained = (_cascade if config.cascade.stages else _rounds)(config, data, folder, fabric, begin, tell)
+        trained = _rounds(config, data, starts, folder, fabric, begin, tell)
     checkpoint = trained.checkpoint
+    _inherit(checkpoint, [d.checkpoint for d in teachers], start)
     checkpoint.data_hash = data_hash
     path, scores = folder / "detector.safetensors", None
     if fabric.is_global_zero:
@@ -179,6 +186,20 @@ class _Trained:
     about: dict[str, object]
 
 
+def _inherit(checkpoint: Checkpoint, teachers: Sequence[Checkpoint], start: Checkpoint | None) -> None:
+    """Licence and provenance, where the settings do not state them: those of the models that it was made from hold."""
+    models = [*teachers, *([] if start is None else [start])]
+    if not models:
+        return
+    if checkpoint.licence == NOT_STATED:
+        checkpoint.licence = "; ".join(dict.fromkeys(m.licence or NOT_STATED for m in models))
+    if checkpoint.provenance == NOT_STATED:
+        said = [("distilled from models ", list(teachers)), ("started from a model ", models[len(teachers) :])]
+        checkpoint.provenance = "; ".join(
+            text + "; ".join(dict.fromkeys(m.provenance or NOT_STATED for m in part)) for text, part in said if part
+        )
+
+
 def _cascade(
     config: Config,
     data: TrainingData,
@@ -213,6 +234,7 @@ def _distilled(
     config: Config,
     data: TrainingData,
     teachers: Sequence[Detector],
+    starts: Sequence[dict[str, Tensor]],
     folder: Path,
     fabric: Fabric,
     begin: Callable[[], None],
@@ -230,6 +252,7 @@ def _distilled(
         data.validation,
         data.scheme,
         adapter=adapter,
+        starts=starts,
         fabric=fabric,
         folder=folder / "state",
         tell=tell,
@@ -240,13 +263,13 @@ def _distilled(
     checkpoint = _checkpoint(config, data, rule, adapter, students=trained.students)
     checkpoint.teacher = trained.teacher
     checkpoint.counts |= {"pseudo": trained.n_pseudo, "unlabelled": trained.n_unlabelled}
-    inherit(checkpoint, teachers)
     return _Trained(checkpoint, [], np.zeros((0, data.scheme.n_landmarks, 2), np.float32), {})
 
 
 def _rounds(
     config: Config,
     data: TrainingData,
+    starts: Sequence[dict[str, Tensor]],
     folder: Path,
     fabric: Fabric,
     begin: Callable[[], None],
@@ -272,6 +295,7 @@ def _rounds(
         fabric=fabric,
         seed=seed,
         drawn=cache_faces(drawn, rule, scheme.n_landmarks),
+        starts=starts,
         folder=folder / "state",
         validation=faces.validation,
         truth=faces.truth,

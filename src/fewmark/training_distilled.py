@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fewmark.atomic import atomic_path
-from fewmark.checkpoint_parts import Checkpoint, TeacherPart
-from fewmark.config import NOT_STATED, Config
+from fewmark.checkpoint_parts import TeacherPart
+from fewmark.config import Config
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace, CropRule, cache_faces
 from fewmark.data.samples import FaceSample
@@ -84,6 +84,7 @@ def distil(
     scheme: LandmarkScheme,
     *,
     adapter: tuple[float, float, float],
+    starts: Sequence[dict[str, Tensor]] = (),
     fabric: Fabric,
     folder: Path,
     tell: Callable[[Event], None],
@@ -99,6 +100,7 @@ def distil(
 
     Args:
         adapter: from the face detector's boxes to the labels', for unlabelled faces without a box.
+        starts: the weights from which each student begins; none = random ones.
         folder: of the weights and of the labels that were written, for a run that goes on.
         begin: called when all pictures could be read.
 
@@ -138,7 +140,9 @@ def distil(
     data_set = TrainingSet(cached, np.stack([f.landmarks for f in cached]), weights, shares)
     plans = student_plans(config)
     augment = AugmentRule(**config.augment.model_dump())
-    run = Trainings(plans, scheme, size, augment, fabric, config.run.seed, folder, n_threads, tell, held_out)
+    run = Trainings(
+        plans, scheme, size, augment, fabric, config.run.seed, folder, n_threads, tell, held_out, list(starts)
+    )
     modules = []
     for j, plan in enumerate(plans):
         module = run.fresh(j, 0, j)
@@ -146,17 +150,6 @@ def distil(
         run.train(f"distilled_{plan.name}", j, module, data_set, run.seed_of(1, j, 1), 1.0, about)
         modules.append(module)
     return Distilled(modules, _judge_of(run, config, modules, cached[:n]), m, len(found))
-
-
-def inherit(checkpoint: Checkpoint, teachers: Sequence[Detector]) -> None:
-    """Licence and provenance of a distilled model, where the settings do not state them: those of its teachers hold."""
-    known = [d.checkpoint for d in teachers]
-    if checkpoint.licence == NOT_STATED:
-        checkpoint.licence = "; ".join(dict.fromkeys(c.licence or NOT_STATED for c in known))
-    if checkpoint.provenance == NOT_STATED:
-        checkpoint.provenance = "distilled from models " + "; ".join(
-            dict.fromkeys(c.provenance or NOT_STATED for c in known)
-        )
 
 
 def _judge_of(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from fewmark.cascade.coarse import contour_and_inner
 from fewmark.cascade.frames import inner_components
 from fewmark.cascade.training import drawn_epochs
+from fewmark.checkpoint_parts import Checkpoint
 from fewmark.codec import HeatmapCodec
 from fewmark.config import Config, StudentSettings
+from fewmark.errors import InputError
 from fewmark.scheme import LandmarkScheme
 from fewmark.semi.rounds import Loop
 from fewmark.semi.selection import SelectionRule, selection_rule
@@ -20,6 +24,34 @@ from fewmark.semi.teaching import TeacherPlan
 def student_plans(config: Config) -> list[StudentPlan]:
     """The students that a config describes."""
     return [_student_plan(name, s) for name, s in config.students.items()]
+
+
+def start_weights(config: Config, scheme: LandmarkScheme, start: Checkpoint | None) -> list[dict[str, Tensor]]:
+    """The weights from which each student begins; an empty dict for one whose network the model to start from does not hold.
+
+    Raises:
+        InputError: the model is of another scheme, or holds none of the students' networks.
+    """
+    if start is None:
+        return []
+    if start.scheme.landmarks != scheme.landmarks:
+        raise InputError(f"the model to start from: expected one of scheme {scheme.name}, given {start.scheme.name}")
+    networks = {
+        name: (
+            s.architecture,
+            {"n_maps": HeatmapCodec(**s.codec.model_dump()).n_maps(scheme.n_landmarks), **s.arguments},
+        )
+        for name, s in config.students.items()
+    }
+    held = [(p.architecture, p.arguments) for p in start.students]
+    found = [start.students[held.index(n)].module.state_dict() if n in held else {} for n in networks.values()]
+    if config.cascade.stages or not any(found):
+        wanted = (
+            "students, no cascade" if config.cascade.stages else "; ".join(f"{a} {b}" for a, b in networks.values())
+        )
+        given = "; ".join(f"{a} {b}" for a, b in held) or "no student"
+        raise InputError(f"the model to start from: expected {wanted}, given {given}")
+    return found
 
 
 def teacher_plan(config: Config) -> TeacherPlan:

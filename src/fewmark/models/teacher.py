@@ -112,7 +112,7 @@ class Teacher(nn.Module):
             )
         heights = heatmaps
         if self.groups is not None:
-            heatmaps = torch.stack([heatmaps[:, g].amax(1) for g in self.groups], 1)
+            heatmaps = _of_groups(heatmaps, self.groups)
         if heatmaps.shape[2:] != size:
             heatmaps = functional.interpolate(heatmaps, size=size, mode="bilinear", align_corners=False)
         quality: Tensor = self.layers(torch.cat([images, heatmaps.to(images.dtype)], 1))
@@ -125,6 +125,16 @@ class Teacher(nn.Module):
         """(B,) the mean over each face's quality map; arguments as for `forward`."""
         quality: Tensor = self(images, heatmaps)
         return quality.mean((1, 2, 3))
+
+
+def _of_groups(heatmaps: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """(B, K, h, w) -> (B, G, h, w), the highest of each group's maps; a first group of all that the others hold is the highest
+    of theirs, so that no map is read twice."""
+    first, *rest = groups
+    if set(first) != {k for group in rest for k in group}:
+        return torch.stack([heatmaps[:, g].amax(1) for g in groups], 1)
+    parts = torch.stack([heatmaps[:, g].amax(1) for g in rest], 1)
+    return torch.cat([parts.amax(1, keepdim=True), parts], 1)
 
 
 def _norm(norm: str, channels: int) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace
@@ -87,6 +87,7 @@ def run_rounds(
     fabric: Fabric,
     seed: int,
     drawn: Sequence[CachedFace] = (),
+    starts: Sequence[dict[str, Tensor]] = (),
     folder: Path | None = None,
     validation: Validation | None = None,
     truth: NDArray[np.float32] | None = None,
@@ -108,6 +109,7 @@ def run_rounds(
         rule: which pseudo labels are taken.
         drawn: faces on which every student is trained first; its "scratch" is then what it learned from them,
             as the paper's CPM starts from ImageNet's weights. None = random weights.
+        starts: the weights from which each student begins, before the drawn faces if there are any; none = random ones.
         folder: where weights and states are kept, or None.
         validation: measured after every training; trains nothing unless `teacher.source` is "validation".
         truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and
@@ -121,7 +123,7 @@ def run_rounds(
     Source: TS3, Algorithm 1.
     """
     _check(labelled, unlabelled, teacher, rule, loop, validation, truth)
-    run = Trainings(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation)
+    run = Trainings(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation, list(starts))
     if drawn:
         run.train_starts(drawn, loop.drawn_length)
     everyone = range(len(plans))

@@ -50,7 +50,7 @@ class Trainings:
         folder: or None: nothing is kept.
         on_event: told of trainings and epochs.
         validation: measured after every training, or None.
-        starts: the weights from which each student begins; none = random ones.
+        starts: the weights from which each student begins; none, or none of a student = random ones.
     """
 
     plans: Sequence[StudentPlan]
@@ -91,9 +91,9 @@ class Trainings:
         return int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
 
     def fresh(self, student: int, *place: int) -> nn.Module:
-        """A student's network before it has seen a label: random weights, or those learned on drawn faces."""
+        """A student's network before it has seen a label: random weights, those it is to start from, or those learned on drawn faces."""
         module = self.plans[student].build(self.scheme.n_landmarks, self.seed_of(*place))
-        if self.starts:
+        if self.starts and self.starts[student]:
             module.load_state_dict(self.starts[student])
         return module
 
