@@ -228,6 +228,17 @@ def test_a_student_goes_on_from_a_model_of_its_network(
     assert again.provenance.endswith(f"; started from a model {first.provenance}")
 
 
+def test_labels_alone_tune_a_model_and_its_teacher_stays(
+    drawn: Path, config: Config, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = faces_of(drawn)
+    first = run_training(config, data, tmp_path / "first", teachers=[Detector.load(tiny_model)]).checkpoint
+    alone = load_config("compact", [*SETTINGS, "semi.selection=none", "semi.rounds=0"])
+    tuned = run_training(alone, replace(data, unlabelled=[]), tmp_path / "tuned", start=first)
+    assert Detector.load(tuned.path).checkpoint.teacher is not None
+    assert tuned.checkpoint.provenance == f"started from a model {first.provenance}"
+
+
 def test_a_model_of_another_network_is_no_start(tiny_model: Path, drawn: Path, config: Config, tmp_path: Path) -> None:
     data, teacher = faces_of(drawn), Detector.load(tiny_model)
     with pytest.raises(InputError, match=r"expected compact .*widths.*, given .*widths"):

@@ -106,7 +106,8 @@ def run_training(
 
     Args:
         teachers: models to distil, see `training_distilled.distil`; there may then be no labelled faces.
-        start: a model from whose weights the students of the same networks begin (of `load_checkpoint`); None: random ones.
+        start: a model from whose weights the students of the same networks begin (of `load_checkpoint`); None: random ones. Its quality
+            teacher is kept where the run trains none.
         resume: go on with a run that was stopped; the settings, the data and these models must be the same.
         on_event: told of everything, as plain dicts.
 
@@ -144,6 +145,8 @@ def run_training(
         trained = _rounds(config, data, starts, folder, fabric, begin, tell)
     checkpoint = trained.checkpoint
     _inherit(checkpoint, [d.checkpoint for d in teachers], start)
+    if checkpoint.teacher is None and start is not None:
+        checkpoint.teacher = start.teacher
     checkpoint.data_hash = data_hash
     path, scores = folder / "detector.safetensors", None
     if fabric.is_global_zero:
