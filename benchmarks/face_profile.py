@@ -25,19 +25,18 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from fewmark.checkpoint import load_checkpoint
-from fewmark.checkpoint_metadata import packaged_names, resolve_model
+from fewmark.checkpoint_metadata import packaged_names, read_metadata, resolve_model
 from fewmark.data.synthetic import draw_face
 from fewmark.detector import Detector
 from fewmark.locating import cut_window
 from fewmark.locating_onnx import OnnxLocator, export_beside
-from fewmark.models.build import count_multiply_adds
+from fewmark.models.build import build_model, count_multiply_adds
 from fewmark.scheme import load_scheme
 
 SIDE = 180
 """Of the face's box, px."""
 MATRIX, CHANNELS, PICTURE = 1024, 128, 56
-WORK = ("Conv", "FusedConv", "ConvTranspose")
+WORK = ("Conv", "FusedConv", "ConvTranspose", "QLinearConv")
 """Operators that multiply and add."""
 
 
@@ -97,7 +96,8 @@ def time_operators(model: str, crop: NDArray[np.uint8], n: int) -> dict[str, flo
         options.intra_op_num_threads, options.enable_profiling = 1, True
         options.log_severity_level = 3
         options.profile_file_prefix = str(Path(folder) / "profile")
-        beside = export_beside(resolve_model(model))
+        path = resolve_model(model)
+        beside = path if path.suffix == ".onnx" else export_beside(path)
         assert beside is not None
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.parent))
         session = onnxruntime.InferenceSession(beside.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -135,8 +135,8 @@ def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[s
         best_peak = max(best_peak, peak())
         for name, act in parts.items():
             best[name] = min(best[name], least_ms(act, max(3, repeats // (30 if name[0] in "df" else 6))))
-    students = load_checkpoint(model).students
-    work = sum(count_multiply_adds(s.module, rule.size) for s in students)
+    networks = [build_model(s["architecture"], **s["arguments"]) for s in read_metadata(model)["students"]]
+    work = sum(count_multiply_adds(network, rule.size) for network in networks)
     operators = time_operators(model, crop, repeats)
     convolutions = sum(v for k, v in operators.items() if k in WORK)
     return {
@@ -159,7 +159,7 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "| model | multiply-adds | a face, ms | crop | network | of it convolutions | Python | G multiply-adds a second | of the peak |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    rows = sorted(rows, key=lambda r: float(r["multiply_adds"]))
+    rows = sorted(rows, key=lambda r: (float(r["multiply_adds"]), str(r["model"])))
     for r in rows:
         times = " | ".join(f"{r[k]:.2f}" for k in ("whole_ms", "crop_ms", "network_ms"))
         speed = f"{r['gmacs']:.0f} | {100 * r['of_peak']:.0f} % of {r['gmacs_peak']:.0f}"

@@ -81,14 +81,18 @@ def test_several_packaged_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "weights").mkdir()
     for name in ("small", "small-large"):
         save_checkpoint(tmp_path / "weights" / f"{name}.safetensors", make_checkpoint())
-    (tmp_path / "weights" / "small.onnx").write_bytes(b"")
+    (tmp_path / "weights" / "small.onnx").write_bytes(b"")  # a part of small
+    (tmp_path / "weights" / "small-int8.onnx").write_bytes(b"")  # a model by itself
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert packaged_names() == ["small", "small-large"]
+    assert packaged_names() == ["small", "small-int8", "small-large"]
+    assert resolve_model("small") == tmp_path / "weights" / "small.safetensors"
+    assert resolve_model("small-int8") == tmp_path / "weights" / "small-int8.onnx"
     assert resolve_model("small-large") == tmp_path / "weights" / "small-large.safetensors"
     assert load_checkpoint("small").scheme.name == "mtfl-5"
-    with pytest.raises(InputError, match=r"packaged name \(small, small-large\), given neither"):
+    with pytest.raises(InputError, match=r"packaged name \(small, small-int8, small-large\), given neither"):
         read_metadata("smal")
+    (tmp_path / "weights" / "small-int8.onnx").unlink()
     found = list_packaged()
     assert [m["name"] for m in found] == ["small", "small-large"]
     assert found[0]["n_landmarks"] == 5

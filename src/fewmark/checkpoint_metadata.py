@@ -24,12 +24,16 @@ TRANSFER_KEY = "fewmark_transfer"
 _LONGEST_HEADER = 100_000_000  # bytes; the limit that the format itself sets
 
 
+_ENDINGS = (".safetensors", ".onnx")
+"""Of packaged models; a .onnx file beside a .safetensors file of its name is a part of that model."""
+
+
 def packaged_names() -> list[str]:
-    """The models that come with the package."""
+    """The models that come with the package: those of .safetensors files, and exported ones that stand alone."""
     folder = resources.files("fewmark") / "weights"
     if not folder.is_dir():
         return []
-    return sorted(p.name.removesuffix(".safetensors") for p in folder.iterdir() if p.name.endswith(".safetensors"))
+    return sorted({p.name.removesuffix(e) for p in folder.iterdir() for e in _ENDINGS if p.name.endswith(e)})
 
 
 def resolve_model(path_or_name: str | Path) -> Path:
@@ -42,7 +46,9 @@ def resolve_model(path_or_name: str | Path) -> Path:
     if path.is_file():
         return path
     if str(path_or_name) in packaged_names():
-        with resources.as_file(resources.files("fewmark") / "weights" / f"{path_or_name}.safetensors") as packaged:
+        folder = resources.files("fewmark") / "weights"
+        files = [folder / f"{path_or_name}{ending}" for ending in _ENDINGS]
+        with resources.as_file(next(f for f in files if f.is_file())) as packaged:
             return packaged
     what = "a folder" if path.is_dir() else "neither"
     raise InputError(
