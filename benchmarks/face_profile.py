@@ -174,7 +174,9 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=packaged_names(), help="with an .onnx file beside each")
+    parser.add_argument(
+        "--models", nargs="+", default=packaged_names(), help="names or files, exported or with an export beside"
+    )
     parser.add_argument("--repeats", type=int, default=300)
     parser.add_argument("--json", type=Path, help="file for the numbers")
     given = parser.parse_args()

@@ -132,10 +132,10 @@ def share_table() -> str:
 
 
 def peers_table() -> str:
-    """What experiments/peers_landmarks.py wrote, and below it what experiments/cascade_figures.py wrote, once it has."""
+    """What experiments/peers_landmarks.py wrote, and below it the cascade's stages of experiments/cascade_figures.py, once it has."""
     rows = [*_measured("peers.json")[0]]
     for figures in _measured("cascade_figures.json"):
-        rows += figures["fewmark"]
+        rows += [r for r in figures["fewmark"] if r["name"].startswith("cascade")]
     return str(_experiment("peers_landmarks").as_table(rows))
 
 

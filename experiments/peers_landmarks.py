@@ -1,10 +1,12 @@
 """Other people's detectors on the test lists: landmarks, errors and time of each face, as Table 2 of the coarse-to-fine paper asks.
 
-    cp -r ../shared/peers runs/peers && runs/peers/setup.sh && runs/peers/.venv/bin/pip install -q pillow
+    cp -r ../shared/peers runs/peers && runs/peers/setup.sh && runs/peers/.venv/bin/pip install -q pillow safetensors
     PYTHONPATH=src runs/peers/.venv/bin/python experiments/peers_landmarks.py --peers-folder runs/peers \
         --data ../shared/data/ibug68 --out runs/peers-measured
 
-Needs the folder's compare.py and the packages of its setup.sh; of fewmark only what needs no torch. A peer is a class of
+`--models NAME...` measures models of fewmark beside them, by ONNX Runtime on one thread, in the same run.
+
+Needs the folder's compare.py and the packages of its setup.sh, pillow and safetensors; of fewmark only what needs no torch. A peer is a class of
 compare.py with `predict(bgr, box)`; the box is the tight one of the true points, which the peer widens as its authors crop.
 dlib68-own-hog-box looks for the face itself: where its HOG detector finds none that overlaps the true box, the face has no landmarks.
 
@@ -32,9 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.atomic import write_text
+from fewmark.checkpoint_metadata import resolve_model
 from fewmark.data.formats import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, read_image
+from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.geometry import box_of_points
 from fewmark.metrics import score
@@ -55,6 +59,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--peers", nargs="+", default=list(PEERS))
+    parser.add_argument("--models", nargs="*", default=[], help="of fewmark, measured too")
     parser.add_argument("--repeats", type=int, default=5, help="looks at each face, for the time")
     arguments = parser.parse_args()
     compare = load_compare(arguments.peers_folder)
@@ -65,6 +70,9 @@ def main() -> None:
     for name in arguments.peers:
         found[name] = run_peer(compare, name, images, samples, arguments.repeats)
         print(f"{name}: {found[name]['ms']:.2f} ms a face", flush=True)
+    for name in arguments.models:
+        found[f"fewmark {name}"] = run_model(name, samples, arguments.repeats)
+        print(f"fewmark {name}: {found[f'fewmark {name}']['ms']:.2f} ms a face", flush=True)
     faces = {"faces": [s.name for s in samples], "peers": found}
     write_text(arguments.out / "peers_landmarks.json", json.dumps(faces) + "\n")
     loaded = read_landmarks(arguments.out / "peers_landmarks.json", samples)
@@ -131,6 +139,24 @@ def run_peer(
         "licence": peer.licence,
         "ms": cpu_ms(lambda i: peer.predict(images[i], tuple(boxes[i])), range(len(images)), repeats),
         "landmarks": landmarks,
+    }
+
+
+def run_model(name: str, samples: Sequence[FaceSample], repeats: int) -> Numbers:
+    """What a model of fewmark says of every face in its true box, and its time on one thread; see `run_peer`."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    detector = Detector.load(name, threads=1, runtime="onnx")
+    images = [read_image(s.image) for s in samples]
+    boxes = [box_of_points(s.landmarks) for s in samples if s.landmarks is not None]
+    landmarks = [detector.detect(i, b)[0].landmarks for i, b in zip(images, boxes, strict=True)]
+    return {
+        "points": detector.scheme.n_landmarks,
+        "model_mb": resolve_model(name).stat().st_size / 1e6,
+        "licence": detector.checkpoint.licence,
+        "ms": cpu_ms(lambda i: detector.detect(images[i], boxes[i]), range(len(images)), repeats),
+        "landmarks": [np.round(p.astype(float), 2).tolist() for p in landmarks],
     }
 
 

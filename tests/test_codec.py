@@ -176,7 +176,15 @@ def test_average_of_equal_strides_is_the_plain_mean() -> None:
     assert torch.equal(average_heatmaps([a]), a)
 
 
-def test_score_is_the_height_or_the_mass_round_the_peak() -> None:
+def test_a_wide_hill_scores_above_a_narrow_peak() -> None:
+    """The most mass in any 3 x 3 cells is not always round the highest cell."""
+    p = torch.zeros(1, 1, 12, 12)
+    p[0, 0, 2, 2] = 0.3
+    p[0, 0, 7:10, 7:10] = 0.7 / 9
+    assert float(HeatmapCodec(decoding="soft-argmax", logits=True).decode(p)[1]) == pytest.approx(0.7, rel=1e-5)
+
+
+def test_score_is_the_height_or_the_most_mass_in_3_x_3_cells() -> None:
     maps = torch.zeros(1, 1, 8, 8)
     maps[0, 0, 4, 4], maps[0, 0, 4, 5], maps[0, 0, 0, 0] = 0.5, 0.25, 0.25
     assert float(HeatmapCodec(logits=False).decode(maps)[1]) == 0.5

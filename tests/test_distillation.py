@@ -237,11 +237,16 @@ def test_labels_alone_tune_a_model_and_its_teacher_stays(
     tuned = run_training(alone, replace(data, unlabelled=[]), tmp_path / "tuned", start=first)
     assert Detector.load(tuned.path).checkpoint.teacher is not None
     assert tuned.checkpoint.provenance == f"started from a model {first.provenance}"
+    other = load_config("compact", [*SETTINGS, "semi.selection=none", "semi.rounds=0", "crop.size=64"])
+    judged = run_training(other, replace(data, unlabelled=[]), tmp_path / "other", start=first)
+    assert judged.checkpoint.teacher is None  # one of other crops would judge what it has not learned
 
 
 def test_a_model_of_another_network_is_no_start(tiny_model: Path, drawn: Path, config: Config, tmp_path: Path) -> None:
     data, teacher = faces_of(drawn), Detector.load(tiny_model)
-    with pytest.raises(InputError, match=r"expected compact .*widths.*, given .*widths"):
+    with pytest.raises(
+        InputError, match=r"--start: .*holds one of the networks compact .*widths.*, given compact .*widths"
+    ):
         run_training(config, data, tmp_path / "run", teachers=[teacher], start=load_checkpoint("ibug-68-nano"))
     assert not (tmp_path / "run").exists()
 

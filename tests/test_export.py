@@ -23,17 +23,18 @@ from typer.testing import CliRunner
 
 import fewmark.export
 from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, load_checkpoint, save_checkpoint
-from fewmark.checkpoint_metadata import packaged_names, read_metadata
+from fewmark.checkpoint_metadata import packaged_names, read_metadata, resolve_model
 from fewmark.cli import app
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import CropRule
 from fewmark.data.formats import read_faces
+from fewmark.data.synthetic import draw_faces
 from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.export import export_onnx
 from fewmark.labelled_faces import evaluate_samples
 from fewmark.models.build import build_model
-from fewmark.onnx_file import read_properties
+from fewmark.onnx_file import file_hash, read_properties
 from fewmark.scheme import LandmarkScheme, load_scheme
 from fewmark.transfer import SchemeTransfer
 
@@ -437,3 +438,15 @@ def test_a_cascade_stays_torchs(tmp_path: Path, model: Path, monkeypatch: pytest
     monkeypatch.setattr(fewmark.export, "load_checkpoint", lambda path: OfCascade())
     with pytest.raises(InputError, match="given a cascade"):
         export_onnx(model, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("name", [n for n in packaged_names() if n.endswith("-int8")])
+def test_a_packaged_model_of_8_bits_answers_as_its_model(name: str) -> None:
+    model = name.removesuffix("-int8")
+    assert read_metadata(name)["export"]["source"] == file_hash(resolve_model(model)), "export it again"
+    small, whole = Detector.load(name), Detector.load(model)
+    assert small.checkpoint.flip == whole.checkpoint.flip
+    for f in draw_faces(4, small.scheme, seed=0):
+        a, b = (d.detect(f.image, f.box)[0].landmarks for d in (small, whole))
+        apart = np.linalg.norm(a - b, axis=1).mean() / np.ptp(b, axis=0).max()
+        assert 0 < apart < 0.01

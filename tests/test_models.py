@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewmark.errors import InputError
 from fewmark.models.build import MODELS, build_model, count_multiply_adds, count_parameters
 from fewmark.models.layers import init_he, init_normal, init_xavier, scaled_channels
-from fewmark.models.teacher import NORMS, Teacher
+from fewmark.models.teacher import NORMS, Teacher, of_groups
 
 K = 5
 # (name, arguments, network stages)
@@ -299,3 +299,11 @@ def test_bad_arguments_are_named(name: str, arguments: dict[str, Any], message: 
         build_model(name, **arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_reads_the_same_of_components_that_hold_all_landmarks_and_of_some() -> None:
+    """The highest of all landmarks is the highest of the components' highest, where these hold them all."""
+    heatmaps = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    for groups in ([[0, 1, 2, 3, 4], [0, 3], [1, 2, 4]], [[0, 1, 2, 3, 4], [0, 3], [1, 2]]):
+        each = torch.stack([heatmaps[:, g].amax(1) for g in groups], 1)
+        torch.testing.assert_close(of_groups(heatmaps, groups), each, rtol=0, atol=0)

@@ -134,7 +134,7 @@ class HeatmapCodec:
         maps = heatmaps.detach().float() if not heatmaps.requires_grad else heatmaps.float()
         if self.background:
             maps = maps[:, :-1]
-        scores = self._heights_of_peaks(maps)
+        scores = self._scores(maps)
         if self.decoding == "soft-argmax":
             return self._mean_place(maps) if self.logits else self.expectation(maps), scores
         flat = _flat(maps)
@@ -155,8 +155,8 @@ class HeatmapCodec:
             cells = cells + torch.stack([dx, dy], -1)
         return cells * self.stride + (self.stride - 1) / 2, scores
 
-    def _heights_of_peaks(self, maps: Tensor) -> Tensor:
-        """(B, K) the scores of `decode`."""
+    def _scores(self, maps: Tensor) -> Tensor:
+        """(B, K) the scores that `decode` gives."""
         if not self.logits:
             return _flat(maps).amax(-1)
         return 9 * _flat(functional.avg_pool2d(maps, 3, stride=1, padding=1)).amax(-1)  # ONNX ignores a pool's divisor

@@ -107,7 +107,7 @@ def run_training(
     Args:
         teachers: models to distil, see `training_distilled.distil`; there may then be no labelled faces.
         start: a model from whose weights the students of the same networks begin (of `load_checkpoint`); None: random ones. Its quality
-            teacher is kept where the run trains none.
+            teacher is kept where the run trains none and the crop is the same.
         resume: go on with a run that was stopped; the settings, the data and these models must be the same.
         on_event: told of everything, as plain dicts.
 
@@ -145,7 +145,7 @@ def run_training(
         trained = _rounds(config, data, starts, folder, fabric, begin, tell)
     checkpoint = trained.checkpoint
     _inherit(checkpoint, [d.checkpoint for d in teachers], start)
-    if checkpoint.teacher is None and start is not None:
+    if checkpoint.teacher is None and start is not None and start.crop == checkpoint.crop:
         checkpoint.teacher = start.teacher
     checkpoint.data_hash = data_hash
     path, scores = folder / "detector.safetensors", None

@@ -34,24 +34,21 @@ def start_weights(config: Config, scheme: LandmarkScheme, start: Checkpoint | No
     """
     if start is None:
         return []
+    if config.cascade.stages:
+        raise InputError("--start: a cascade begins with weights of its own; leave it out")
     if start.scheme.landmarks != scheme.landmarks:
-        raise InputError(f"the model to start from: expected one of scheme {scheme.name}, given {start.scheme.name}")
-    networks = {
-        name: (
-            s.architecture,
-            {"n_maps": HeatmapCodec(**s.codec.model_dump()).n_maps(scheme.n_landmarks), **s.arguments},
-        )
-        for name, s in config.students.items()
-    }
+        raise InputError(f"--start: expected a model of scheme {scheme.name}, given one of {start.scheme.name}")
     held = [(p.architecture, p.arguments) for p in start.students]
-    found = [start.students[held.index(n)].module.state_dict() if n in held else {} for n in networks.values()]
-    if config.cascade.stages or not any(found):
-        wanted = (
-            "students, no cascade" if config.cascade.stages else "; ".join(f"{a} {b}" for a, b in networks.values())
+    wanted = [
+        (s.architecture, s.arguments | {"n_maps": p.codec.n_maps(scheme.n_landmarks)})
+        for s, p in zip(config.students.values(), student_plans(config), strict=True)
+    ]
+    if not any(network in held for network in wanted):
+        expected, given = ("; ".join(f"{a} {b}" for a, b in networks) or "none" for networks in (wanted, held))
+        raise InputError(
+            f"--start: expected a model that holds one of the networks {expected}, given {given}; take the recipe that it was trained by"
         )
-        given = "; ".join(f"{a} {b}" for a, b in held) or "no student"
-        raise InputError(f"the model to start from: expected {wanted}, given {given}")
-    return found
+    return [start.students[held.index(n)].module.state_dict() if n in held else {} for n in wanted]
 
 
 def teacher_plan(config: Config) -> TeacherPlan:

@@ -112,7 +112,7 @@ class Teacher(nn.Module):
             )
         heights = heatmaps
         if self.groups is not None:
-            heatmaps = _of_groups(heatmaps, self.groups)
+            heatmaps = of_groups(heatmaps, self.groups)
         if heatmaps.shape[2:] != size:
             heatmaps = functional.interpolate(heatmaps, size=size, mode="bilinear", align_corners=False)
         quality: Tensor = self.layers(torch.cat([images, heatmaps.to(images.dtype)], 1))
@@ -127,7 +127,7 @@ class Teacher(nn.Module):
         return quality.mean((1, 2, 3))
 
 
-def _of_groups(heatmaps: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+def of_groups(heatmaps: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     """(B, K, h, w) -> (B, G, h, w), the highest of each group's maps; a first group of all that the others hold is the highest
     of theirs, so that no map is read twice."""
     first, *rest = groups
