@@ -237,6 +237,7 @@ def test_labels_alone_tune_a_model_and_its_teacher_stays(
     tuned = run_training(alone, replace(data, unlabelled=[]), tmp_path / "tuned", start=first)
     assert Detector.load(tuned.path).checkpoint.teacher is not None
     assert tuned.checkpoint.provenance == f"started from a model {first.provenance}"
+    assert tuned.checkpoint.counts == first.counts == {"labelled": 4, "pseudo": 5, "unlabelled": 6}
     other = load_config("compact", [*SETTINGS, "semi.selection=none", "semi.rounds=0", "crop.size=64"])
     judged = run_training(other, replace(data, unlabelled=[]), tmp_path / "other", start=first)
     assert judged.checkpoint.teacher is None  # one of other crops would judge what it has not learned

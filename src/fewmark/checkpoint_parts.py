@@ -69,7 +69,7 @@ class Checkpoint:
             `fewmark.faces.fit_box_adapter`, or None: boxes are then taken as they are.
         accuracy: one entry a measured list: `data`, `nme`, `auc`, `failure_rate` (fractions), `normalizer`,
             `n_faces`, `box`.
-        counts: faces that it was trained on: `labelled`, `pseudo`, `unlabelled`.
+        counts: faces that it was trained on: `labelled`, `pseudo`, `unlabelled`; of a model that began as another one at least so many.
         seed: of the run.
         config: the resolved settings of the run.
         data_hash: of the training data.

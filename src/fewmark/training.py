@@ -147,6 +147,8 @@ def run_training(
     _inherit(checkpoint, [d.checkpoint for d in teachers], start)
     if checkpoint.teacher is None and start is not None and start.crop == checkpoint.crop:
         checkpoint.teacher = start.teacher
+    if start is not None:  # it has learned from the start's faces too; how many are the same is not known
+        checkpoint.counts = {k: max(n, start.counts.get(k, 0)) for k, n in checkpoint.counts.items()}
     checkpoint.data_hash = data_hash
     path, scores = folder / "detector.safetensors", None
     if fabric.is_global_zero:
