@@ -172,6 +172,11 @@ def runtime_table() -> str:
     return "\n".join(lines)
 
 
+def lateral_bias_table() -> str:
+    """What experiments/lateral_bias.py wrote."""
+    return str(_experiment("lateral_bias").as_table(_measured("lateral_bias.json")[0]))
+
+
 def expected_errors_table() -> str:
     """What experiments/expected_errors.py wrote."""
     return str(_experiment("expected_errors").as_table(_measured("expected_errors.json")[0]))
@@ -249,6 +254,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "face-profile": profile_table,
     "runtime": runtime_table,
     "video-jitter": video_table,
+    "lateral-bias": lateral_bias_table,
     "expected-errors": expected_errors_table,
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,

@@ -79,6 +79,7 @@ def make_model(
     if scheme is EYES:
         x = np.random.default_rng(0).uniform(0, 100, (9, 2, 2))
         middle = np.stack([x[:, 0], x.mean(1), x[:, 1]], 1)
+        checkpoint.lateral_bias = np.array([[0.05, 0.02], [0.04, -0.02]])
         checkpoint.transfers = (SchemeTransfer.fit(EYES, THREE, x, middle),)
     save_checkpoint(path, checkpoint, half=True)
     return path

@@ -77,6 +77,8 @@ class Checkpoint:
         provenance: what it was trained on.
         transfers: what turns its landmarks into other schemes'; one a target scheme.
         calibration: what error each score lets expect, or None.
+        lateral_bias: (K, 2) how far labels lie to one side of what the students find, parts of the face box's longer side, see
+            `fewmark.lateral_bias`; it is added to what they find. None: nothing is.
         package_version: of the fewmark that wrote it.
     """
 
@@ -95,12 +97,18 @@ class Checkpoint:
     provenance: str = ""
     transfers: tuple[SchemeTransfer, ...] = ()
     calibration: ErrorCalibration | None = None
+    lateral_bias: NDArray[np.float64] | None = None
     package_version: str = __version__
 
     @property
     def flip(self) -> bool:
         """Whether the model asks to be averaged with what it sees in the flipped crop; yes where it does not say."""
         return bool(self.config.get("model", {}).get("flip", True))
+
+    @property
+    def bias_px(self) -> NDArray[np.float64] | None:
+        """(K, 2) the lateral bias in crop px, or None."""
+        return None if self.lateral_bias is None else self.lateral_bias * self.crop.box_side
 
     def transfer_to(self, scheme: str | None) -> SchemeTransfer | None:
         """The transfer to the scheme of that name; None for the model's own scheme, or where none is named.
@@ -162,6 +170,7 @@ class Checkpoint:
             "provenance": self.provenance,
             "transfers": [transfer_metadata(t) for t in self.transfers],
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "lateral_bias": self.lateral_bias,
         }
         plain = plain_data(data)
         assert isinstance(plain, dict)
@@ -183,11 +192,16 @@ def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDA
         raise InputError(f"{where}: mean, std: expected {MEAN} and {STD}, given {data['mean']} and {data['std']}")
     scheme = scheme_from_dict(require(data, "scheme", where), f"{where}: scheme")
     calibration: ErrorCalibration | None = None
+    lateral_bias: NDArray[np.float64] | None = None
     box_from_detector = require(data, "box_from_detector", where)
     try:
         crop = CropRule(**require(data, "crop", where))
         if (e := data.get("calibration")) is not None:  # older files have no such field
             calibration = ErrorCalibration.from_dict(e, scheme.n_landmarks)
+        if (b := data.get("lateral_bias")) is not None:
+            lateral_bias = np.asarray(b, np.float64)
+            if lateral_bias.shape != (scheme.n_landmarks, 2):
+                raise InputError(f"lateral_bias: expected {scheme.n_landmarks} pairs, given shape {lateral_bias.shape}")
         if box_from_detector is not None:
             dx, dy, scale = (float(v) for v in box_from_detector)
             box_from_detector = (dx, dy, scale)
@@ -205,6 +219,7 @@ def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDA
         box_from_detector=box_from_detector,
         transfers=tuple(transfers),
         calibration=calibration,
+        lateral_bias=lateral_bias,
         **{name: require(data, name, where) for name in _PLAIN_FIELDS},
     )
 

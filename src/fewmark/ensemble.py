@@ -47,11 +47,14 @@ class Ensemble(nn.Module):
         codecs: one a student.
         mirror: (K,) permutation of a flipped picture, or None: then nothing is flipped.
         teacher: judges the averaged maps, or None; see `models.teacher.Teacher`.
+        bias: (K, 2) crop px added to the landmarks, see `lateral_bias`, or None.
 
     Source: TS3, Eq. 5. Differs: the students' last network stages are averaged, for the scores and the teacher; the landmarks
     are the mean of what each student's own maps are decoded to, which no difference of strides blurs (1.6 % NME on perfect
     maps at strides 8 and 4, see docs/papers/ts3.md). Where maps are distributions of one stride, both are the same.
     """
+
+    bias: Tensor | None
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Ensemble(nn.Module):
         codecs: Sequence[HeatmapCodec],
         mirror: Sequence[int] | None = None,
         teacher: nn.Module | None = None,
+        bias: NDArray[np.float64] | None = None,
     ) -> None:
         super().__init__()
         if not students or len(students) != len(codecs):
@@ -67,11 +71,18 @@ class Ensemble(nn.Module):
         self.codecs = tuple(codecs)
         self.mirror = None if mirror is None else list(mirror)
         self.teacher = teacher
+        self.register_buffer("bias", None if bias is None else torch.from_numpy(bias).float())
 
     @property
     def codec(self) -> HeatmapCodec:
         """The codec of the averaged maps: the finest stride, no background."""
         return replace(min(self.codecs, key=lambda c: c.stride), background=False)
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """Each student's heatmaps (B, K, h_s, w_s) -> the landmarks (B, K, 2), crop px."""
+        each = [replace(c, background=False).decode(m)[0] for m, c in zip(maps, self.codecs, strict=True)]
+        landmarks = each[0] if len(each) == 1 else torch.stack(each).mean(0)
+        return landmarks if self.bias is None else landmarks + self.bias
 
     def heatmaps(self, images: Tensor) -> list[Tensor]:
         """Each student's own last heatmaps (B, K, h_s, w_s), normalised, without background."""
@@ -110,9 +121,6 @@ class Ensemble(nn.Module):
         if flip and self.mirror is not None:
             flipped = self.heatmaps(images.flip(-1).contiguous(memory_format=torch.channels_last))
             maps = [(m + f[:, self.mirror].flip(-1)) / 2 for m, f in zip(maps, flipped, strict=True)]
-        landmarks = torch.stack(
-            [replace(c, background=False).decode(m)[0] for m, c in zip(maps, self.codecs, strict=True)]
-        )
         heatmaps = average_heatmaps(maps)
         scores = self.codec.decode(heatmaps)[1]
-        return Prediction(heatmaps, landmarks.mean(0), scores, self.judge(images, heatmaps))
+        return Prediction(heatmaps, self.decode(maps), scores, self.judge(images, heatmaps))

@@ -6,7 +6,6 @@ import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,7 @@ class WholeNetwork(nn.Module):
         codecs: one a student.
         mirror: see `Ensemble`.
         teacher: see `Ensemble`.
+        bias: see `Ensemble`.
     """
 
     mean: Tensor
@@ -49,9 +49,10 @@ class WholeNetwork(nn.Module):
         codecs: Sequence[HeatmapCodec],
         mirror: Sequence[int] | None,
         teacher: nn.Module | None,
+        bias: NDArray[np.float64] | None,
     ) -> None:
         super().__init__()
-        self.ensemble = Ensemble(students, codecs, mirror, teacher)
+        self.ensemble = Ensemble(students, codecs, mirror, teacher, bias)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
@@ -73,9 +74,7 @@ class WholeNetwork(nn.Module):
         if flip is not None:
             mirror = torch.tensor(self.ensemble.mirror)
             maps = [_mean_of_views(m, mirror, flip) for m in maps]
-        codecs = [replace(c, background=False) for c in self.ensemble.codecs]
-        each = [c.decode(m)[0] for m, c in zip(maps, codecs, strict=True)]
-        landmarks = each[0] if len(each) == 1 else torch.stack(each).mean(0)
+        landmarks = self.ensemble.decode(maps)
         heatmaps = average_heatmaps(maps)
         quality = self.ensemble.judge(plain, heatmaps)
         scores = self.ensemble.codec.decode(heatmaps)[1]
@@ -117,7 +116,8 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
     scheme = checkpoint.scheme
     students = checkpoint.students
     teacher = None if checkpoint.teacher is None else checkpoint.teacher.module
-    network = WholeNetwork([s.module for s in students], [s.codec for s in students], scheme.mirror, teacher)
+    codecs = [s.codec for s in students]
+    network = WholeNetwork([s.module for s in students], codecs, scheme.mirror, teacher, checkpoint.bias_px)
     network.eval().requires_grad_(False)
     crops = torch.from_numpy(drawn_crops(2, checkpoint.crop))
     inputs = {"crops": crops} if scheme.mirror is None else {"crops": crops, "flip": torch.tensor(True)}

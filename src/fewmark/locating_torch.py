@@ -37,7 +37,8 @@ class TorchLocator(Locator):
         if cascade is None:
             codecs = [s.codec for s in students]
             teacher = None if checkpoint.teacher is None else checkpoint.teacher.module
-            self._ensemble = Ensemble([s.module for s in students], codecs, checkpoint.scheme.mirror, teacher)
+            modules = [s.module for s in students]
+            self._ensemble = Ensemble(modules, codecs, checkpoint.scheme.mirror, teacher, checkpoint.bias_px)
         networks = [] if cascade is None else list(cascade_modules(cascade).values())
         for network in [self._ensemble] if self._ensemble is not None else networks:
             network.to(self.device).eval()

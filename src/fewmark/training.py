@@ -33,7 +33,7 @@ from fewmark.training_faces import DEFAULT_BOX_FROM_DETECTOR, draw_training_face
 from fewmark.training_folder import append_line, check_folder, finite, read_lines, write_settings
 from fewmark.training_plans import make_loop, make_selection, start_weights, student_plans, teacher_plan
 from fewmark.training_processes import first_process, launch
-from fewmark.training_report import Measured, measure, write_run_report
+from fewmark.training_report import Measured, find_bias, measure, write_run_report
 
 N_CUTTING_THREADS = 1
 """That cut crops ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
@@ -152,7 +152,8 @@ def run_training(
     checkpoint.data_hash = data_hash
     path, scores = folder / "detector.safetensors", None
     if fabric.is_global_zero:
-        measured = None
+        measured, told = None, [d.checkpoint for d in teachers]
+        checkpoint.lateral_bias = find_bias(checkpoint, data.labelled, told, flip=config.model.flip)
         if data.validation:
             measured = measure(checkpoint, data.validation, flip=config.model.flip)
             scores = measured.score

@@ -37,6 +37,11 @@ class CropRule:
         if self.size < 8 or not -0.4 < self.margin < 4:
             raise InputError(f"CropRule: expected size >= 8 and -0.4 < margin < 4, given {self.size} and {self.margin}")
 
+    @property
+    def box_side(self) -> float:
+        """The longer side of the face box in the crop, px."""
+        return self.size / (1 + 2 * self.margin)
+
     def crop_from_image(self, box_xyxy: FloatArray, angle: float = 0.0) -> Similarity:
         """The map from the picture to the crop; `angle` turns the content counter-clockwise, degrees."""
         return crop_from_box(box_xyxy, self.size, margin=self.margin, angle=angle)

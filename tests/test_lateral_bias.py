@@ -1,0 +1,151 @@
+"""The lateral bias of labels: found where it is, left where it is noise, added to what students find, and kept in the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import fewmark.training
+from fewmark.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fewmark.config import load_config
+from fewmark.data.crops import CropRule
+from fewmark.data.samples import FaceSample
+from fewmark.data.training_lists import read_training_lists
+from fewmark.detector import Detector
+from fewmark.errors import InputError
+from fewmark.labelled_faces import evaluate_samples
+from fewmark.lateral_bias import fit_lateral_bias
+from fewmark.scheme import load_scheme
+from fewmark.training import TrainingData, run_training
+from fewmark.training_report import find_bias
+
+MIRROR = (1, 0, 2)  # left, right, middle
+SHAPE = np.array([[0.0, 0.0], [100.0, 0.0], [50.0, 80.0]], np.float32)
+ODD = np.array([[0.02, 0.01], [0.02, -0.01], [0.03, 0.0]])
+"""Changes sign under the mirror, as labels' bias to one side does."""
+EVEN = np.array([[0.01, 0.02], [-0.01, 0.02], [0.0, -0.03]])
+
+
+def made_up(
+    n: int, bias: NDArray[np.float64], noise: float, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """n faces of several sizes, as they are found and as they are labelled."""
+    rng = np.random.default_rng(seed)
+    scales = rng.uniform(0.5, 4, (n, 1, 1))
+    found = SHAPE * scales
+    truth = found + (bias + rng.normal(0, noise, (n, 3, 2))) * 100 * scales
+    return found.astype(np.float32), truth.astype(np.float32)
+
+
+def test_what_the_mirror_turns_round_is_found_and_the_rest_is_left() -> None:
+    found = fit_lateral_bias(*made_up(400, ODD + EVEN, 0.01), MIRROR)
+    assert found is not None
+    np.testing.assert_allclose(found, ODD, atol=0.0025)
+
+
+def test_noise_is_no_bias() -> None:
+    many = [fit_lateral_bias(*made_up(8, 0 * ODD, 0.02, seed), MIRROR) for seed in range(20)]
+    plain = [((t - f) / 100).mean(0) for f, t in (made_up(8, 0 * ODD, 0.02, seed) for seed in range(20))]
+    size = np.sqrt(np.mean([np.square(m) for m in many]))
+    assert size < 0.25 * np.sqrt(np.mean(np.square(plain)))
+
+
+def test_missing_landmarks_and_too_few_faces() -> None:
+    found, truth = made_up(50, ODD, 0.003)
+    truth[:, 1] = np.nan  # never annotated: its partner has nothing to be compared with
+    truth[:20, 2] = np.nan
+    bias = fit_lateral_bias(found, truth, MIRROR)
+    assert bias is not None
+    np.testing.assert_array_equal(bias[:2], 0)
+    np.testing.assert_allclose(bias[2], ODD[2] * 100 / 80, atol=0.003)  # the box of what is left is 80 high
+    assert fit_lateral_bias(found[:4], truth[:4], MIRROR) is None
+    assert fit_lateral_bias(np.full_like(found, np.nan), truth, MIRROR) is None
+
+
+@pytest.fixture
+def checkpoint(tiny_model: Path) -> Checkpoint:
+    return replace(load_checkpoint(tiny_model), lateral_bias=None)
+
+
+@pytest.fixture
+def faces(drawn: Path) -> list[FaceSample]:
+    scheme = load_scheme("ibug-68")
+    lists = read_training_lists(drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme)
+    return [*lists.labelled, *lists.validation]
+
+
+def labelled_by(detector: Detector, faces: list[FaceSample], bias: NDArray[np.float64]) -> list[FaceSample]:
+    """The faces, labelled with what the detector says of their boxes, and a bias of the face's size."""
+    boxed = [replace(s, box=s.face_box()) for s in faces]
+    found = evaluate_samples(detector, boxed, "column", flip=True)
+    sizes = np.ptp(found, axis=1).max(1)[:, None, None]
+    return [
+        replace(s, landmarks=(p + bias * z).astype(np.float32)) for s, p, z in zip(boxed, found, sizes, strict=True)
+    ]
+
+
+def test_a_model_says_what_its_labels_say(checkpoint: Checkpoint, faces: list[FaceSample], tmp_path: Path) -> None:
+    bias = np.zeros((68, 2))
+    bias[:, 0] = 0.02
+    before = Detector(replace(checkpoint))
+    faces = labelled_by(before, faces, bias)
+    found = find_bias(checkpoint, faces, [], flip=True)
+    assert found is not None
+    np.testing.assert_allclose(found, bias, atol=1e-4)
+    save_checkpoint(tmp_path / "model.safetensors", replace(checkpoint, lateral_bias=found))
+    after = Detector.load(tmp_path / "model.safetensors")
+    image, box = faces[0].image, np.asarray([faces[0].face_box()])
+    moved = after.detect(image, box, flip=True)[0].landmarks - before.detect(image, box, flip=True)[0].landmarks
+    side = float((box[0, 2:] - box[0, :2]).max())
+    np.testing.assert_allclose(moved, found * side, atol=1e-2)
+
+
+def test_the_box_in_the_crop() -> None:
+    assert CropRule(120, 0.1).box_side == pytest.approx(100)
+    rule = CropRule(96, 0.25)
+    corners = rule.crop_from_image(np.array([10, 20, 60, 80], np.float32))(np.array([[10.0, 20.0], [60.0, 80.0]]))
+    assert rule.box_side == pytest.approx(np.ptp(corners[:, 1]))
+
+
+def test_without_labels_it_is_the_teachers(checkpoint: Checkpoint) -> None:
+    one, two = (replace(checkpoint, lateral_bias=np.full((68, 2), v)) for v in (0.01, 0.03))
+    found = find_bias(checkpoint, [], [one, two, checkpoint], flip=True)
+    assert found is not None
+    np.testing.assert_allclose(found, 0.02)
+    assert find_bias(checkpoint, [], [checkpoint], flip=True) is None
+    assert find_bias(replace(checkpoint, scheme=replace(checkpoint.scheme, mirror=None)), [], [one], flip=True) is None
+
+
+def test_faces_without_extent_tell_nothing(checkpoint: Checkpoint, faces: list[FaceSample]) -> None:
+    point = np.full((68, 2), np.nan, np.float32)
+    point[3] = 40.0
+    assert find_bias(checkpoint, [replace(s, landmarks=point) for s in faces], [], flip=True) is None
+
+
+def test_a_run_puts_it_into_the_model(
+    faces: list[FaceSample], tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def find(checkpoint: Checkpoint, labelled: list[FaceSample], teachers: list[Checkpoint], *, flip: bool) -> object:
+        told.append(len(labelled))
+        return np.full((68, 2), 0.5)
+
+    monkeypatch.setattr(fewmark.training, "find_bias", find)
+    config = load_config(tiny_recipe, ["semi.rounds=0"])
+    data = TrainingData(load_scheme("ibug-68"), faces[:4], [], faces[4:])
+    result = run_training(config, data, tmp_path / "run")
+    assert told == [4]
+    written = load_checkpoint(result.path).lateral_bias
+    assert written is not None
+    np.testing.assert_array_equal(written, np.full((68, 2), 0.5))
+
+
+def test_a_bias_of_another_number_of_landmarks(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model.safetensors", replace(checkpoint, lateral_bias=np.zeros((5, 2))))
+    with pytest.raises(InputError, match="lateral_bias: expected 68 pairs"):
+        load_checkpoint(tmp_path / "model.safetensors")
