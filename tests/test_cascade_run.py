@@ -99,6 +99,18 @@ def test_the_run_folder(run: Path, config: Config, data: TrainingData) -> None:
         assert words in report, words
 
 
+def test_the_labels_bias_is_added(run: Path, data: TrainingData) -> None:
+    checkpoint = replace(load_checkpoint(run / "detector.safetensors"), lateral_bias=None)
+    bias = np.zeros((68, 2))
+    bias[:, 0], bias[30, 1] = 0.02, -0.01
+    sample = data.validation[0]
+    box = np.asarray([sample.face_box()])
+    plain, moved = (
+        Detector(c).detect(sample.image, box)[0].landmarks for c in (checkpoint, replace(checkpoint, lateral_bias=bias))
+    )
+    np.testing.assert_allclose(moved - plain, bias * np.ptp(plain, axis=0).max(), atol=1e-3)
+
+
 def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(run: Path, config: Config) -> None:
     plan = WorkPlan(config, 4, 0, SCHEME)
     assert plan.order == NAMES

@@ -77,7 +77,7 @@ class Checkpoint:
         provenance: what it was trained on.
         transfers: what turns its landmarks into other schemes'; one a target scheme.
         calibration: what error each score lets expect, or None.
-        lateral_bias: (K, 2) how far labels lie to one side of what the students find, parts of the face box's longer side, see
+        lateral_bias: (K, 2) how far labels lie to one side of what the networks find, parts of the face box's longer side, see
             `fewmark.lateral_bias`; it is added to what they find. None: nothing is.
         package_version: of the fewmark that wrote it.
     """

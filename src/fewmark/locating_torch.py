@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewmark.calibration import face_sizes
 from fewmark.cascade.frames import face_angle, scheme_mean_face
 from fewmark.cascade.looking import look
 from fewmark.cascade.state import FaceState, Picture
@@ -74,8 +75,11 @@ class TorchLocator(Locator):
             found.angles[rows] = [face_angle(found.landmarks[i], mean_face) for i in rows]
             cascade = cascade.without("angle")
         starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
+        bias = self.checkpoint.lateral_bias
         for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
             found.landmarks[i] = face.landmarks
+            if bias is not None:  # no crop whose box it could be a part of
+                found.landmarks[i] += bias * face_sizes(found.landmarks[i : i + 1])[0]
             if face.scores is not None:
                 found.scores[i] = face.scores
             found.angles[i] = face.angle

@@ -64,7 +64,7 @@ def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool
 def find_bias(
     checkpoint: Checkpoint, labelled: Sequence[FaceSample], teachers: Sequence[Checkpoint], *, flip: bool
 ) -> NDArray[np.float64] | None:
-    """The lateral bias of labels, which mirrored students could not learn; without labels that of the models that they learned from.
+    """The lateral bias of labels, which mirrored networks could not learn; without labels that of the models that they learned from.
 
     Args:
         checkpoint: without a bias as yet.
@@ -73,9 +73,9 @@ def find_bias(
         flip: as the detector will be used.
 
     Returns:
-        see `Checkpoint.lateral_bias`; None where the scheme has no mirror, and of a cascade.
+        see `Checkpoint.lateral_bias`; None where the scheme has no mirror.
     """
-    if checkpoint.scheme.mirror is None or checkpoint.cascade is not None:
+    if checkpoint.scheme.mirror is None:
         return None
     faces = [s for s in labelled if _has_extent(s)]
     faces = faces[:: max(1, len(faces) // N_BIAS_FACES)]
