@@ -206,7 +206,8 @@ def warp_image(
         fill: colour outside the picture.
     """
     image, small_from_image = _averaged(image, target_from_image.scale)
-    target_from_image = target_from_image @ small_from_image.inverse()
+    if small_from_image is not None:
+        target_from_image = target_from_image @ small_from_image.inverse()
     warped = cv2.warpAffine(
         image,
         target_from_image.matrix,
@@ -243,18 +244,20 @@ def warp_patches(
     steps = np.arange(size, dtype=np.float64)
     grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
     sources = (grid - shift[:, None]) @ np.linalg.inv(linear).transpose(0, 2, 1)
-    sources = small_from_image(sources).astype(np.float32).reshape(-1, size, 2)
-    warped = cv2.remap(image, sources, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+    if small_from_image is not None:
+        sources = small_from_image(sources)
+    places = sources.astype(np.float32).reshape(-1, size, 2)
+    warped = cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
     return np.asarray(warped, np.uint8).reshape(-1, size, size, 3)
 
 
-def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], Similarity]:
+def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], Similarity | None]:
     """The picture averaged down by a whole number where `scale` (target px for one image px) is 1/2 or less, and
-    small_from_image."""
+    small_from_image; or the picture as it is, and None."""
     factor = int(1 / max(scale, 1e-6) + 1e-6)
     h, w = image.shape[0] // max(factor, 1), image.shape[1] // max(factor, 1)
     if factor < 2 or h < 1 or w < 1:
-        return image, Similarity.identity()
+        return image, None
     small = cv2.resize(image[: h * factor, : w * factor], (w, h), interpolation=cv2.INTER_AREA)
     # pixel i of the small picture covers i * factor ... of the large one
     image_from_small = Similarity(np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64))
