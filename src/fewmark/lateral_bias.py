@@ -16,6 +16,8 @@ from fewmark.calibration import face_sizes
 
 LEAST_FACES = 5
 """Labelled faces below which nothing is said."""
+N_FOLDS = 5
+"""Of held-out faces that tell the bias and are measured with it."""
 
 
 def fit_lateral_bias(
@@ -49,6 +51,22 @@ def fit_lateral_bias(
     noise, signal = float(variance[n > 1].sum()), float((mean**2)[n > 1].sum())
     kept = max(0.0, 1 - noise / signal) if signal > 0 else 0.0
     return np.asarray(np.round(kept * np.where(n > 1, mean, 0), 5), np.float64)
+
+
+def with_bias(found: NDArray[np.float32], bias: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N, K, 2) landmarks and (K, 2) parts of their face's size -> the landmarks where labels lie, image px."""
+    return np.asarray(found + bias * face_sizes(found)[:, None, None], np.float32)
+
+
+def cross_fitted(found: NDArray[np.float32], truth: NDArray[np.float32], mirror: Sequence[int]) -> NDArray[np.float32]:
+    """(N, K, 2) landmarks, each face's with the bias that the faces of the other folds tell; see `fit_lateral_bias`."""
+    result = np.array(found, np.float32)
+    for fold in range(N_FOLDS):
+        out = np.arange(len(found)) % N_FOLDS == fold
+        bias = fit_lateral_bias(found[~out], truth[~out], mirror)
+        if bias is not None:
+            result[out] = with_bias(found[out], bias)
+    return result
 
 
 def _mirrored(apart: NDArray[np.float64], mirror: Sequence[int]) -> NDArray[np.float64]:

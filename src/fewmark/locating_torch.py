@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewmark.calibration import face_sizes
 from fewmark.cascade.frames import face_angle, scheme_mean_face
 from fewmark.cascade.looking import look
 from fewmark.cascade.state import FaceState, Picture
@@ -17,6 +16,7 @@ from fewmark.cascade.stored import cascade_modules
 from fewmark.checkpoint_parts import Checkpoint
 from fewmark.ensemble import Ensemble, to_tensor
 from fewmark.geometry import Box
+from fewmark.lateral_bias import with_bias
 from fewmark.locating import Located, Locator, Seen
 
 
@@ -79,7 +79,7 @@ class TorchLocator(Locator):
         for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
             found.landmarks[i] = face.landmarks
             if bias is not None:  # no crop whose box it could be a part of
-                found.landmarks[i] += bias * face_sizes(found.landmarks[i : i + 1])[0]
+                found.landmarks[i] = with_bias(found.landmarks[i : i + 1], bias)[0]
             if face.scores is not None:
                 found.scores[i] = face.scores
             found.angles[i] = face.angle

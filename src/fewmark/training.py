@@ -31,9 +31,10 @@ from fewmark.training_cascade import check_cascade, train_cascade
 from fewmark.training_distilled import check_distillation, distil
 from fewmark.training_faces import DEFAULT_BOX_FROM_DETECTOR, draw_training_faces, fit_adapter, prepare_faces
 from fewmark.training_folder import append_line, check_folder, finite, read_lines, write_settings
+from fewmark.training_measured import Measured, find_bias, measure
 from fewmark.training_plans import make_loop, make_selection, start_weights, student_plans, teacher_plan
 from fewmark.training_processes import first_process, launch
-from fewmark.training_report import Measured, find_bias, measure, write_run_report
+from fewmark.training_report import write_run_report
 
 N_CUTTING_THREADS = 1
 """That cut crops ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
@@ -152,13 +153,12 @@ def run_training(
     checkpoint.data_hash = data_hash
     path, scores = folder / "detector.safetensors", None
     if fabric.is_global_zero:
-        measured, told = None, [d.checkpoint for d in teachers]
-        checkpoint.lateral_bias = find_bias(checkpoint, data.labelled, told, flip=config.model.flip)
-        if data.validation:
-            measured = measure(checkpoint, data.validation, flip=config.model.flip)
+        flip, told = config.model.flip, [d.checkpoint for d in teachers]
+        measured = measure(checkpoint, data.validation, flip=flip) if data.validation else None
+        checkpoint.lateral_bias, measured = find_bias(checkpoint, data.labelled, measured, told, flip=flip)
+        if measured is not None:
             scores = measured.score
-            truth = np.stack([s.landmarks for s in data.validation if s.landmarks is not None])
-            checkpoint.calibration = ErrorCalibration.of_faces(measured.landmarks, measured.scores, truth)
+            checkpoint.calibration = ErrorCalibration.of_faces(measured.landmarks, measured.scores, measured.truth)
             checkpoint.accuracy.append(_accuracy(measured) | trained.about)
         save_checkpoint(path, checkpoint, half=config.model.half)
         write_run_report(

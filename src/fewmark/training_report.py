@@ -1,9 +1,8 @@
-"""What a run came to: its detector measured on faces with labels, and the report of its rounds."""
+"""The report of a run: its detector on the validation faces, and its rounds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,88 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.checkpoint import Checkpoint
-from fewmark.data.samples import FaceSample, read_image
-from fewmark.detector import Detector
+from fewmark.data.samples import read_image
 from fewmark.draw import face_tile
 from fewmark.geometry import box_of_points
-from fewmark.labelled_faces import BoxKind, evaluate_samples, locate_samples
-from fewmark.lateral_bias import fit_lateral_bias
-from fewmark.metrics import Score, score
+from fewmark.metrics import Score
 from fewmark.report import Captioned, write_report
 from fewmark.scheme import LandmarkScheme
 from fewmark.semi.trainings import Event
+from fewmark.training_measured import Measured
 
-N_BIAS_FACES = 400
-"""Labelled faces that tell the lateral bias; more change it by less than a hundredth of a per cent of NME."""
 N_TILES = 5
 """Faces among the best, and among the worst."""
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """The validation faces as the detector sees them.
-
-    Attributes:
-        samples: V faces with their true landmarks.
-        landmarks: (V, K, 2) found, image px.
-        scores: (V, K) of these.
-        score: of these.
-        box: which boxes they were looked for in.
-    """
-
-    samples: Sequence[FaceSample]
-    landmarks: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    score: Score
-    box: BoxKind
-
-
-def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool) -> Measured:
-    """Find the landmarks of the validation faces, in the boxes of their list where all have one.
-
-    Args:
-        samples: at least one, all with landmarks.
-        flip: see `Detector.detect`.
-    """
-    kind: BoxKind = "column" if all(s.box is not None for s in samples) else "gt"
-    found, scores = locate_samples(Detector(checkpoint), samples, kind, flip=flip)
-    truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
-    boxes = np.stack([s.face_box() for s in samples])
-    return Measured(samples, found, scores, score(found, truth, checkpoint.scheme, boxes=boxes), kind)
-
-
-def find_bias(
-    checkpoint: Checkpoint, labelled: Sequence[FaceSample], teachers: Sequence[Checkpoint], *, flip: bool
-) -> NDArray[np.float64] | None:
-    """The lateral bias of labels, which mirrored networks could not learn; without labels that of the models that they learned from.
-
-    Args:
-        checkpoint: without a bias as yet.
-        labelled: faces, of which some `N_BIAS_FACES` are looked at.
-        teachers: that were distilled.
-        flip: as the detector will be used.
-
-    Returns:
-        see `Checkpoint.lateral_bias`; None where the scheme has no mirror.
-    """
-    if checkpoint.scheme.mirror is None:
-        return None
-    faces = [s for s in labelled if _has_extent(s)]
-    faces = faces[:: max(1, len(faces) // N_BIAS_FACES)]
-    if not faces:
-        told = [t.lateral_bias for t in teachers if t.lateral_bias is not None]
-        return np.mean(told, axis=0) if told else None
-    kind: BoxKind = "column" if all(s.box is not None for s in faces) else "gt"
-    found = evaluate_samples(Detector(checkpoint), faces, kind, flip=flip)
-    truth = np.stack([s.landmarks for s in faces if s.landmarks is not None])
-    return fit_lateral_bias(found, truth, checkpoint.scheme.mirror)
-
-
-def _has_extent(sample: FaceSample) -> bool:
-    """Whether a face has landmarks in more than one place."""
-    points = np.asarray(sample.landmarks, np.float64)
-    points = points[np.isfinite(points).all(1)]
-    return len(points) > 0 and bool(np.ptp(points, axis=0).max() > 0)
 
 
 def write_run_report(
