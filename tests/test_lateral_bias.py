@@ -182,7 +182,8 @@ def test_a_run_puts_it_into_the_model(
     np.testing.assert_array_equal(written, np.full((68, 2), 0.5))
 
 
-def test_a_bias_of_another_number_of_landmarks(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "model.safetensors", replace(checkpoint, lateral_bias=np.zeros((5, 2))))
+@pytest.mark.parametrize("bias", [np.zeros((5, 2)), np.full((68, 2), np.nan)])
+def test_a_bias_that_does_not_fit(checkpoint: Checkpoint, tmp_path: Path, bias: NDArray[np.float64]) -> None:
+    save_checkpoint(tmp_path / "model.safetensors", replace(checkpoint, lateral_bias=bias))
     with pytest.raises(InputError, match="lateral_bias: expected 68 pairs"):
         load_checkpoint(tmp_path / "model.safetensors")

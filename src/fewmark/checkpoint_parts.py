@@ -200,8 +200,9 @@ def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDA
             calibration = ErrorCalibration.from_dict(e, scheme.n_landmarks)
         if (b := data.get("lateral_bias")) is not None:
             lateral_bias = np.asarray(b, np.float64)
-            if lateral_bias.shape != (scheme.n_landmarks, 2):
-                raise InputError(f"lateral_bias: expected {scheme.n_landmarks} pairs, given shape {lateral_bias.shape}")
+            if lateral_bias.shape != (scheme.n_landmarks, 2) or not np.isfinite(lateral_bias).all():
+                given = f"shape {lateral_bias.shape} or numbers that are not finite"
+                raise InputError(f"lateral_bias: expected {scheme.n_landmarks} pairs of numbers, given {given}")
         if box_from_detector is not None:
             dx, dy, scale = (float(v) for v in box_from_detector)
             box_from_detector = (dx, dy, scale)

@@ -43,12 +43,11 @@ class Measured:
     @property
     def truth(self) -> NDArray[np.float32]:
         """(V, K, 2) the true landmarks, image px."""
-        return np.stack([s.landmarks for s in self.samples if s.landmarks is not None])
+        return _truth(self.samples)
 
     def moved(self, landmarks: NDArray[np.float32], scheme: LandmarkScheme) -> Measured:
         """The same faces with other landmarks (V, K, 2), scored anew."""
-        boxes = np.stack([s.face_box() for s in self.samples])
-        return replace(self, landmarks=landmarks, score=score(landmarks, self.truth, scheme, boxes=boxes))
+        return replace(self, landmarks=landmarks, score=_scored(landmarks, self.samples, scheme))
 
 
 def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool) -> Measured:
@@ -60,9 +59,7 @@ def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool
     """
     kind: BoxKind = "column" if all(s.box is not None for s in samples) else "gt"
     found, scores = locate_samples(Detector(checkpoint), samples, kind, flip=flip)
-    truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
-    boxes = np.stack([s.face_box() for s in samples])
-    return Measured(samples, found, scores, score(found, truth, checkpoint.scheme, boxes=boxes), kind)
+    return Measured(samples, found, scores, _scored(found, samples, checkpoint.scheme), kind)
 
 
 def find_bias(
@@ -114,7 +111,17 @@ def _told_by_labels(
         return None
     kind: BoxKind = "column" if all(s.box is not None for s in faces) else "gt"
     found = evaluate_samples(Detector(checkpoint), faces, kind, flip=flip)
-    return fit_lateral_bias(found, np.stack([s.landmarks for s in faces if s.landmarks is not None]), mirror)
+    return fit_lateral_bias(found, _truth(faces), mirror)
+
+
+def _truth(samples: Sequence[FaceSample]) -> NDArray[np.float32]:
+    """(N, K, 2) the true landmarks, image px."""
+    return np.stack([s.landmarks for s in samples if s.landmarks is not None])
+
+
+def _scored(landmarks: NDArray[np.float32], samples: Sequence[FaceSample], scheme: LandmarkScheme) -> Score:
+    boxes = np.stack([s.face_box() for s in samples])
+    return score(landmarks, _truth(samples), scheme, boxes=boxes)
 
 
 def _has_extent(sample: FaceSample) -> bool:
