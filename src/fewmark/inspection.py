@@ -189,4 +189,4 @@ def _count(n: int, what: str) -> str:
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in arguments.items())
+    return ", ".join(f"{len(v)} {k}" if isinstance(v, list) else f"{k} {v}" for k, v in arguments.items())
