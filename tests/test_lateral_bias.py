@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 import fewmark.training
 from fewmark.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fewmark.checkpoint_metadata import read_metadata
 from fewmark.config import load_config
 from fewmark.data.crops import CropRule
 from fewmark.data.samples import FaceSample
 from fewmark.data.training_lists import read_training_lists
 from fewmark.detector import Detector
 from fewmark.errors import InputError
+from fewmark.inspection import describe_model
 from fewmark.labelled_faces import evaluate_samples
 from fewmark.lateral_bias import cross_fitted, fit_lateral_bias, with_bias
 from fewmark.scheme import load_scheme
@@ -187,3 +189,13 @@ def test_a_bias_that_does_not_fit(checkpoint: Checkpoint, tmp_path: Path, bias: 
     save_checkpoint(tmp_path / "model.safetensors", replace(checkpoint, lateral_bias=bias))
     with pytest.raises(InputError, match="lateral_bias: expected 68 pairs"):
         load_checkpoint(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("x", "said"), [(0.004, "0.40 % of the face box to the right"), (-0.001, "0.10 % of the face box to the left")]
+)
+def test_a_model_tells_of_it(tiny_model: Path, x: float, said: str) -> None:
+    metadata = read_metadata(tiny_model)
+    facts = dict(describe_model({**metadata, "lateral_bias": [[x, 0.0]] * 68}))
+    assert facts["lateral bias"].startswith(said)
+    assert "lateral bias" not in dict(describe_model({**metadata, "lateral_bias": None}))
