@@ -50,10 +50,19 @@ def test_what_the_mirror_turns_round_is_found_and_the_rest_is_left() -> None:
 
 
 def test_noise_is_no_bias() -> None:
-    many = [fit_lateral_bias(*made_up(8, 0 * ODD, 0.02, seed), MIRROR) for seed in range(20)]
-    plain = [((t - f) / 100).mean(0) for f, t in (made_up(8, 0 * ODD, 0.02, seed) for seed in range(20))]
-    size = np.sqrt(np.mean([np.square(m) for m in many]))
-    assert size < 0.25 * np.sqrt(np.mean(np.square(plain)))
+    """Even where all landmarks of a face err together, as those of a turned head do."""
+    rng = np.random.default_rng(0)
+    believed = 0
+    for seed in range(100):
+        found, truth = made_up(40, 0 * ODD, 0.005, seed)
+        truth += (
+            rng.normal(0, 5, (40, 1, 1)).astype(np.float32)
+            * [[[1, 0]]]
+            * np.ptp(found, axis=1).max(1)[:, None, None]
+            / 100
+        )
+        believed += fit_lateral_bias(found, truth.astype(np.float32), MIRROR) is not None
+    assert believed <= 5  # one in a hundred is foretold
 
 
 def test_missing_landmarks_and_too_few_faces() -> None:
@@ -64,7 +73,7 @@ def test_missing_landmarks_and_too_few_faces() -> None:
     assert bias is not None
     np.testing.assert_array_equal(bias[:2], 0)
     np.testing.assert_allclose(bias[2], ODD[2] * 100 / 80, atol=0.003)  # the box of what is left is 80 high
-    assert fit_lateral_bias(found[:4], truth[:4], MIRROR) is None
+    assert fit_lateral_bias(found[:9], truth[:9], MIRROR) is None
     assert fit_lateral_bias(np.full_like(found, np.nan), truth, MIRROR) is None
 
 
@@ -77,7 +86,7 @@ def checkpoint(tiny_model: Path) -> Checkpoint:
 def faces(drawn: Path) -> list[FaceSample]:
     scheme = load_scheme("ibug-68")
     lists = read_training_lists(drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme)
-    return [*lists.labelled, *lists.validation]
+    return [*lists.labelled, *lists.validation] * 3
 
 
 def labelled_by(detector: Detector, faces: list[FaceSample], bias: NDArray[np.float64]) -> list[FaceSample]:
@@ -143,26 +152,28 @@ def test_held_out_faces_are_measured_with_what_the_others_tell() -> None:
             for p in (found[faces], crossed, with_bias(found[faces], whole))
         )
         assert fitted < crossed_error < before  # a bias fits the faces that told it better than others
-    np.testing.assert_array_equal(cross_fitted(found[:5], truth[:5], MIRROR), found[:5])  # four tell nothing
+    np.testing.assert_array_equal(
+        cross_fitted(found[:11], truth[:11], MIRROR), found[:11]
+    )  # eight or nine tell nothing
 
 
-@pytest.mark.parametrize("least", [8, 9])
+@pytest.mark.parametrize("least", [16, 17])
 def test_validation_faces_tell_it_where_there_are_enough(
     checkpoint: Checkpoint, faces: list[FaceSample], monkeypatch: pytest.MonkeyPatch, least: int
 ) -> None:
     monkeypatch.setattr("fewmark.training_measured.HELD_OUT_FACES", least)
     bias, other = np.zeros((68, 2)), np.zeros((68, 2))
     bias[:, 0], other[:, 0] = 0.02, -0.01
-    held_out = labelled_by(Detector(replace(checkpoint)), faces, bias)[:8]
+    held_out = labelled_by(Detector(replace(checkpoint)), faces, bias)[:16]
     labelled = labelled_by(Detector(replace(checkpoint)), faces, other)
     before = measure(checkpoint, held_out, flip=True)
     found, after = find_bias(checkpoint, labelled, before, [], flip=True)
     assert found is not None
     assert after is not None
-    np.testing.assert_allclose(found, bias if least == 8 else other, atol=1e-4)
+    np.testing.assert_allclose(found, bias if least == 16 else other, atol=1e-4)
     size = np.ptp(before.landmarks, axis=1).max(1)[:, None, None]
     np.testing.assert_allclose(after.landmarks, before.landmarks + found * size, atol=0.02)
-    assert after.score.nme < before.score.nme if least == 8 else after.score.nme > before.score.nme
+    assert after.score.nme < before.score.nme if least == 16 else after.score.nme > before.score.nme
 
 
 def test_a_run_puts_it_into_the_model(

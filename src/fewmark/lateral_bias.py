@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from fewmark.calibration import face_sizes
 
-LEAST_FACES = 5
-"""Labelled faces below which nothing is said."""
+LEAST_FACES = 10
+"""Labelled faces below which nothing is said: of fewer, chance could make anything."""
+N_TURNS, BELIEVED = 400, 0.01
+"""How often faces are mirrored at random to see how large chance makes the mean, and how seldom it may be as large as the one found."""
 N_FOLDS = 5
 """Of held-out faces that tell the bias and are measured with it."""
 
@@ -26,8 +28,9 @@ def fit_lateral_bias(
     """How far labels lie to one side of what a network finds, as a part of the face's size (the longer side of the true
     landmarks' box).
 
-    The mean difference, but only its part that changes sign under the mirror: the other one the network could learn. It is shrunk
-    by how much of it is noise.
+    The mean difference, but only its part that changes sign under the mirror: the other one the network could learn. It is not believed unless
+    it is larger than chance makes it where any face could as well be its mirror image, and shrunk by how much of it is noise: errors of
+    a face go together, so that few turned heads already look like a bias.
 
     Args:
         found: (N, K, 2) image px, NaN where nothing was found.
@@ -35,9 +38,10 @@ def fit_lateral_bias(
         mirror: (K,) see `LandmarkScheme`.
 
     Returns:
-        (K, 2), 0 for a landmark that is never annotated; or None where fewer than `LEAST_FACES` faces can be compared.
+        (K, 2), 0 for a landmark that is never annotated; or None where fewer than `LEAST_FACES` faces can be compared, or chance may be
+        all of it.
 
-    Source: the shrinkage is James and Stein's, with its positive part (Efron and Morris, JASA 1973).
+    Source: Fisher's test by random signs; the shrinkage is James and Stein's, with its positive part (Efron and Morris, JASA 1973).
     """
     apart = np.asarray(truth - found, np.float64) / face_sizes(truth)[:, None, None]
     apart = apart[np.any(np.isfinite(apart).all(2), axis=1)]
@@ -46,11 +50,15 @@ def fit_lateral_bias(
     odd = (apart - _mirrored(apart, mirror)) / 2
     known = np.isfinite(odd)
     n = known.sum(0)
-    mean = np.where(known, odd, 0).sum(0) / np.maximum(n, 1)
-    variance = np.where(known, (odd - mean) ** 2, 0).sum(0) / np.maximum(n - 1, 1) / np.maximum(n, 1)
-    noise, signal = float(variance[n > 1].sum()), float((mean**2)[n > 1].sum())
-    kept = max(0.0, 1 - noise / signal) if signal > 0 else 0.0
-    return np.asarray(np.round(kept * np.where(n > 1, mean, 0), 5), np.float64)
+    odd = np.where(known, odd, 0)
+    mean = odd.sum(0) / np.maximum(n, 1)
+    noise = float((np.where(known, odd - mean, 0) ** 2).sum(0).ravel() @ (1 / np.maximum(n * (n - 1), 1)).ravel())
+    turns = np.random.default_rng(0).choice([-1.0, 1.0], (N_TURNS, len(odd)))
+    by_chance = ((np.tensordot(turns, odd, 1) / np.maximum(n, 1)) ** 2).sum((1, 2))
+    size = float((mean**2).sum())
+    if float((by_chance >= size).mean()) > BELIEVED:
+        return None
+    return np.asarray(np.round(max(0.0, 1 - noise / size) * mean, 5), np.float64)
 
 
 def with_bias(found: NDArray[np.float32], bias: NDArray[np.float64]) -> NDArray[np.float32]:
