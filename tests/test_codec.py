@@ -176,19 +176,32 @@ def test_average_of_equal_strides_is_the_plain_mean() -> None:
     assert torch.equal(average_heatmaps([a]), a)
 
 
-def test_a_wide_hill_scores_above_a_narrow_peak() -> None:
-    """The most mass in any 3 x 3 cells is not always round the highest cell."""
-    p = torch.zeros(1, 1, 12, 12)
-    p[0, 0, 2, 2] = 0.3
-    p[0, 0, 7:10, 7:10] = 0.7 / 9
-    assert float(HeatmapCodec(decoding="soft-argmax", logits=True).decode(p)[1]) == pytest.approx(0.7, rel=1e-5)
-
-
-def test_score_is_the_height_or_the_most_mass_in_3_x_3_cells() -> None:
+def test_score_is_the_height_or_how_narrow_a_distribution_is() -> None:
     maps = torch.zeros(1, 1, 8, 8)
     maps[0, 0, 4, 4], maps[0, 0, 4, 5], maps[0, 0, 0, 0] = 0.5, 0.25, 0.25
     assert float(HeatmapCodec(logits=False).decode(maps)[1]) == 0.5
-    assert float(HeatmapCodec(logits=True).decode(maps)[1]) == 0.75
+    # in cells: x has the mean 3.25 and the variance 3.6875, y 3 and 3
+    expected = math.erf(1.5 / math.sqrt(2 * 3.6875)) * math.erf(1.5 / math.sqrt(2 * 3))
+    assert float(HeatmapCodec(logits=True).decode(maps)[1]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("cells", [1.0, 1.5, 3.0])
+def test_score_of_a_gaussian_is_the_mass_in_3_x_3_cells_round_it(cells: float) -> None:
+    codec = HeatmapCodec(stride=4, sigma=4 * cells, logits=True, decoding="soft-argmax")
+    middle = codec.cell_centres(33)[16]
+    maps, _ = codec.encode(torch.full((1, 1, 2), float(middle)), (132, 132))
+    found = float(codec.decode(maps)[1])
+    assert found == pytest.approx(float(maps[0, 0, 15:18, 15:18].sum()), abs=0.04)
+    assert found == pytest.approx(math.erf(1.5 / cells / math.sqrt(2)) ** 2, abs=2e-3)
+
+
+def test_two_far_peaks_score_below_one_and_one_cell_at_most_one() -> None:
+    codec = HeatmapCodec(logits=True, decoding="soft-argmax")
+    one, two = torch.zeros(2, 1, 1, 16, 16)
+    one[0, 0, 3, 3] = 1
+    two[0, 0, 3, 3], two[0, 0, 12, 12] = 0.5, 0.5
+    assert 0.99 < float(codec.decode(one)[1]) <= 1
+    assert float(codec.decode(two)[1]) < 0.2
 
 
 def test_maps_that_no_landmark_explains_decode_to_finite_points() -> None:

@@ -111,7 +111,7 @@ def test_a_random_face_keeps_its_order(seed: int) -> None:
     about = p[:17] - (0, 0.25)
     assert (np.diff(np.arctan2(about[:, 0], about[:, 1])) > 0).all(), "the contour goes round the face's centre"
     assert p[17:27, 1].max() < p[30, 1] < p[33, 1] < p[57, 1] < p[8, 1], "brows, nose, mouth, chin from above"
-    assert p[66, 1] - p[62, 1] > -0.02
+    assert p[66, 1] - p[62, 1] > -0.03  # shut lips and the scatter of labels
     upper, lower = p[[37, 38, 43, 44], 1], p[[41, 40, 47, 46], 1]
     assert (lower - upper > -0.03).all()
 

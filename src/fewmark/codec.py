@@ -19,6 +19,7 @@ Decoding = Literal["argmax", "quarter", "centroid", "parabola", "soft-argmax"]
 
 _CENTROID_RADIUS = 2  # cells; 4, as in the authors' code, spans most of a 16 x 16 map
 _TINY = 1e-12
+_LEAST_VARIANCE = 1 / 12  # of one cell: a map says no more
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,22 @@ class HeatmapCodec:
             heatmaps: (B, K', h, w); the background map is left out.
 
         Returns:
-            landmarks (B, K, 2) crop px and scores (B, K): the height of the peak, or for distributions the
-            most mass in any 3 x 3 cells.
+            landmarks (B, K, 2) crop px and scores (B, K): the height of the peak, or for distributions the mass
+            that a Gaussian as wide as they are has in 3 x 3 cells.
         """
         maps = heatmaps.detach().float() if not heatmaps.requires_grad else heatmaps.float()
         if self.background:
             maps = maps[:, :-1]
-        scores = self._scores(maps)
-        if self.decoding == "soft-argmax":
-            return self._mean_place(maps) if self.logits else self.expectation(maps), scores
         flat = _flat(maps)
+        if self.logits:
+            mean, variance = self._moments(maps)
+            scores = self._narrowness(variance)
+            if self.decoding == "soft-argmax":
+                return mean, scores
+        else:
+            scores = flat.amax(-1)
+            if self.decoding == "soft-argmax":
+                return self.expectation(maps), scores
         h, w = _sizes(maps)
         peak, index = flat.max(-1)
         ix, iy = index % w, index // w
@@ -155,12 +162,6 @@ class HeatmapCodec:
             cells = cells + torch.stack([dx, dy], -1)
         return cells * self.stride + (self.stride - 1) / 2, scores
 
-    def _scores(self, maps: Tensor) -> Tensor:
-        """(B, K) the scores that `decode` gives."""
-        if not self.logits:
-            return _flat(maps).amax(-1)
-        return 9 * _flat(functional.avg_pool2d(maps, 3, stride=1, padding=1)).amax(-1)  # ONNX ignores a pool's divisor
-
     def expectation(self, heatmaps: Tensor) -> Tensor:
         """Mean of each map as a distribution over cells, differentiable.
 
@@ -171,14 +172,25 @@ class HeatmapCodec:
             (B, K, 2) crop px.
         """
         p = heatmaps.clamp_min(0)
-        return self._mean_place(p / p.sum((-2, -1), keepdim=True).clamp_min(_TINY))
+        return self._moments(p / p.sum((-2, -1), keepdim=True).clamp_min(_TINY))[0]
 
-    def _mean_place(self, p: Tensor) -> Tensor:
-        """`expectation` of maps that are distributions already."""
-        h, w = _sizes(p)
-        x = (p.sum(-2) * self.cell_centres(w, p.device)).sum(-1)
-        y = (p.sum(-1) * self.cell_centres(h, p.device)).sum(-1)
-        return torch.stack([x, y], -1)
+    def _moments(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance along x and y of maps that are distributions: (B, K, 2) crop px, (B, K, 2) crop px^2."""
+        means, variances = [], []
+        for sums in (p.sum(-2), p.sum(-1)):
+            n = int(sums.shape[-1])
+            middle = (n * self.stride - 1) / 2  # from which squares are taken: float32 then has the variance to 1e-3 px^2
+            x = self.cell_centres(n, p.device) - middle
+            first = sums * x  # no product of matrices: autocast would make it one of halves
+            mean = first.sum(-1)
+            means.append(mean + middle)
+            variances.append((first * x).sum(-1) - mean * mean)
+        return torch.stack(means, -1), torch.stack(variances, -1)
+
+    def _narrowness(self, variance: Tensor) -> Tensor:
+        """(B, K) the mass that Gaussians of this variance (B, K, 2), crop px^2, have in the 3 x 3 cells round their mean."""
+        deviation = variance.clamp_min(_LEAST_VARIANCE * self.stride**2).sqrt()
+        return torch.erf(1.5 * self.stride / 2**0.5 / deviation).prod(-1)
 
 
 def average_heatmaps(heatmaps: Sequence[Tensor]) -> Tensor:

@@ -66,28 +66,35 @@ class WholeNetwork(nn.Module):
         Returns:
             landmarks (B, K, 2) crop px, scores (B, K), and the teacher's quality (B,) where there is one.
         """
-        images = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        plain = images
-        if flip is not None:
-            images = _with_flipped(images, flip)
+        if flip is None:
+            images = _normalised(crops, self.mean, self.std)
+        else:
+            images = _views(crops, flip, self.mean, self.std)
         maps = self.ensemble.heatmaps(images)
         if flip is not None:
             mirror = torch.tensor(self.ensemble.mirror)
             maps = [_mean_of_views(m, mirror, flip) for m in maps]
         landmarks = self.ensemble.decode(maps)
         heatmaps = average_heatmaps(maps)
-        quality = self.ensemble.judge(plain, heatmaps)
+        quality = self.ensemble.judge(images[: crops.shape[0]], heatmaps)
         scores = self.ensemble.codec.decode(heatmaps)[1]
         return (landmarks, scores) if quality is None else (landmarks, scores, quality)
 
 
-@torch.jit.script  # a branch of the graph: what is not asked for costs nothing
-def _with_flipped(images: Tensor, flip: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (2B, 3, H, W), the flipped ones last; or as they are."""
+@torch.jit.script
+def _normalised(crops: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W)."""
+    return (crops.permute(0, 3, 1, 2).float() - mean) / std
+
+
+@torch.jit.script  # a branch of the graph: what is not asked for costs nothing, not even a copy of what it would leave as it is
+def _views(crops: Tensor, flip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (2B, 3, H, W), the flipped ones last; or (B, 3, H, W)."""
     if bool(flip):
+        images = _normalised(crops, mean, std)
         return torch.cat([images, images.flip(-1)])
     else:  # a script wants both ends
-        return images
+        return _normalised(crops, mean, std)
 
 
 @torch.jit.script

@@ -98,15 +98,15 @@ class Similarity:
     @classmethod
     def about(
         cls,
-        source_centre: FloatArray,
-        target_centre: FloatArray,
+        source_centre: FloatArray | tuple[float, float],
+        target_centre: FloatArray | tuple[float, float],
         *,
         scale: float = 1.0,
         angle: float = 0.0,
     ) -> Similarity:
         """The map that takes one centre to the other, turning the content by `angle` degrees counter-clockwise."""
         c, s = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
-        (x, y), (u, v) = np.asarray(source_centre, np.float64).tolist(), np.asarray(target_centre, np.float64).tolist()
+        (x, y), (u, v) = map(float, source_centre), map(float, target_centre)
         return cls(np.array([[c, s, u - c * x - s * y], [-s, c, v + s * x - c * y]]))
 
 
@@ -178,13 +178,12 @@ def crop_from_box(box_xyxy: FloatArray, size: int, *, margin: float = 0.0, angle
     Raises:
         ValueError: the box has no extent.
     """
-    side = float(box_size(box_xyxy).max()) * (1 + 2 * margin)
+    x0, y0, x1, y1 = map(float, box_xyxy)
+    side = max(x1 - x0, y1 - y0) * (1 + 2 * margin)
     if not math.isfinite(side) or side <= 0:
-        raise ValueError(
-            f"crop_from_box: expected a box x0 y0 x1 y1 with an extent, given {np.asarray(box_xyxy).tolist()}"
-        )
-    middle = np.full(2, (size - 1) / 2)
-    return Similarity.about(box_centre(box_xyxy), middle, scale=size / side, angle=angle)
+        raise ValueError(f"crop_from_box: expected a box x0 y0 x1 y1 with an extent, given {[x0, y0, x1, y1]}")
+    middle = (size - 1) / 2
+    return Similarity.about(((x0 + x1) / 2, (y0 + y1) / 2), (middle, middle), scale=size / side, angle=angle)
 
 
 def warp_image(

@@ -18,7 +18,6 @@ _BATCH = 32  # crops at a time
 SETTLED = 0.08
 """A face is not looked at again where its landmarks' box lies nearer than this to the box that was looked in (`box_change`): networks
 are trained on boxes that are so far off."""
-_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 _STEADY = (0.4, 2.5)  # a second look is taken where the new box's side is within these of the old one's
 
 
@@ -142,13 +141,18 @@ class Locator(ABC):
 def cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: CropRule) -> NDArray[np.uint8]:
     """The crop, from the face's window of the picture only, so that a large picture costs no more than a
     small one."""
-    corners = crop_from_image.inverse()(_CORNERS * (rule.size + 1) - 1)
-    margin = 2 / crop_from_image.scale + 1  # px that the warp's averaging and interpolation reach out
+    (a, b, x), (c, d, y) = crop_from_image.matrix.tolist()
+    area = abs(a * d - b * c)  # in plain numbers: arrays of four cost more than the warp
+    margin = 2 / math.sqrt(area) + 1  # px that the warp's averaging and interpolation reach out
+    middle, half = (rule.size - 1) / 2, (rule.size + 1) / 2
+    centre_x = (d * (middle - x) - b * (middle - y)) / (a * d - b * c)
+    centre_y = (a * (middle - y) - c * (middle - x)) / (a * d - b * c)
+    reach_x, reach_y = half * (abs(d) + abs(b)) / area + margin, half * (abs(a) + abs(c)) / area + margin
     height, width = image.shape[:2]
-    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
-    x0, y0 = _within(left - margin, width - 1), _within(top - margin, height - 1)
-    x1, y1 = max(x0 + 1, _within(right + margin + 1, width)), max(y0 + 1, _within(bottom + margin + 1, height))
-    return cut(image[y0:y1, x0:x1], crop_from_image @ Similarity.translation(x0, y0), rule.size)
+    x0, y0 = _within(centre_x - reach_x, width - 1), _within(centre_y - reach_y, height - 1)
+    x1, y1 = max(x0 + 1, _within(centre_x + reach_x + 1, width)), max(y0 + 1, _within(centre_y + reach_y + 1, height))
+    crop_from_window = Similarity(np.array([[a, b, a * x0 + b * y0 + x], [c, d, c * x0 + d * y0 + y]]))
+    return cut(image[y0:y1, x0:x1], crop_from_window, rule.size)
 
 
 def box_change(old_xyxy: Box, new_xyxy: Box) -> float:
