@@ -179,7 +179,9 @@ class HeatmapCodec:
         means, variances = [], []
         for sums in (p.sum(-2), p.sum(-1)):
             n = int(sums.shape[-1])
-            middle = (n * self.stride - 1) / 2  # from which squares are taken: float32 then has the variance to 1e-3 px^2
+            middle = (
+                n * self.stride - 1
+            ) / 2  # from which squares are taken: float32 then has the variance to 1e-3 px^2
             x = self.cell_centres(n, p.device) - middle
             first = sums * x  # no product of matrices: autocast would make it one of halves
             mean = first.sum(-1)

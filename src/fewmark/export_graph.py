@@ -66,10 +66,8 @@ class WholeNetwork(nn.Module):
         Returns:
             landmarks (B, K, 2) crop px, scores (B, K), and the teacher's quality (B,) where there is one.
         """
-        if flip is None:
-            images = _normalised(crops, self.mean, self.std)
-        else:
-            images = _views(crops, flip, self.mean, self.std)
+        mean, std = self.mean, self.std
+        images = _normalised(crops, mean, std) if flip is None else _views(crops, flip, mean, std)
         maps = self.ensemble.heatmaps(images)
         if flip is not None:
             mirror = torch.tensor(self.ensemble.mirror)
@@ -84,17 +82,19 @@ class WholeNetwork(nn.Module):
 @torch.jit.script
 def _normalised(crops: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W)."""
-    return (crops.permute(0, 3, 1, 2).float() - mean) / std
+    images: Tensor = (crops.permute(0, 3, 1, 2).float() - mean) / std
+    return images
 
 
 @torch.jit.script  # a branch of the graph: what is not asked for costs nothing, not even a copy of what it would leave as it is
 def _views(crops: Tensor, flip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (2B, 3, H, W), the flipped ones last; or (B, 3, H, W)."""
     if bool(flip):
-        images = _normalised(crops, mean, std)
+        images: Tensor = _normalised(crops, mean, std)
         return torch.cat([images, images.flip(-1)])
     else:  # a script wants both ends
-        return _normalised(crops, mean, std)
+        plain: Tensor = _normalised(crops, mean, std)
+        return plain
 
 
 @torch.jit.script

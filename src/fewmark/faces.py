@@ -58,8 +58,8 @@ class SlimeFaceFinder:
 
     Args:
         min_score: 0 to 1; real faces have 0.8 and more as a rule.
-        max_side: px; larger finds smaller faces in large pictures and takes longer (about 60 ms at 640 x 480
-            on one core).
+        max_side: px; larger finds smaller faces in large pictures and takes longer (some 20 ms at 640 x 480 on one
+            core, twice that where a face is large).
         threads: of the CPU. More than one are faster on an idle machine, but several times slower on a busy one, as the
             library's threads wait by spinning; and a process that is forked after them hangs at its first picture.
 

@@ -103,7 +103,7 @@ class YuNetFinder:
         small, scale = _reduced(image, self.max_side)
         with self._lock:
             self._net.setInputSize((small.shape[1], small.shape[0]))
-            _, found = self._net.detect(np.ascontiguousarray(small[..., ::-1]))
+            _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         rows = np.zeros((0, 15)) if found is None else np.asarray(found, np.float64)
         corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1) - 0.5
         return _faces(corners.tolist(), rows[:, -1].tolist(), scale, self.adapter)

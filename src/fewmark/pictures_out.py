@@ -30,6 +30,6 @@ def write_picture(path: str | Path, image: NDArray[np.uint8]) -> None:
         raise InputError(f"{path}: expected a file name that ends in {', '.join(SUFFIXES)}")
     suffix = path.suffix.lower()
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
-    _, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), settings)
+    _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())

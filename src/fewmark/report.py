@@ -118,7 +118,7 @@ def write_report(
 
 def picture_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
     """A picture (H, W, 3) RGB as a data: URI (JPEG)."""
-    ok, raw = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    ok, raw = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise ValueError(f"picture_uri: cannot be encoded, shape {image.shape}")
     return "data:image/jpeg;base64," + base64.b64encode(raw.tobytes()).decode("ascii")

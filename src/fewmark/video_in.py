@@ -140,7 +140,10 @@ def _open_file(path: Path) -> Video:
         image = first
         try:
             while image is not None:
-                yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, np.ascontiguousarray(image[..., ::-1])
+                yield (
+                    capture.get(cv2.CAP_PROP_POS_MSEC) / 1000,
+                    np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8),
+                )
                 image = capture.read()[1]
         finally:
             capture.release()
@@ -163,7 +166,7 @@ def _open_camera(number: int) -> Video:
         image = first
         try:
             while image is not None:
-                yield time.monotonic(), np.ascontiguousarray(image[..., ::-1])
+                yield time.monotonic(), np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
                 image = capture.read()[1]
         finally:
             capture.release()

@@ -68,7 +68,7 @@ class VideoWriter:
         if due - self._n_written > _LONGEST_GAP_S * self.fps:
             self._start_s = time_s - self._n_written / self.fps
             due = self._n_written + 1
-        frame = np.ascontiguousarray(_fitted(image, self._size)[..., ::-1])
+        frame = cv2.cvtColor(_fitted(image, self._size), cv2.COLOR_RGB2BGR)
         while self._writer is not None and self._n_written < due:
             self._writer.write(frame)
             self._n_written += 1

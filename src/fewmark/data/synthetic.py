@@ -241,5 +241,5 @@ def draw_dataset(
 
 
 def _write_jpeg(path: Path, image: NDArray[np.uint8], quality: int) -> None:
-    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     path.write_bytes(data.tobytes())
