@@ -301,14 +301,13 @@ class Detector:
             scores = transfer.apply_scores(scores).astype(np.float32)
         meaning = self.scheme if transfer is None else transfer.target
         calibration = None if transfer is not None else self.checkpoint.calibration
+        expected = None if calibration is None else calibration.expected_errors(scores, face_sizes(landmarks))
         faces = []
         for i, look in enumerate(looks):
             angle, quality = float(located.angles[i]), located.quality_of(i)
-            errors = None
-            if calibration is not None:
-                errors = calibration.expected_errors(scores[i], face_sizes(landmarks[i : i + 1])[0])
             # rows of their own: a face that is kept does not keep its batch
             points, sure = landmarks[i].copy(), scores[i].copy()
+            errors = None if expected is None else expected[i].copy()
             faces.append(Face(look.box, points, sure, look.box_score, meaning, angle, errors, quality))
         return faces
 

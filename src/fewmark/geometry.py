@@ -204,12 +204,17 @@ def warp_image(
         size: (height, width) of the result.
         fill: colour outside the picture.
     """
-    image, small_from_image = _averaged(image, target_from_image.scale)
-    if small_from_image is not None:
-        target_from_image = target_from_image @ small_from_image.inverse()
+    image, factor = _averaged(image, target_from_image.scale)
+    matrix = target_from_image.matrix
+    if factor > 1:
+        (a, b, x), (c, d, y) = matrix.tolist()
+        first = _first(factor)
+        matrix = np.array(
+            [[a * factor, b * factor, x + (a + b) * first], [c * factor, d * factor, y + (c + d) * first]]
+        )
     warped = cv2.warpAffine(
         image,
-        target_from_image.matrix,
+        matrix,
         (size[1], size[0]),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
@@ -239,25 +244,28 @@ def warp_patches(
     """
     linear, shift = patch_from_image[:, :, :2], patch_from_image[:, :, 2]
     scale = math.sqrt(float(np.abs(np.linalg.det(linear)).max()))
-    image, small_from_image = _averaged(image, scale)
+    image, factor = _averaged(image, scale)
     steps = np.arange(size, dtype=np.float64)
     grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
     sources = (grid - shift[:, None]) @ np.linalg.inv(linear).transpose(0, 2, 1)
-    if small_from_image is not None:
-        sources = small_from_image(sources)
+    if factor > 1:
+        sources = (sources - _first(factor)) / factor
     places = sources.astype(np.float32).reshape(-1, size, 2)
     warped = cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
     return np.asarray(warped, np.uint8).reshape(-1, size, size, 3)
 
 
-def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], Similarity | None]:
-    """The picture averaged down by a whole number where `scale` (target px for one image px) is 1/2 or less, and
-    small_from_image; or the picture as it is, and None."""
+def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], int]:
+    """The picture averaged down by a whole number where `scale` (target px for one image px) is 1/2 or less, and that number; or
+    the picture as it is, and 1."""
     factor = int(1 / max(scale, 1e-6) + 1e-6)
     h, w = image.shape[0] // max(factor, 1), image.shape[1] // max(factor, 1)
     if factor < 2 or h < 1 or w < 1:
-        return image, None
+        return image, 1
     small = cv2.resize(image[: h * factor, : w * factor], (w, h), interpolation=cv2.INTER_AREA)
-    # pixel i of the small picture covers i * factor ... of the large one
-    image_from_small = Similarity(np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]], np.float64))
-    return np.asarray(small, np.uint8), image_from_small.inverse()
+    return np.asarray(small, np.uint8), factor
+
+
+def _first(factor: int) -> float:
+    """Where the first px of a picture averaged down lies, image px: its px i covers i * factor ..."""
+    return (factor - 1) / 2

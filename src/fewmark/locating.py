@@ -130,7 +130,7 @@ class Locator(ABC):
         rule = self.checkpoint.crop
         maps = [rule.crop_from_image(boxes[i]) for i in rows]
         crops = [cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
-        seen = self.read_crops(np.stack(crops), flip=flip)
+        seen = self.read_crops(np.stack(crops) if len(crops) > 1 else crops[0][None], flip=flip)
         for j, i in enumerate(rows):
             found.landmarks[i] = maps[j].inverse()(seen.landmarks[j])
             found.scores[i] = seen.scores[j]
