@@ -66,7 +66,7 @@ def make_checkpoint(seed: int = 0) -> Checkpoint:
         data_hash="abc",
         licence="Apache-2.0",
         provenance="drawn faces",
-        calibration=ErrorCalibration(np.array([0.1, 0.6]), np.array([0.08, 0.02]), np.ones(5), 30),
+        calibration=ErrorCalibration(np.array([0.1, 0.6]), np.array([0.08, 0.02]), np.ones(5), 30, 0.4),
     )
 
 
@@ -125,6 +125,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         "errors": [0.08, 0.02],
         "factors": [1.0] * 5,
         "n_faces": 30,
+        "least_score": 0.4,
     }
     assert read.config == {"semi": {"ratio": 0.1}, "out": "run"}
     assert asdict(read.crop) == read_metadata(path)["crop"]

@@ -26,7 +26,7 @@ from fewmark.data.samples import FaceSample
 from fewmark.detector import Detector, check_boxes
 from fewmark.errors import BadPictureWarning, InputError
 from fewmark.face import Face
-from fewmark.faces import FoundFace
+from fewmark.faces import FoundFace, WholePicture
 from fewmark.geometry import box_of_points
 from fewmark.labelled_faces import evaluate_samples
 from fewmark.models.build import build_model
@@ -137,6 +137,31 @@ def test_found_boxes_are_adapted_and_looked_at_twice() -> None:
     assert_close(twice.landmarks, points, 0)
     by_hand = detector.detect(image, once.box[None], passes=2)[0]
     np.testing.assert_array_equal(by_hand.landmarks, twice.landmarks)
+
+
+def test_a_found_box_without_a_face_is_left_out() -> None:
+    points = np.array([[120.0, 110.0], [180.0, 130.0]])
+    image, face, wall = draw_dots(points), box_round(points), np.array([10, 10, 60, 60], np.float32)
+    detector = dots_detector(FindsBox(wall, face))
+    on_wall, on_face = (float(f.scores.mean()) for f in detector.detect(image))
+    assert on_wall < 0.3 * on_face
+
+    def calibration(least_score: float | None) -> ErrorCalibration:
+        return ErrorCalibration(np.array([0.0, 1.0]), np.array([0.1, 0.0]), np.ones(2), 20, least_score)
+
+    detector.checkpoint.calibration = calibration(None)  # of an older file
+    assert len(detector.detect(image)) == 2
+    detector.checkpoint.calibration = calibration(on_face)
+    (kept,) = detector.detect(image)
+    assert_close(kept.landmarks, points, 0)
+    assert [len(faces) for faces in detector.detect([image, image])] == [1, 1]
+    assert len(detector.detect(image, np.stack([wall, face]))) == 2  # given boxes are the user's word
+    assert detector.is_face(kept.scores)
+    detector.keep_all = True
+    assert len(detector.detect(image)) == 2
+    whole = dots_detector(WholePicture())
+    whole.checkpoint.calibration = calibration(100 * on_face)
+    assert len(whole.detect(image)) == 1
 
 
 def test_a_wild_first_pass_does_not_move_the_box() -> None:
@@ -429,6 +454,9 @@ def test_evaluate_with_every_kind_of_box(tmp_path: Path) -> None:
     missed = evaluate_samples(dots_detector(FindsBox(wrong)), samples, "detect")
     assert missed.shape == (3, 2, 2)
     assert np.isnan(missed).all()
+    detector.checkpoint.calibration = ErrorCalibration(np.array([0.0, 1.0]), np.array([0.1, 0.0]), np.ones(2), 20, 1e6)
+    assert np.isnan(evaluate_samples(detector, samples[1:2], "detect")).all()
+    assert_close(evaluate_samples(detector, samples, "gt"), true, 0)
 
 
 def test_evaluate_bad_samples(tmp_path: Path) -> None:

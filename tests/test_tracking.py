@@ -36,6 +36,7 @@ class Stage:
     scheme: Any = SCHEME
     calibration: Any = None
     quality: float = math.nan
+    least_score: float = 0.0
 
     @property
     def checkpoint(self) -> Any:
@@ -49,6 +50,9 @@ class Stage:
 
     def points(self) -> list[NDArray[np.float64]]:
         return [(MEAN - 0.5) * side + centre for centre, side in self.faces]
+
+    def is_face(self, scores: NDArray[np.float32]) -> bool:
+        return not float(scores.mean()) < self.least_score
 
     def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
         self.n_looks += 1
@@ -206,3 +210,11 @@ def test_a_drawn_face_crosses_the_picture() -> None:
             side = float(box_size(box_of_points(true)).max())
             assert float(np.linalg.norm(a.raw_landmarks - true, axis=1).mean()) < 0.06 * side
             assert float(np.linalg.norm(a.landmarks - a.raw_landmarks, axis=1).mean()) < 0.05 * side
+
+
+def test_what_the_landmarks_take_for_no_face_is_not_followed() -> None:
+    stage = Stage([((100.0, 100.0), 60.0)], least_score=0.95)
+    tracker = Tracker(stage)  # type: ignore[arg-type]
+    assert [tracker(BLANK, i / 25) for i in range(3)] == [[], [], []]
+    stage.least_score = 0.5
+    assert ids(tracker(BLANK, 1.0)) == [1]

