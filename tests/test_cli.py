@@ -292,6 +292,24 @@ def test_detect_goes_on_after_a_bad_picture(drawn: Path, tiny_model: Path, tmp_p
     assert [Path(p["file"]).name for p in data["failed"]] == ["bad.jpg"]
 
 
+def test_detect_says_the_same_with_any_number_of_jobs(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes((drawn / "images" / "000003.jpg").read_bytes()[:700])
+    pictures = sorted((drawn / "images").glob("*.jpg"))
+    words = ["detect", tiny_model, *pictures[:5], bad, *pictures[5:], "--format", "jsonl", "--overlay"]
+    for jobs in (2, 5):
+        result = call(*words, "--out", tmp_path / str(jobs), "--jobs", jobs, code=1)
+        assert "1 of 15 pictures failed" in result.stderr
+    files = [sorted(p.name for p in (tmp_path / jobs).iterdir()) for jobs in "25"]
+    assert files[0] == files[1]
+    assert len(files[0]) == 15  # 14 overlays and the faces
+    for name in files[0]:
+        assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()
+    lines = [json.loads(line) for line in (tmp_path / "2" / "faces.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [Path(line["file"]).name for line in lines] == [p.name for p in [*pictures[:5], bad, *pictures[5:]]]
+    assert "jobs: expected 1 or more" in call(*words, "--out", tmp_path / "0", "--jobs", 0, code=1).stderr
+
+
 @pytest.mark.parametrize("form", ["json", "jsonl", "coco", "csv", "pts"])
 def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

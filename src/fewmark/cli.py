@@ -12,7 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from fewmark import __version__
-from fewmark.cli_base import BoxFrom, Group, Json, count, err, fail, out, picture_progress, print_json, spreading
+from fewmark.cli_base import (
+    BoxFrom,
+    Group,
+    Json,
+    count,
+    err,
+    fail,
+    n_processors,
+    out,
+    picture_progress,
+    print_json,
+    spreading,
+)
 from fewmark.cli_calibrate import calibrate
 from fewmark.cli_distill import distill
 from fewmark.cli_export import export
@@ -310,6 +322,10 @@ def detect(
     keep_all: Annotated[
         bool, typer.Option("--keep-all", help="Keep found faces on which no landmark can be seen.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Pictures looked at beside each other; one a processor if not given."),
+    ] = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
@@ -328,7 +344,9 @@ def detect(
     from fewmark.faces_other import make_finder
 
     given = None if boxes is None else boxes_from_file(boxes)
-    detector = Detector.load(model, finder=make_finder(finder, tiles, max_side), keep_all=keep_all)
+    at_once = min(len(pictures), n_processors()) if jobs is None else jobs
+    threads = 1 if at_once > 1 else None
+    detector = Detector.load(model, finder=make_finder(finder, tiles, max_side), keep_all=keep_all, threads=threads)
     with picture_progress(err) as bar:
         task = bar.add_task("pictures", total=len(pictures))
         result = detect_pictures(
@@ -340,6 +358,7 @@ def detect(
             overlay=overlay,
             label=label.value,
             scheme=scheme,
+            jobs=at_once,
             on_picture=lambda: bar.advance(task),
         )
     for line in result.failures.values():

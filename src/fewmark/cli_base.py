@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -31,6 +32,11 @@ class BoxFrom(StrEnum):
     gt = "gt"
     detect = "detect"
     column = "column"
+
+
+def n_processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Group(TyperGroup):

