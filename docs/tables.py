@@ -197,6 +197,11 @@ def video_table() -> str:
     return str(_experiment("video_jitter").as_table(_measured("video_jitter.json")[0]))
 
 
+def turned_table() -> str:
+    """What experiments/turned_pictures.py wrote."""
+    return str(_experiment("turned_pictures").as_table(_measured("turned_pictures.json")[0]["rows"]))
+
+
 def robustness_table() -> str:
     """What `fewmark robustness` wrote of every model."""
     results = _measured("robustness_*.json")
@@ -208,7 +213,7 @@ def robustness_table() -> str:
         kind, looks = curves[0]["kind"], looks_of(curves[0]["passes"])
         for levels in zip(*(c["levels"] for c in curves), strict=True):
             n = f" ({levels[0]['n_faces']} faces)" if kind in ("yaw", "roll") else ""
-            looked = f", {looks}" if kind in ("shift", "scale") else ""
+            looked = f", {looks}" if kind in ("shift", "scale", "rotation") else ""
             cells = [_robustness_cells(level) for level in levels]
             lines.append(f"| {kind} {levels[0]['label']}{looked}{n} | {' | '.join(cells)} |")
     for n in results[0]["tolerated_shift"]:
@@ -259,6 +264,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,
     "robustness": robustness_table,
+    "turned-pictures": turned_table,
 }
 
 

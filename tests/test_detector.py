@@ -23,14 +23,16 @@ from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, save_checkp
 from fewmark.codec import HeatmapCodec
 from fewmark.data.crops import STD, CropRule
 from fewmark.data.samples import FaceSample
+from fewmark.data.synthetic import draw_face
 from fewmark.detector import Detector, check_boxes
 from fewmark.errors import BadPictureWarning, InputError
 from fewmark.face import Face
 from fewmark.faces import FoundFace, WholePicture
-from fewmark.geometry import box_of_points
+from fewmark.geometry import Similarity, box_centre, box_of_points, box_size, warp_image
 from fewmark.labelled_faces import evaluate_samples
+from fewmark.locating import next_box
 from fewmark.models.build import build_model
-from fewmark.scheme import LandmarkScheme
+from fewmark.scheme import LandmarkScheme, load_scheme
 from fewmark.transfer import SchemeTransfer
 
 SCHEME = LandmarkScheme("dots-2", ("red", "green"), mirror=(0, 1), edges=((0, 1),))
@@ -162,6 +164,54 @@ def test_a_found_box_without_a_face_is_left_out() -> None:
     whole = dots_detector(WholePicture())
     whole.checkpoint.calibration = calibration(100 * on_face)
     assert len(whole.detect(image)) == 1
+
+
+def turned_face(angle: float) -> tuple[NDArray[np.uint8], NDArray[np.float32], Similarity]:
+    """A drawn face that is turned: the picture, the upright box of the landmarks in it, and the map from the upright picture."""
+    face = draw_face(np.random.default_rng(5), scheme=load_scheme("ibug-68"))
+    height, width = face.image.shape[:2]
+    side = math.ceil(math.hypot(height, width)) + 2
+    middle = ((side - 1) / 2, (side - 1) / 2)
+    turned_from_upright = Similarity.about(((width - 1) / 2, (height - 1) / 2), middle, angle=angle)
+    image = warp_image(face.image, turned_from_upright, (side, side), fill=(124, 116, 104))
+    return image, box_of_points(turned_from_upright(face.landmarks)), turned_from_upright
+
+
+@pytest.mark.parametrize("angle", [-120.0, -90.0, 30.0, 60.0, 180.0])
+def test_a_second_look_turns_the_face_upright(angle: float) -> None:
+    detector = Detector.load("ibug-68-nano")
+    image, box, _ = turned_face(0.0)
+    upright = detector.detect(image, box)[0].landmarks
+    size = float(np.ptp(upright, 0).max())
+    image, box, turned_from_upright = turned_face(angle)
+    _, _, straight = turned_face(0.0)
+    (once,), (twice,) = detector.detect(image, box, passes=1), detector.detect(image, box, passes=2)
+    assert once.angle == 0
+    assert once.quality is twice.quality is None  # it has no teacher
+    assert abs((twice.angle - angle + 180) % 360 - 180) < 15
+    back = (straight @ turned_from_upright.inverse())(twice.landmarks)
+    assert np.linalg.norm(back - upright, axis=1).mean() < 0.007 * size
+    back = (straight @ turned_from_upright.inverse())(once.landmarks)
+    assert np.linalg.norm(back - upright, axis=1).mean() > 0.009 * size
+
+
+def test_an_upright_face_is_not_turned() -> None:
+    detector = Detector.load("ibug-68-nano")
+    for angle in (0.0, 8.0):
+        image, box, _ = turned_face(angle)
+        (once,), (twice,) = detector.detect(image, box, passes=1), detector.detect(image, box, passes=2)
+        assert once.angle == twice.angle == 0
+        np.testing.assert_array_equal(once.landmarks, twice.landmarks)
+
+
+def test_the_next_box_of_a_turned_face_is_its_upright_one() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 1, (9, 2)) * [40, 20] + 50
+    upright = box_of_points(points)
+    turn = Similarity.about(box_centre(upright), np.array([90.0, 70.0]), angle=70)
+    box = next_box(np.array([60, 40, 120, 100], np.float32), turn(points).astype(np.float32), 70)
+    np.testing.assert_allclose(box_size(box), box_size(upright), atol=1e-4)
+    np.testing.assert_allclose(box_centre(box), [90, 70], atol=1e-4)
 
 
 def test_a_wild_first_pass_does_not_move_the_box() -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewmark.data.synthetic import draw_faces
+from fewmark.data.synthetic import draw_face, draw_faces
 from fewmark.detector import Detector
 from fewmark.errors import InputError
-from fewmark.faces import box_overlap
-from fewmark.geometry import Box, box_centre, box_of_points, box_size
+from fewmark.faces import FoundFace, box_overlap
+from fewmark.geometry import Box, Similarity, box_centre, box_of_points, box_size, warp_image
 from fewmark.locating import Located
 from fewmark.scheme import load_scheme
 from fewmark.tracking import TrackedFace, Tracker, shape_distance
@@ -37,6 +37,7 @@ class Stage:
     calibration: Any = None
     quality: float = math.nan
     least_score: float = 0.0
+    cascade: Any = None
 
     @property
     def checkpoint(self) -> Any:
@@ -59,7 +60,9 @@ class Stage:
         points = sorted(self.points(), key=lambda p: -float(box_size(box_of_points(p)).max()))
         return [(box_of_points(p), 0.8) for p in points] if self.found else []
 
-    def locate(self, pictures: Sequence[Any], boxes: Sequence[Box], n_passes: Sequence[int], *, flip: bool) -> Located:
+    def locate(
+        self, pictures: Sequence[Any], boxes: Sequence[Box], n_passes: Sequence[int], *, flip: bool, angles: Any
+    ) -> Located:
         landmarks, scores = np.zeros((len(boxes), 68, 2), np.float32), np.full((len(boxes), 68), np.nan, np.float32)
         for i, box in enumerate(boxes):
             near = max(self.points(), key=lambda p: box_overlap(box, box_of_points(p)), default=None)
@@ -218,3 +221,27 @@ def test_what_the_landmarks_take_for_no_face_is_not_followed() -> None:
     assert [tracker(BLANK, i / 25) for i in range(3)] == [[], [], []]
     stage.least_score = 0.5
     assert ids(tracker(BLANK, 1.0)) == [1]
+
+
+def test_a_turned_face_is_followed_without_the_face_detector() -> None:
+    face = draw_face(np.random.default_rng(5), scheme=load_scheme("ibug-68"))
+    height, width = face.image.shape[:2]
+    side = math.ceil(math.hypot(height, width)) + 2
+    middle = ((side - 1) / 2, (side - 1) / 2)
+    turn = Similarity.about(((width - 1) / 2, (height - 1) / 2), middle, angle=80.0)
+    image = warp_image(face.image, turn, (side, side), fill=(124, 116, 104))
+    calls = []
+
+    def find(image: NDArray[np.uint8]) -> list[FoundFace]:
+        calls.append(image)
+        return [FoundFace(box_of_points(turn(face.landmarks)), 0.9)]
+
+    detector = Detector.load("ibug-68-nano", finder=find)
+    detector.checkpoint.box_from_detector = None
+    tracker = Tracker(detector, every=100)
+    for i in range(8):
+        (seen,) = tracker(image, i / 25)
+        assert abs(seen.angle - 80) < 15
+        assert np.linalg.norm(seen.landmarks - detector.detect(image)[0].landmarks, axis=1).mean() < 0.02 * side / 2
+        calls.pop()  # detect's own
+    assert len(calls) == 1

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 Runtime = Literal["auto", "onnx", "torch"]
 Image = NDArray[np.generic] | str | Path
 
-LEAST_SCORE = 0.65
-"""Of the lowest mean score of a held-out face: what the face detector took for a face is none, or one whose landmarks cannot be seen, where
-it has less. Of 1870 labelled faces it leaves out none whose landmarks are right, and of 66 other finds half (experiments/found_faces.py)."""
 _PICTURES = 32  # in memory at a time
 
 
@@ -195,8 +192,9 @@ class Detector:
             flip: average with what is seen in the flipped crop; twice the time, a little more accurate. None: as the model
                 asks.
             passes: how often each face is looked at, at most; every further pass cuts its crop round the points of the
-                one before, and is left out where these lie where the last crop expected them (`locating.SETTLED`). None: once
-                for given boxes, twice for found ones.
+                one before, turned upright, and is left out where these lie where the last crop expected them (`locating.SETTLED`,
+                `locating.TURNED`). Where the first or the last pass leaves a doubt (`locating.DOUBTFUL`), the face is looked for from the
+                other three sides too. None: once for given boxes, twice for found ones.
             scheme: the name of the scheme of the answer: the model's, or one that it carries a transfer to. A
                 transferred landmark's score is the weighted mean of the scores that it comes from.
 
@@ -325,16 +323,16 @@ class Detector:
         return faces
 
     def is_face(self, scores: NDArray[np.float32]) -> bool:
-        """Whether landmarks that were looked for in a found box can be a face's, see `LEAST_SCORE`; True from a model that does not know.
+        """Whether landmarks that were looked for in a found box can be a face's, see `ErrorCalibration.is_face`; True from a model that
+        was not calibrated.
 
         Args:
             scores: (K,) of the model's own scheme.
         """
         calibration = self.checkpoint.calibration
-        least = None if calibration is None else calibration.least_score
-        if self.keep_all or least is None or isinstance(self._finder, WholePicture):
+        if self.keep_all or calibration is None or isinstance(self._finder, WholePicture):
             return True
-        return not float(scores.mean()) < LEAST_SCORE * least  # scores that are missing say nothing
+        return calibration.is_face(scores)
 
     def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
         """Boxes of the kind that the model was trained on, from the face detector, and its scores; the

@@ -25,7 +25,7 @@ class Face:
         scores: (K,) how sure the networks are of each, of a cascade its coarse stage; NaN where it does not say.
         box_score: the face detector's, 0 to 1; None for a given box.
         scheme: what the landmarks mean.
-        angle: by which the face is turned in the picture, degrees counter-clockwise; 0 from a model without an angle stage.
+        angle: by which the face was turned upright for its last look, degrees counter-clockwise; 0 where it was not.
         expected_errors: (K,) mean distance to the truth that landmarks of such scores had on held-out faces, image px; None
             from a model that was not calibrated, and with a transfer to another scheme.
         quality: how good the model's own teacher takes the landmarks to be (TS3, Eq. 3), for the face as a whole: higher is

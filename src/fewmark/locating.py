@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 
 from fewmark.checkpoint_parts import Checkpoint
 from fewmark.data.crops import CropRule, cut
-from fewmark.geometry import Box, Similarity, box_centre, box_of_points, box_size
+from fewmark.geometry import Box, FloatArray, Similarity, box_centre, box_of_points, box_size, fit_similarity
 
 _BATCH = 32  # crops at a time
 SETTLED = 0.08
 """A face is not looked at again where its landmarks' box lies nearer than this to the box that was looked in (`box_change`): networks
 are trained on boxes that are so far off."""
+TURNED = 15.0
+"""Degrees from upright, or from how the last crop was turned, from which on a face is looked at again, turned."""
+DOUBTFUL = 0.85
+"""Of the lowest mean score of a held-out face: a face that has less in its first look or its last one is looked for from the other three
+sides too, as often, and the surest side counts."""
+_QUARTERS = np.array([90.0, 180.0, -90.0])
 _STEADY = (0.4, 2.5)  # a second look is taken where the new box's side is within these of the old one's
 
 
@@ -84,6 +90,7 @@ class Locator(ABC):
         n_passes: Sequence[int],
         *,
         flip: bool | None = None,
+        angles: Sequence[float] | None = None,
     ) -> Located:
         """Landmarks of N faces.
 
@@ -93,28 +100,65 @@ class Locator(ABC):
             n_passes: one number a face; every pass after the first begins with the landmarks of the one before. There are fewer
                 where a pass finds the face where it looked for it (`SETTLED`), but not of a cascade, which looks upright again.
             flip: average with what is seen in the flipped crop; None: as the model asks.
+            angles: by which each face is turned, degrees counter-clockwise, and `boxes_xyxy` are theirs when they stand upright, as
+                `next_box` says them; None: the faces are looked at as they are.
         """
         flip = self.checkpoint.flip if flip is None else flip
+        start = np.zeros(len(pictures)) if angles is None else angles
+        found, first = self._look_often(pictures, boxes_xyxy, n_passes, start, flip)
+        calibration = self.checkpoint.calibration
+        if calibration is None or self.checkpoint.cascade is not None:
+            return found
+        for i, n in enumerate(n_passes):
+            if n > 1 and not calibration.is_face(np.minimum(first[i], found.scores[i].mean()), DOUBTFUL):
+                sides, _ = self._look_often([pictures[i]] * 3, [boxes_xyxy[i]] * 3, [n] * 3, start[i] + _QUARTERS, flip)
+                best = int(sides.scores.mean(1).argmax())
+                if sides.scores[best].mean() > found.scores[i].mean():
+                    for mine, theirs in zip(vars(found).values(), vars(sides).values(), strict=True):
+                        mine[i] = theirs[best]
+        return found
+
+    def _look_often(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        boxes_xyxy: Sequence[Box],
+        n_passes: Sequence[int],
+        angles: Sequence[float] | NDArray[np.float64],
+        flip: bool,
+    ) -> tuple[Located, NDArray[np.float32]]:
+        """One pass after the other, see `__call__`; and the mean scores (N,) of the first one."""
         n_faces, k = len(pictures), self.checkpoint.scheme.n_landmarks
         found = Located(
             np.full((n_faces, k, 2), np.nan, np.float32),
             np.full((n_faces, k), np.nan, np.float32),
-            np.zeros(n_faces),
+            np.array(angles, np.float64),
             np.full(n_faces, np.nan, np.float32),
         )
         boxes = list(boxes_xyxy)
+        first = np.full(n_faces, np.nan, np.float32)
         rows = list(range(n_faces))
         for n in range(max(n_passes, default=0)):
             rows = [i for i in rows if n_passes[i] > n]
-            if n > 0:
-                new = {i: next_box(boxes[i], found.landmarks[i]) for i in rows}
-                if self.checkpoint.cascade is None:
-                    rows = [i for i in rows if box_change(boxes[i], new[i]) > SETTLED]
+            if n > 0 and self.checkpoint.cascade is None:
+                rows = [i for i in rows if self._turn_to(i, boxes, found)]
+            elif n > 0:
                 for i in rows:
-                    boxes[i] = new[i]
+                    boxes[i] = next_box(boxes[i], found.landmarks[i])
             for start in range(0, len(rows), _BATCH):
                 self._look(pictures, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
-        return found
+            if n == 0 and max(n_passes) > 1:
+                first = found.scores.mean(1)
+        return found, first
+
+    def _turn_to(self, i: int, boxes: list[Box], found: Located) -> bool:
+        """Where to look at a face again, by what was seen of it: its upright box and its angle; False if that is where it was looked at."""
+        angle = face_turn(found.landmarks[i], self.checkpoint.scheme.mean_face)
+        box = next_box(boxes[i], found.landmarks[i], angle)
+        turn = abs((angle - found.angles[i] + 180) % 360 - 180)
+        if turn <= TURNED and box_change(boxes[i], box) <= SETTLED:
+            return False
+        boxes[i], found.angles[i] = box, angle
+        return True
 
     def _look(
         self,
@@ -128,7 +172,7 @@ class Locator(ABC):
     ) -> None:
         """Write what is seen of some faces into `found`; `again` says that it holds what an earlier pass saw."""
         rule = self.checkpoint.crop
-        maps = [rule.crop_from_image(boxes[i]) for i in rows]
+        maps = [rule.crop_from_image(boxes[i], -float(found.angles[i])) for i in rows]
         crops = [cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
         seen = self.read_crops(np.stack(crops) if len(crops) > 1 else crops[0][None], flip=flip)
         for j, i in enumerate(rows):
@@ -172,11 +216,36 @@ def _within(value: float, most: int) -> int:
     return int(min(max(value, 0), most))
 
 
-def next_box(box_xyxy: Box, landmarks: NDArray[np.float32]) -> Box:
+def face_turn(landmarks: NDArray[np.float32], mean_face: FloatArray | None) -> float:
+    """By which a face is turned, degrees counter-clockwise; 0 below `TURNED`, and in a scheme without a mean face.
+
+    Args:
+        landmarks: (K, 2) image px, none missing.
+        mean_face: the scheme's, (K, 2), or None.
+    """
+    if mean_face is None or not float(np.ptp(landmarks, 0).max()) > 0:
+        return 0.0
+    angle = fit_similarity(mean_face, landmarks).angle
+    return angle if abs(angle) > TURNED else 0.0
+
+
+def next_box(box_xyxy: Box, landmarks: NDArray[np.float32], angle: float = 0.0) -> Box:
     """Where the next pass looks: the box of the points of the last one; the old one where that is no likely box of the same
-    face."""
+    face.
+
+    Args:
+        box_xyxy: where the last one looked, (4,) image px.
+        landmarks: (K, 2) image px.
+        angle: by which the face is turned, degrees counter-clockwise; the box is then that of the face turned upright, moved to where it is.
+    """
     if not np.isfinite(landmarks).all(1).any():
         return box_xyxy
-    new = box_of_points(landmarks)
+    if angle == 0:
+        new = box_of_points(landmarks)
+    else:
+        upright_from_image = Similarity.about((0.0, 0.0), (0.0, 0.0), angle=-angle)
+        new = box_of_points(upright_from_image(landmarks))
+        centre = upright_from_image.inverse()(box_centre(new))
+        new = (new + np.tile(centre - box_centre(new), 2)).astype(np.float32)
     ratio = float(box_size(new).max() / box_size(box_xyxy).max())
     return new if _STEADY[0] <= ratio <= _STEADY[1] else box_xyxy

@@ -18,7 +18,6 @@ from fewmark.errors import InputError
 from fewmark.geometry import Box, Similarity
 from fewmark.head_pose import head_poses
 from fewmark.labelled_faces import labelled_box
-from fewmark.locating import next_box
 from fewmark.metrics import THRESHOLD, failure_rate, landmark_errors, nme_per_face, normalising_lengths
 from fewmark.scheme import Normalizer
 
@@ -41,7 +40,7 @@ RISE = 0.1
 """The rise of NME that a model's tolerance to shifts is read at."""
 
 _PICTURES = 64  # pictures in memory at a time
-_LOOKS: dict[str, tuple[int, ...]] = {"shift": (1, 2), "scale": (1, 2), "rotation": (1,), "size": (1,)}
+_LOOKS: dict[str, tuple[int, ...]] = {"shift": (1, 2), "scale": (1, 2), "rotation": (1, 2), "size": (1,)}
 
 Floats = NDArray[np.float64]
 
@@ -277,10 +276,7 @@ def _looks(
     """The landmarks after one look, and after two: (N, K, 2) image px each."""
     ones = [1] * len(pictures)
     found = [detector.locate(pictures, boxes, ones).landmarks]
-    if n_looks == 2 and detector.checkpoint.cascade is None:
-        again = [next_box(b, p) for b, p in zip(boxes, found[0], strict=True)]
-        found.append(detector.locate(pictures, again, ones).landmarks)
-    elif n_looks == 2:  # a cascade's second look knows the angle that the first one found
+    if n_looks == 2:
         found.append(detector.locate(pictures, boxes, [2] * len(pictures)).landmarks)
     return found
 

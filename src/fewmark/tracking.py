@@ -16,6 +16,7 @@ from fewmark.errors import InputError
 from fewmark.face import Face
 from fewmark.faces import box_overlap
 from fewmark.geometry import Box, FloatArray, box_centre, box_of_points, box_size
+from fewmark.locating import face_turn, next_box
 from fewmark.procrustes import fit_similarities, map_each
 from fewmark.smoothing import OneEuroFilter, Smoothing
 
@@ -50,7 +51,9 @@ class TrackedFace(Face):
 @dataclass(eq=False)
 class _Track:
     id: int
-    box: Box  # where the face is looked for in the next frame
+    box: Box  # of the landmarks
+    upright_box: Box  # where the face is looked for in the next frame, turned by `angle`, see `next_box`
+    angle: float
     usual_score: float  # NaN from a model that gives none
     filter: OneEuroFilter | None
     box_score: float | None
@@ -147,7 +150,7 @@ class Tracker:
     def _follow(self, picture: NDArray[np.uint8]) -> dict[int, _Sight]:
         """What the last frame's tracks show in this one; those whose answer is doubtful are left out."""
         present = [t for t in self._tracks if t.n_missed == 0]
-        sights = self._locate(picture, [t.box for t in present], 1)
+        sights = self._locate(picture, [t.upright_box for t in present], 1, [t.angle for t in present])
         return {t.id: s for t, s in zip(present, sights, strict=True) if _goes_on(t, s) and self._is_face(s, picture)}
 
     def _look(self, picture: NDArray[np.uint8], seen: dict[int, _Sight]) -> None:
@@ -176,7 +179,9 @@ class Tracker:
             if i not in matches and (self.max_faces is None or len(self._tracks) < self.max_faces):
                 self.n_tracks += 1
                 smooth = None if self.smoothing is None else OneEuroFilter(self.smoothing)
-                self._tracks.append(_Track(self.n_tracks, boxes[i], _mean(sight.scores), smooth, found[i][1]))
+                self._tracks.append(
+                    _Track(self.n_tracks, boxes[i], boxes[i], 0.0, _mean(sight.scores), smooth, found[i][1])
+                )
                 seen[self.n_tracks] = sight
 
     def _merge(self, seen: dict[int, _Sight]) -> None:
@@ -196,6 +201,9 @@ class Tracker:
             size = float(box_size(box_of_points(landmarks)).max())
             landmarks = track.filter(landmarks, time_s, size).astype(np.float32)
         track.box = box_of_points(landmarks)
+        if self.detector.checkpoint.cascade is None:  # which turns its faces itself
+            track.angle = face_turn(landmarks, self.detector.scheme.mean_face)
+        track.upright_box = next_box(track.box, landmarks, track.angle)
         raw, scores = sight.landmarks, sight.scores
         if self._transfer is not None:
             landmarks, raw = (self._transfer.apply(x[None])[0].astype(np.float32) for x in (landmarks, raw))
@@ -216,9 +224,11 @@ class Tracker:
             raw_landmarks=raw,
         )
 
-    def _locate(self, picture: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int) -> list[_Sight]:
+    def _locate(
+        self, picture: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
+    ) -> list[_Sight]:
         n = len(boxes)
-        located = self.detector.locate([picture] * n, boxes, [n_passes] * n, flip=self.flip)
+        located = self.detector.locate([picture] * n, boxes, [n_passes] * n, flip=self.flip, angles=angles)
         return [
             _Sight(located.landmarks[i], located.scores[i], float(located.angles[i]), located.quality_of(i))
             for i in range(n)
