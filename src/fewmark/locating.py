@@ -22,7 +22,9 @@ TURNED = 15.0
 """Degrees from upright, or from how the last crop was turned, from which on a face is looked at again, turned."""
 DOUBTFUL = 0.85
 """Of the lowest mean score of a held-out face: a face that has less in its first look or its last one is looked for from the other three
-sides too, as often, and the surest side counts."""
+sides too, and turned as the first look says; the surest counts."""
+SURER = 1.15
+"""By how much the scores of such a look have to be higher than those of the straight one."""
 _QUARTERS = np.array([90.0, 180.0, -90.0])
 _STEADY = (0.4, 2.5)  # a second look is taken where the new box's side is within these of the old one's
 
@@ -106,14 +108,12 @@ class Locator(ABC):
         flip = self.checkpoint.flip if flip is None else flip
         start = np.zeros(len(pictures)) if angles is None else angles
         found, first = self._look_often(pictures, boxes_xyxy, n_passes, start, flip)
-        calibration = self.checkpoint.calibration
-        if calibration is None or self.checkpoint.cascade is not None:
-            return found
         for i, n in enumerate(n_passes):
-            if n > 1 and not calibration.is_face(np.minimum(first[i], found.scores[i].mean()), DOUBTFUL):
-                sides, _ = self._look_often([pictures[i]] * 3, [boxes_xyxy[i]] * 3, [n] * 3, start[i] + _QUARTERS, flip)
+            if n > 1 and self.checkpoint.cascade is None and (self._doubts(first, i) or self._doubts(found, i)):
+                turns = [face_turn(first.landmarks[i], self.checkpoint.scheme.mean_face), *(start[i] + _QUARTERS)]
+                sides, _ = self._look_often([pictures[i]] * 4, [boxes_xyxy[i]] * 4, [n] * 4, turns, flip)
                 best = int(sides.scores.mean(1).argmax())
-                if sides.scores[best].mean() > found.scores[i].mean():
+                if sides.scores[best].mean() > SURER * found.scores[i].mean():
                     for mine, theirs in zip(vars(found).values(), vars(sides).values(), strict=True):
                         mine[i] = theirs[best]
         return found
@@ -125,8 +125,8 @@ class Locator(ABC):
         n_passes: Sequence[int],
         angles: Sequence[float] | NDArray[np.float64],
         flip: bool,
-    ) -> tuple[Located, NDArray[np.float32]]:
-        """One pass after the other, see `__call__`; and the mean scores (N,) of the first one."""
+    ) -> tuple[Located, Located]:
+        """What one pass after the other finds, see `__call__`; and what the first one found."""
         n_faces, k = len(pictures), self.checkpoint.scheme.n_landmarks
         found = Located(
             np.full((n_faces, k, 2), np.nan, np.float32),
@@ -135,7 +135,7 @@ class Locator(ABC):
             np.full(n_faces, np.nan, np.float32),
         )
         boxes = list(boxes_xyxy)
-        first = np.full(n_faces, np.nan, np.float32)
+        first = found
         rows = list(range(n_faces))
         for n in range(max(n_passes, default=0)):
             rows = [i for i in rows if n_passes[i] > n]
@@ -147,12 +147,18 @@ class Locator(ABC):
             for start in range(0, len(rows), _BATCH):
                 self._look(pictures, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
             if n == 0 and max(n_passes) > 1:
-                first = found.scores.mean(1)
+                first = Located(*(values.copy() for values in vars(found).values()))
         return found, first
+
+    def _doubts(self, found: Located, i: int) -> bool:
+        """Whether it is doubtful that a face was seen."""
+        calibration = self.checkpoint.calibration
+        return calibration is not None and not calibration.is_face(found.scores[i], DOUBTFUL)
 
     def _turn_to(self, i: int, boxes: list[Box], found: Located) -> bool:
         """Where to look at a face again, by what was seen of it: its upright box and its angle; False if that is where it was looked at."""
-        angle = face_turn(found.landmarks[i], self.checkpoint.scheme.mean_face)
+        mean_face = self.checkpoint.scheme.mean_face
+        angle = float(found.angles[i]) if self._doubts(found, i) else face_turn(found.landmarks[i], mean_face)
         box = next_box(boxes[i], found.landmarks[i], angle)
         turn = abs((angle - found.angles[i] + 180) % 360 - 180)
         if turn <= TURNED and box_change(boxes[i], box) <= SETTLED:
