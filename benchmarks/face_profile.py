@@ -26,14 +26,14 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from fewmark.checkpoint_metadata import packaged_names, read_metadata, resolve_model
-from fewmark.data.synthetic import draw_face
-from fewmark.detector import Detector
-from fewmark.faces import FoundFace, SlimeFaceFinder
-from fewmark.locating import cut_window
-from fewmark.locating_onnx import OnnxLocator, export_beside
+from fewmark.data.synthetic.faces import draw_face
+from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
+from fewmark.inference.detector import Detector
+from fewmark.inference.face_detection.base import FoundFace, SlimeFaceFinder
+from fewmark.inference.predictor import cut_window
+from fewmark.inference.predictor_onnx import OnnxLocator, export_beside
+from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.build import build_model, count_multiply_adds
-from fewmark.scheme import load_scheme
 
 SIDE = 180
 """Of the face's box, px."""

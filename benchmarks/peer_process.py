@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 
 CHILD = Path(__file__).with_name("peer_child.py")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

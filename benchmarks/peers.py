@@ -40,10 +40,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fewmark.atomic import write_text
-from fewmark.checkpoint_metadata import packaged_names, resolve_model
-from fewmark.errors import InputError
-from fewmark.metrics import THRESHOLD, score
+from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
+from fewmark.inference.checkpoint.metadata import packaged_names, resolve_model
+from fewmark.landmarks.metrics import THRESHOLD, score
 
 NORMALIZER = "outer-eye-corners"
 

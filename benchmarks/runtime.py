@@ -22,11 +22,11 @@ import cv2
 import numpy as np
 import torch
 
-from fewmark.data.synthetic import draw_face
-from fewmark.detector import Detector
-from fewmark.export import export_onnx
-from fewmark.export_graph import drawn_crops
-from fewmark.scheme import load_scheme
+from fewmark.data.synthetic.faces import draw_face
+from fewmark.inference.detector import Detector
+from fewmark.inference.export.graph import drawn_crops
+from fewmark.inference.export.onnx import export_onnx
+from fewmark.landmarks.scheme import load_scheme
 
 BATCHES = (1, 32)
 COLD = """

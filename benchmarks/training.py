@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from fewmark.codec import HeatmapCodec
 from fewmark.data.augment import AugmentRule
 from fewmark.data.batches import FaceBatches
 from fewmark.data.crops import CachedFace, CropRule, cache_face
 from fewmark.data.samples import FaceSample
-from fewmark.ensemble import to_tensor
-from fewmark.scheme import load_scheme
-from fewmark.semi.students import StudentPlan, train_student
-from fewmark.semi.training_sets import labels_only
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.models.codec import HeatmapCodec
+from fewmark.models.ensemble import to_tensor
+from fewmark.training.semi.students import StudentPlan, train_student
+from fewmark.training.semi.training_set import labels_only
 
 TARGET = 1.10
 SCHEME = load_scheme("ibug-68")

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from matplotlib.cbook import get_sample_data
 
+from fewmark.data.image_writer import write_picture
 from fewmark.data.samples import read_image
-from fewmark.detector import Detector
-from fewmark.draw import draw_landmarks
-from fewmark.pictures_out import write_picture
+from fewmark.inference.detector import Detector
+from fewmark.visualization.draw import draw_landmarks
 
 X0, Y0, X1, Y1 = 130, 65, 390, 365
 """The part of the photograph that is shown, px."""

@@ -19,10 +19,10 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fewmark.atomic import write_text
-from fewmark.config import Config, StudentSettings, load_config, recipe_names
-from fewmark.robustness_out import looks_of
-from fewmark.scheme import load_scheme, scheme_names
+from fewmark.core.files import write_text
+from fewmark.evaluation.robustness_report import looks_of
+from fewmark.landmarks.scheme import load_scheme, scheme_names
+from fewmark.training.config import Config, StudentSettings, load_config, recipe_names
 
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -57,7 +57,7 @@ MEANINGS = {
     "teacher.batch_size": "of its training",
     "teacher.learning_rate": "of Adam, with a cosine",
 }
-"""What a field means, where `fewmark.config` carries no description of it or a very short one."""
+"""What a field means, where `fewmark.training.config` carries no description of it or a very short one."""
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -17,16 +17,16 @@ from pathlib import Path
 from matplotlib.cbook import get_sample_data
 from rich.console import Console
 
-from fewmark.cli_progress import TrainingDisplay, WorkPlan, duration, percent, rounds_table
-from fewmark.config import load_config
+from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration, percent, rounds_table
+from fewmark.data.image_writer import write_picture
 from fewmark.data.samples import read_image
-from fewmark.data.synthetic import draw_dataset
-from fewmark.data.training_lists import read_training_lists
-from fewmark.detector import Detector
-from fewmark.draw import draw_landmarks
-from fewmark.pictures_out import write_picture
-from fewmark.scheme import load_scheme
-from fewmark.training import TrainingData, run_training
+from fewmark.data.splits_from_lists import read_training_lists
+from fewmark.data.synthetic.faces import draw_dataset
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training.config import load_config
+from fewmark.training.run import TrainingData, run_training
+from fewmark.visualization.draw import draw_landmarks
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.metrics import auc, ced, failure_rate
+from fewmark.landmarks.metrics import auc, ced, failure_rate
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

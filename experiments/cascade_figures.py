@@ -23,20 +23,19 @@ from cascade_stages import turn_faces
 from numpy.typing import NDArray
 from peers_landmarks import NORMALIZER, Numbers, as_table, cpu_ms, name_in_tables, read_landmarks, read_lists, scores
 
-from fewmark.atomic import write_text
-from fewmark.cascade.component import ComponentStage
-from fewmark.cascade.frames import MeanFace, face_angle, scheme_mean_face
-from fewmark.cascade.looking import look, look_after_each
-from fewmark.cascade.pipeline import Cascade
-from fewmark.cascade.state import FaceState, Picture, wrap_angle
+from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
+from fewmark.core.geometry import box_of_points, wrap_angle
 from fewmark.data.samples import read_image
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.evaluation import flips
-from fewmark.geometry import box_of_points
-from fewmark.labelled_faces import evaluate_samples
-from fewmark.metrics import landmark_errors, nme_per_face, normalising_lengths
-from fewmark.scheme import load_scheme
+from fewmark.inference.cascade.component import ComponentStage
+from fewmark.inference.cascade.frames import MeanFace, face_angle, scheme_mean_face
+from fewmark.inference.cascade.pipeline import Cascade
+from fewmark.inference.cascade.predict import look, look_after_each
+from fewmark.inference.cascade.state import FaceState, Picture
+from fewmark.inference.detector import Detector
+from fewmark.inference.labelled import evaluate_samples
+from fewmark.landmarks.metrics import landmark_errors, nme_per_face, normalising_lengths
+from fewmark.landmarks.scheme import load_scheme
 
 WITHIN = (1, 2, 5, 10)
 """Degrees whose shares are written; Fig. 2 is about 5."""
@@ -65,7 +64,7 @@ def main() -> None:
     truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
     images = [read_image(s.image) for s in samples]
     starts = [FaceState(box_of_points(t)) for t in truth]
-    flip = flips(detector)
+    flip = detector.checkpoint.flip
 
     errors = measure_angles(cascade, images, starts, truth, arguments.seed)
     found = look_at_all(cascade, images, starts, flip)
@@ -75,7 +74,7 @@ def main() -> None:
         points[name] = np.stack([f.landmarks for f in found[stage] if f.landmarks is not None])
         ms[name] = time_cascade(part, images, starts, flip, arguments.repeats)
     packaged = Detector.load(PACKAGED)
-    points[PACKAGED] = evaluate_samples(packaged, samples, "gt", flip=flips(packaged))
+    points[PACKAGED] = evaluate_samples(packaged, samples, "gt", flip=packaged.checkpoint.flip)
     ms[PACKAGED] = time_packaged(packaged, images, starts, arguments.repeats)
     own = [{"name": n, "ms": ms[n], **scores(points[n], lists)} for n in points]
     others = [{"name": n, "ms": None, **scores(p, lists)} for n, p in peers.items()]
@@ -177,7 +176,7 @@ def time_cascade(
 
 
 def time_packaged(detector: Detector, images: Sequence[Picture], starts: Sequence[FaceState], repeats: int) -> float:
-    flip = flips(detector)
+    flip = detector.checkpoint.flip
     return cpu_ms(
         lambda i: detector.locate([images[i]], [starts[i].box_xyxy], [1], flip=flip), range(len(images)), repeats
     )

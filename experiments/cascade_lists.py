@@ -13,10 +13,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewmark.atomic import write_text
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import read_list
-from fewmark.scheme import load_scheme
+from fewmark.landmarks.scheme import load_scheme
 
 HELD_OUT_EVERY = 15
 TEST_EVERY = 5

@@ -21,18 +21,18 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from fewmark.atomic import write_text
-from fewmark.cascade.frames import inner_components
-from fewmark.cascade.state import FaceState
-from fewmark.cascade.training import Run, Schedule
-from fewmark.cascade.training_component import train_component
-from fewmark.cascade.training_faces import cache_training_faces, predict_landmarks
-from fewmark.checkpoint import load_checkpoint
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import read_image
-from fewmark.metrics import landmark_errors, nme_per_face, normalising_lengths
-from fewmark.training_plans import CASCADE_EPOCHS
+from fewmark.inference.cascade.frames import inner_components
+from fewmark.inference.cascade.state import FaceState
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.landmarks.metrics import landmark_errors, nme_per_face, normalising_lengths
+from fewmark.training.cascade.component import train_component
+from fewmark.training.cascade.faces import cache_training_faces, predict_landmarks
+from fewmark.training.cascade.fit_stage import Run, Schedule
+from fewmark.training.cascade.plans import CASCADE_EPOCHS
 
 
 def main() -> None:

@@ -22,20 +22,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewmark.atomic import write_text
-from fewmark.cascade.frames import MeanFace, face_angle, inner_landmarks, scheme_mean_face
-from fewmark.cascade.looking import look_after_each
-from fewmark.cascade.pipeline import Cascade, Truth
-from fewmark.cascade.state import FaceState, Picture, Stage, move_face, wrap_angle
-from fewmark.checkpoint import load_checkpoint
+from fewmark.core.files import write_text
+from fewmark.core.geometry import Similarity, warp_image, wrap_angle
+from fewmark.core.procrustes import mirrored_mean_shape
 from fewmark.data.crops import FILL
-from fewmark.data.formats import read_faces
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.geometry import Similarity, warp_image
-from fewmark.metrics import score
-from fewmark.procrustes import mirrored_mean_shape
-from fewmark.scheme import LandmarkScheme
+from fewmark.inference.cascade.frames import MeanFace, face_angle, inner_landmarks, scheme_mean_face
+from fewmark.inference.cascade.pipeline import Cascade, Truth
+from fewmark.inference.cascade.predict import look_after_each
+from fewmark.inference.cascade.state import FaceState, Picture, Stage, move_face
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.landmarks.metrics import score
+from fewmark.landmarks.scheme import LandmarkScheme
 
 Results = Mapping[str, Mapping[str, float]]
 """List -> what was measured on it."""

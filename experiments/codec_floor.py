@@ -17,8 +17,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from fewmark.atomic import write_text
-from fewmark.codec import Decoding, HeatmapCodec, average_heatmaps
+from fewmark.core.files import write_text
+from fewmark.models.codec import Decoding, HeatmapCodec, average_heatmaps
 
 SIZE = 64
 EYE_DISTANCE = 26.0

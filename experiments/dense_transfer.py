@@ -22,23 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 from transfer_rows import COLUMNS, Row, cells, measure
 
-from fewmark.atomic import atomic_path, write_text
-from fewmark.cascade.frames import scheme_mean_face
-from fewmark.cascade.pipeline import Cascade
-from fewmark.data.formats import read_faces
+from fewmark.core.errors import InputError
+from fewmark.core.files import atomic_path, write_text
+from fewmark.core.geometry import box_of_points, fit_similarity
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.pairs import FacePairs
+from fewmark.data.relabelling import CONTOUR, score_landmarks
 from fewmark.data.samples import FaceSample
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.evaluation import FULL, flips
-from fewmark.faces import adapt_box, fit_box_adapter
-from fewmark.geometry import box_of_points, fit_similarity
-from fewmark.labelled_faces import evaluate_samples
-from fewmark.relabelling import CONTOUR, score_landmarks
-from fewmark.scheme import BetweenPoints, LandmarkScheme, load_scheme
-from fewmark.transfer import SchemeTransfer
-from fewmark.transfer_mlp import MlpTransfer
+from fewmark.evaluation.evaluate import FULL
+from fewmark.inference.cascade.frames import scheme_mean_face
+from fewmark.inference.cascade.pipeline import Cascade
+from fewmark.inference.detector import Detector
+from fewmark.inference.face_detection.base import adapt_box, fit_box_adapter
+from fewmark.inference.labelled import evaluate_samples
+from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme, load_scheme
+from fewmark.landmarks.transfer import SchemeTransfer
+from fewmark.training.transfer_mlp import MlpTransfer
 
 TARGET = load_scheme("ibug-68")
 TESTS = ("common", "challenging")
@@ -83,7 +83,7 @@ def predict(detector: Detector, faces: Sequence[FaceSample], adapter: Adapter | 
     for start in range(0, len(faces), BATCH):
         part = faces[start : start + BATCH]
         given = [box[None] for box in boxes[start : start + BATCH]]
-        answers = detector.detect_batch([s.image for s in part], given, flip=flips(detector), passes=passes)
+        answers = detector.detect_batch([s.image for s in part], given, flip=detector.checkpoint.flip, passes=passes)
         found += [replace(s, landmarks=a[0].landmarks, occluded=None) for s, a in zip(part, answers, strict=True)]
     return FacePairs(found, list(faces), len(faces), len(faces))
 
@@ -248,8 +248,8 @@ def main() -> None:
     boxes, looking, adapter, passes, pairs = choose_way(dense, train)
     transfers = {name: fit(pairs, dense.scheme) for name, fit in METHODS.items()}
     test = predict(looking, tests, adapter, passes)
-    by_coarse = evaluate_samples(coarse, tests, flip=flips(direct)).astype(np.float64)
-    by_all = evaluate_samples(direct, tests, flip=flips(direct)).astype(np.float64)
+    by_coarse = evaluate_samples(coarse, tests, flip=direct.checkpoint.flip).astype(np.float64)
+    by_all = evaluate_samples(direct, tests, flip=direct.checkpoint.flip).astype(np.float64)
     found = {**transferred(transfers, test, by_coarse), "direct, stage 1": (by_coarse, None), DIRECT: (by_all, None)}
 
     rows = [

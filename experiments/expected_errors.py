@@ -19,15 +19,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from fewmark.atomic import write_text
-from fewmark.calibration import ErrorCalibration, relative_errors, reliability
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample
-from fewmark.detector import Detector
-from fewmark.evaluation import flips
-from fewmark.labelled_faces import BoxKind, locate_samples
-from fewmark.metrics import spearman
+from fewmark.inference.detector import Detector
+from fewmark.inference.labelled import BoxKind, locate_samples
+from fewmark.landmarks.calibration import ErrorCalibration, relative_errors, reliability
+from fewmark.landmarks.metrics import spearman
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -71,7 +70,7 @@ def main() -> None:
 
 def look(detector: Detector, samples: Sequence[FaceSample], box: BoxKind) -> Arrays:
     """(N, K) scores and errors, the latter as fractions of the face's size."""
-    found, scores = locate_samples(detector, samples, box, flip=flips(detector))
+    found, scores = locate_samples(detector, samples, box, flip=detector.checkpoint.flip)
     return scores, relative_errors(found, np.stack([s.landmarks for s in samples if s.landmarks is not None]))
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fewmark.atomic import write_text
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.core.geometry import box_centre, box_of_points, box_size
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import read_image
-from fewmark.faces import FaceFinder, SlimeFaceFinder, fit_box_adapter
-from fewmark.faces_other import DlibFaceFinder, UltraLightFinder, YuNetFinder
-from fewmark.geometry import box_centre, box_of_points, box_size
+from fewmark.inference.face_detection.backends import DlibFaceFinder, UltraLightFinder, YuNetFinder
+from fewmark.inference.face_detection.base import FaceFinder, SlimeFaceFinder, fit_box_adapter
 
 
 def main() -> None:

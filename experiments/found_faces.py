@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.atomic import write_text
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.core.geometry import box_of_points, box_size
+from fewmark.data.formats.io import read_faces
 from fewmark.data.samples import read_image
-from fewmark.detector import Detector
-from fewmark.face import Face
-from fewmark.geometry import box_of_points, box_size
+from fewmark.inference.detector import Detector
+from fewmark.inference.face import Face
 
 EVERY, USABLE = 5, 0.2
 

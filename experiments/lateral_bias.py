@@ -22,21 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 from packaged_model import VALIDATION_EVERY
 
-from fewmark.atomic import write_text
-from fewmark.calibration import face_sizes
-from fewmark.cascade.frames import scheme_mean_face
-from fewmark.checkpoint import load_checkpoint
-from fewmark.data.formats import read_faces
-from fewmark.data.formats_csv import read_csv
+from fewmark.core.files import write_text
+from fewmark.core.geometry import fit_similarity
+from fewmark.core.procrustes import mirrored_mean_shape
+from fewmark.data.formats.csv import read_csv
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.detector import Detector
-from fewmark.geometry import fit_similarity
-from fewmark.labelled_faces import evaluate_samples
-from fewmark.lateral_bias import cross_fitted
-from fewmark.metrics import score
-from fewmark.procrustes import mirrored_mean_shape
-from fewmark.scheme import LandmarkScheme, load_scheme
+from fewmark.inference.cascade.frames import scheme_mean_face
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.inference.detector import Detector
+from fewmark.inference.labelled import evaluate_samples
+from fewmark.landmarks.calibration import face_sizes
+from fewmark.landmarks.lateral_bias import cross_fitted
+from fewmark.landmarks.metrics import score
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 
 SIDE = 257
 FACE = 180.0

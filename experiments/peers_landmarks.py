@@ -34,16 +34,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.atomic import write_text
-from fewmark.checkpoint_metadata import resolve_model
-from fewmark.data.formats import read_faces
+from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
+from fewmark.core.geometry import box_of_points
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.geometry import box_of_points
-from fewmark.metrics import score
-from fewmark.scheme import load_scheme
+from fewmark.inference.checkpoint.metadata import resolve_model
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.metrics import score
+from fewmark.landmarks.scheme import load_scheme
 
 PEERS = ("dlib68", "dlib68-own-hog-box", "pfld68-cunjian", "mediapipe-mesh", "face-api-68", "face-api-68-tiny")
 TRAINED_ON_TEST_DATA = ("dlib68", "dlib68-own-hog-box", "pfld68-cunjian")

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from ts3_few_labels import gather
 
-from fewmark.atomic import write_text
-from fewmark.checkpoint import load_checkpoint
+from fewmark.core.files import write_text
 from fewmark.data.crops import cache_faces
-from fewmark.semi.pseudo import PseudoLabels, write_pseudo_labels
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.training.semi.pseudo_labels import PseudoLabels, write_pseudo_labels
 
 
 def main() -> None:

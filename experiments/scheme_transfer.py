@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 from transfer_rows import COLUMNS, Row, cells, measure
 
-from fewmark.atomic import write_text
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.pairs import FacePairs, match_faces
 from fewmark.data.samples import FaceSample
 from fewmark.data.splits import split_groups
-from fewmark.scheme import LandmarkScheme, load_scheme
-from fewmark.transfer import SchemeTransfer
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.landmarks.transfer import SchemeTransfer
 
 MEAN_FACE_RIDGE = 1e9
 """Nothing but the bias is left: the target's mean face, placed by the similarity of the source landmarks."""
@@ -68,7 +68,7 @@ def fit_linear(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs,
 
 
 def fit_network(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs, seed: int, width: int) -> Any:
-    from fewmark.transfer_mlp import MlpTransfer
+    from fewmark.training.transfer_mlp import MlpTransfer
 
     return MlpTransfer.fit(source, target, pairs.source_points, pairs.target_points, seed=seed, width=width)
 
@@ -119,8 +119,8 @@ def run_task(
 
 def direct_rows(model: str, train: FacePairs, test: FacePairs) -> list[Row]:
     """The model's own landmarks, and the transfer with the model's contour."""
-    from fewmark.detector import Detector
-    from fewmark.labelled_faces import evaluate_samples
+    from fewmark.inference.detector import Detector
+    from fewmark.inference.labelled import evaluate_samples
 
     target = load_scheme("ibug-68")
     found = evaluate_samples(Detector.load(model), test.target, "detect").astype(np.float64)

@@ -19,17 +19,17 @@ import torch
 from safetensors.torch import load_file
 from ts3_few_labels import gather
 
-from fewmark.atomic import write_text
-from fewmark.config import load_config
+from fewmark.core.files import write_text
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
-from fewmark.metrics import spearman
-from fewmark.semi.pseudo import write_pseudo_labels
-from fewmark.semi.rounds import Loop
-from fewmark.semi.teacher_source import split_folds
-from fewmark.semi.teaching import TeacherPlan, join_judged, judge_predictions, train_teacher
-from fewmark.training_plans import student_plans
-from fewmark.training_processes import launch
+from fewmark.landmarks.metrics import spearman
+from fewmark.training.config import load_config
+from fewmark.training.launch import launch
+from fewmark.training.semi.plans import student_plans
+from fewmark.training.semi.pseudo_labels import write_pseudo_labels
+from fewmark.training.semi.rounds import Loop
+from fewmark.training.semi.teacher import TeacherPlan, join_judged, judge_predictions, train_teacher
+from fewmark.training.semi.teacher_data import split_folds
 
 
 def main() -> None:

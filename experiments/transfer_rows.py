@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fewmark.data.pairs import FacePairs
-from fewmark.relabelling import score_landmarks
-from fewmark.scheme import LandmarkScheme
+from fewmark.data.relabelling import score_landmarks
+from fewmark.landmarks.scheme import LandmarkScheme
 
 COLUMNS = {
     "all": "NME",

@@ -22,18 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewmark.atomic import write_text
-from fewmark.checkpoint import Checkpoint, load_checkpoint
-from fewmark.config import load_config
-from fewmark.data.formats import read_faces
+from fewmark.core.files import write_text
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import read_list, select
 from fewmark.data.samples import FaceSample
-from fewmark.detector import Detector
-from fewmark.labelled_faces import BoxKind, evaluate_samples
-from fewmark.metrics import score
-from fewmark.scheme import load_scheme
-from fewmark.semi.trainings import Event
-from fewmark.training import TrainingData, run_training
+from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint
+from fewmark.inference.detector import Detector
+from fewmark.inference.labelled import BoxKind, evaluate_samples
+from fewmark.landmarks.metrics import score
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training.config import load_config
+from fewmark.training.events import Event
+from fewmark.training.run import TrainingData, run_training
 
 N_VALIDATION = 150
 NAMES = {

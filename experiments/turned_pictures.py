@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.atomic import write_text
+from fewmark.core.files import write_text
+from fewmark.core.geometry import Similarity, warp_image
 from fewmark.data.crops import FILL
-from fewmark.data.formats import read_faces
+from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import read_image
-from fewmark.detector import Detector
-from fewmark.geometry import Similarity, warp_image
-from fewmark.metrics import landmark_errors, normalising_lengths
-from fewmark.scheme import load_scheme
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.metrics import landmark_errors, normalising_lengths
+from fewmark.landmarks.scheme import load_scheme
 
 ANGLES = (0, 30, 45, 60, 90, 135, 180)
 LISTS = ("common", "challenging")

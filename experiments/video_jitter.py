@@ -26,11 +26,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.atomic import write_text
-from fewmark.geometry import box_centre
-from fewmark.pictures_out import write_picture
-from fewmark.video_in import read_video
-from fewmark.video_metrics import face_size, jitter, lag, moving_frames, still_windows
+from fewmark.core.files import write_text
+from fewmark.core.geometry import box_centre
+from fewmark.data.image_writer import write_picture
+from fewmark.video.metrics import face_size, jitter, lag, moving_frames, still_windows
+from fewmark.video.reader import read_video
 
 CLIPS = ("cap12", "franck")
 N_STILL, NOISE, QUALITY = 60, 3.0, 90
@@ -64,7 +64,7 @@ def main() -> None:
         return
     if not (arguments.stills and arguments.dlib and arguments.dlib_enlarged and arguments.out):
         parser.error("--stills, --dlib, --dlib-enlarged and --out are needed to measure")
-    from fewmark.detector import Detector
+    from fewmark.inference.detector import Detector
 
     detector = Detector.load(arguments.model, threads=arguments.threads)
     stills = []
@@ -102,7 +102,7 @@ def write_stills(data: Path, folder: Path) -> None:
 
 def run(detector: Any, folder: Path) -> dict[str, Trajectory]:
     """Landmarks (T, 68, 2) px of the largest face of the first frame, each way; and "raw", which "smoothed" was made from."""
-    from fewmark.tracking import Tracker
+    from fewmark.video.tracker import Tracker
 
     plain, smooth = Tracker(detector, smoothing=None, max_faces=1), Tracker(detector, max_faces=1)
     found: dict[str, list[NDArray[np.float32]]] = {"single": [], "tracked": [], "smoothed": [], "raw": []}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fewmark.data.synthetic import draw_dataset
-from fewmark.scheme import load_scheme
+from fewmark.data.synthetic.faces import draw_dataset
+from fewmark.landmarks.scheme import load_scheme
 
 TINY = """
 [run]
@@ -56,9 +56,9 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(drawn: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has ended, by the library's own door."""
-    from fewmark.config import load_config
-    from fewmark.data.training_lists import read_training_lists
-    from fewmark.training import TrainingData, run_training
+    from fewmark.data.splits_from_lists import read_training_lists
+    from fewmark.training.config import load_config
+    from fewmark.training.run import TrainingData, run_training
 
     scheme = load_scheme("ibug-68")
     lists = read_training_lists(drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme)

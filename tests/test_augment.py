@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fewmark.data.augment import AugmentRule, apply_augmentation, draw_augmentation
 from fewmark.data.crops import CachedFace, CropRule, cache_face, upright_crop
 from fewmark.data.samples import FaceSample
-from fewmark.scheme import LandmarkScheme
+from fewmark.landmarks.scheme import LandmarkScheme
 
 SIZE = 64
 PAIR = LandmarkScheme("pair", ("left", "right"), mirror=(1, 0))

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fewmark.atomic import write_text
-from fewmark.checkpoint import load_checkpoint, save_checkpoint
-from fewmark.cli import app
+from fewmark.cli.app import app
+from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
 from fewmark.data.samples import read_image
-from fewmark.detector import Detector
-from fewmark.errors import InputError
+from fewmark.inference.checkpoint.io import load_checkpoint, save_checkpoint
+from fewmark.inference.detector import Detector
 
 
 def complaint(*words: object) -> str:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewmark.core.errors import InputError
 from fewmark.data.augment import AugmentRule
 from fewmark.data.batches import Batch, FaceBatches
 from fewmark.data.crops import CachedFace, CropRule, cache_face
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
-from fewmark.scheme import LandmarkScheme
+from fewmark.landmarks.scheme import LandmarkScheme
 
 PAIR = LandmarkScheme("pair", ("left", "right"), mirror=(1, 0))
 SIZE = 16

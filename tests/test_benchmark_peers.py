@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewmark.data.formats import write_faces
+from fewmark.core.geometry import box_centre, box_size
+from fewmark.data.formats.io import write_faces
 from fewmark.data.samples import FaceSample
-from fewmark.data.synthetic import draw_face
-from fewmark.faces import adapt_box
-from fewmark.faces_other import IBUG68_FROM_DLIB
-from fewmark.geometry import box_centre, box_size
-from fewmark.scheme import load_scheme
+from fewmark.data.synthetic.faces import draw_face
+from fewmark.inference.face_detection.backends import IBUG68_FROM_DLIB
+from fewmark.inference.face_detection.base import adapt_box
+from fewmark.landmarks.scheme import load_scheme
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # its files import each other, as they do when they are run

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from fewmark.core.errors import InputError
 from fewmark.data.benchmarks import (
     INNER_49,
     VIDEOS_300VW,
@@ -24,8 +25,7 @@ from fewmark.data.benchmarks import (
     read_menpo,
     read_wflw,
 )
-from fewmark.data.formats import check_samples, read_coco, write_pts
-from fewmark.errors import InputError
+from fewmark.data.formats.io import check_samples, read_coco, write_pts
 
 SHARED = Path(__file__).parents[1].parent / "shared/data"
 

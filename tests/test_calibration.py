@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from fewmark.calibration import ErrorCalibration, face_sizes, relative_errors, reliability
-from fewmark.calibration_file import put_calibration
-from fewmark.checkpoint import load_checkpoint
-from fewmark.cli import app
-from fewmark.detector import Detector
-from fewmark.errors import InputError
+from fewmark.cli.app import app
+from fewmark.core.errors import InputError
+from fewmark.inference.checkpoint.calibration import put_calibration
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.calibration import ErrorCalibration, face_sizes, relative_errors, reliability
 
 FACTORS = np.array([0.5, 1.0, 1.5, 1.0])
 
@@ -125,7 +125,7 @@ def test_the_command_puts_it_into_the_model(
     assert few.exit_code == 1
     assert "expected at least 20 labelled faces" in " ".join(few.output.split())
     assert load_checkpoint(model).calibration is None
-    monkeypatch.setattr("fewmark.calibration.LEAST_FACES", 10)
+    monkeypatch.setattr("fewmark.landmarks.calibration.LEAST_FACES", 10)
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert told["n_faces"] == 14
     assert len(told["bins"]) == 10

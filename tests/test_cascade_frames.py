@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewmark.cascade.frames import (
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Similarity, box_of_points, warp_image, warp_patches, wrap_angle
+from fewmark.core.procrustes import mirrored_mean_shape
+from fewmark.inference.cascade.frames import (
     component_from_mean,
     face_angle,
     inner_components,
@@ -19,12 +22,9 @@ from fewmark.cascade.frames import (
     nearest_landmarks,
     scheme_mean_face,
 )
-from fewmark.cascade.point import PatchLayout
-from fewmark.cascade.state import FaceState, move_face, wrap_angle
-from fewmark.errors import InputError
-from fewmark.geometry import Similarity, box_of_points, warp_image, warp_patches
-from fewmark.procrustes import mirrored_mean_shape
-from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
+from fewmark.inference.cascade.point import PatchLayout
+from fewmark.inference.cascade.state import FaceState, move_face
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_names
 
 SCHEME = load_scheme("ibug-68")
 MEAN = scheme_mean_face(SCHEME)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 from fewmark.models import coarse, component, point
 from fewmark.models.angle import Angle, direction_loss
 from fewmark.models.build import build_model, count_multiply_adds

@@ -14,27 +14,28 @@ import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
-from fewmark import fitting, training_plans
-from fewmark.cascade.angle import AngleStage
-from fewmark.cascade.coarse import CoarsePart, CoarseStage
-from fewmark.cascade.component import ComponentStage
-from fewmark.cascade.frames import scheme_mean_face
-from fewmark.cascade.looking import look, look_after_each
-from fewmark.cascade.parts import NetworkPart
-from fewmark.cascade.pipeline import Cascade
-from fewmark.cascade.point import PatchLayout, PointStage
-from fewmark.cascade.state import FaceState, Picture
-from fewmark.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fewmark.checkpoint_metadata import METADATA_KEY, read_metadata
-from fewmark.cli import app
-from fewmark.cli_progress import WorkPlan
-from fewmark.config import Config, load_config
+from fewmark.cli.app import app
+from fewmark.cli.progress import WorkPlan
+from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
-from fewmark.data.training_lists import read_training_lists
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.scheme import LandmarkScheme, load_scheme
-from fewmark.training import TrainingData, run_training
+from fewmark.data.splits_from_lists import read_training_lists
+from fewmark.inference.cascade.angle import AngleStage
+from fewmark.inference.cascade.coarse import CoarsePart, CoarseStage
+from fewmark.inference.cascade.component import ComponentStage
+from fewmark.inference.cascade.frames import scheme_mean_face
+from fewmark.inference.cascade.networks import NetworkPart
+from fewmark.inference.cascade.pipeline import Cascade
+from fewmark.inference.cascade.point import PatchLayout, PointStage
+from fewmark.inference.cascade.predict import look, look_after_each
+from fewmark.inference.cascade.state import FaceState, Picture
+from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint, save_checkpoint
+from fewmark.inference.checkpoint.metadata import METADATA_KEY, read_metadata
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.training import fit as fitting
+from fewmark.training.cascade import plans as training_plans
+from fewmark.training.config import Config, load_config
+from fewmark.training.run import TrainingData, run_training
 
 SCHEME = load_scheme("ibug-68")
 TINY = ["run.threads=1", "crop.size=32", "cascade.length=0.004", "drawn.faces=4"]
@@ -44,7 +45,7 @@ TINY = ["run.threads=1", "crop.size=32", "cascade.length=0.004", "drawn.faces=4"
 def small_batches() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_plans, "CASCADE_BATCH", 4)
-        patch.setattr("fewmark.training_cascade.CASCADE_BATCH", 4)
+        patch.setattr("fewmark.training.cascade.run.CASCADE_BATCH", 4)
         yield
 
 

@@ -16,21 +16,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewmark.cascade import parts
-from fewmark.cascade.angle import AngleStage, upright_crop_from_image
-from fewmark.cascade.coarse import CoarsePart, CoarseStage, contour_and_inner, join_parts
-from fewmark.cascade.component import ComponentStage, component_crop_from_image
-from fewmark.cascade.frames import component_from_mean, inner_components, scheme_mean_face
-from fewmark.cascade.parts import NetworkPart
-from fewmark.cascade.pipeline import Cascade, Truth
-from fewmark.cascade.point import PatchLayout, PointStage
-from fewmark.cascade.state import FaceState, Stage
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Similarity, box_of_points
 from fewmark.data import crops
 from fewmark.data.crops import CropRule
-from fewmark.errors import InputError
-from fewmark.geometry import Similarity, box_of_points
+from fewmark.inference.cascade import networks as parts
+from fewmark.inference.cascade.angle import AngleStage, upright_crop_from_image
+from fewmark.inference.cascade.coarse import CoarsePart, CoarseStage, contour_and_inner, join_parts
+from fewmark.inference.cascade.component import ComponentStage, component_crop_from_image
+from fewmark.inference.cascade.frames import component_from_mean, inner_components, scheme_mean_face
+from fewmark.inference.cascade.networks import NetworkPart
+from fewmark.inference.cascade.pipeline import Cascade, Truth
+from fewmark.inference.cascade.point import PatchLayout, PointStage
+from fewmark.inference.cascade.state import FaceState, Stage
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.models.angle import Angle
-from fewmark.scheme import LandmarkScheme, load_scheme
 
 torch.set_num_threads(1)
 SCHEME = load_scheme("ibug-68")

@@ -11,25 +11,25 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fewmark.cascade.component import component_crop_from_image
-from fewmark.cascade.frames import component_from_mean, face_angle, scheme_mean_face
-from fewmark.cascade.point import PatchLayout
-from fewmark.cascade.state import FaceState, wrap_angle
-from fewmark.cascade.training import Run, Schedule
-from fewmark.cascade.training_angle import angle_rows, train_angle
-from fewmark.cascade.training_batches import CropBatches
-from fewmark.cascade.training_coarse import Twin, coarse_rows, train_coarse, twin_loss
-from fewmark.cascade.training_component import component_rows, train_component
-from fewmark.cascade.training_faces import TrainingFaces, cache_training_faces, predict_landmarks
-from fewmark.cascade.training_point import point_loss, point_rows, train_point
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Similarity, box_of_points, wrap_angle
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cut
-from fewmark.data.formats import read_faces
+from fewmark.data.formats.io import read_faces
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
-from fewmark.geometry import Similarity, box_of_points
+from fewmark.inference.cascade.component import component_crop_from_image
+from fewmark.inference.cascade.frames import component_from_mean, face_angle, scheme_mean_face
+from fewmark.inference.cascade.point import PatchLayout
+from fewmark.inference.cascade.state import FaceState
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.models.coarse import Coarse
-from fewmark.scheme import LandmarkScheme, load_scheme
+from fewmark.training.cascade.angle import angle_rows, train_angle
+from fewmark.training.cascade.batches import CropBatches
+from fewmark.training.cascade.coarse import Twin, coarse_rows, train_coarse, twin_loss
+from fewmark.training.cascade.component import component_rows, train_component
+from fewmark.training.cascade.faces import TrainingFaces, cache_training_faces, predict_landmarks
+from fewmark.training.cascade.fit_stage import Run, Schedule
+from fewmark.training.cascade.point import point_loss, point_rows, train_point
 
 torch.set_num_threads(1)
 SCHEME = load_scheme("ibug-68")

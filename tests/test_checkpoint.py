@@ -19,8 +19,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from fewmark.calibration import ErrorCalibration
-from fewmark.checkpoint import (
+from fewmark.cli.describe import list_packaged
+from fewmark.core.errors import InputError
+from fewmark.data.crops import CropRule
+from fewmark.inference.checkpoint.io import (
     Checkpoint,
     StudentPart,
     TeacherPart,
@@ -28,13 +30,11 @@ from fewmark.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
-from fewmark.checkpoint_metadata import packaged_names, resolve_model
-from fewmark.codec import HeatmapCodec
-from fewmark.data.crops import CropRule
-from fewmark.errors import InputError
-from fewmark.inspection import list_packaged
+from fewmark.inference.checkpoint.metadata import packaged_names, resolve_model
+from fewmark.landmarks.calibration import ErrorCalibration
+from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.build import build_model
-from fewmark.scheme import load_scheme
+from fewmark.models.codec import HeatmapCodec
 
 ARGUMENTS = {"n_maps": 5, "n_stacks": 1, "n_features": 16, "depth": 2}
 
@@ -78,21 +78,21 @@ def tensors_of(checkpoint: Checkpoint) -> list[dict[str, torch.Tensor]]:
 def test_several_packaged_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import resources
 
-    (tmp_path / "weights").mkdir()
+    (tmp_path / "inference/weights").mkdir(parents=True)
     for name in ("small", "small-large"):
-        save_checkpoint(tmp_path / "weights" / f"{name}.safetensors", make_checkpoint())
-    (tmp_path / "weights" / "small.onnx").write_bytes(b"")  # a part of small
-    (tmp_path / "weights" / "small-int8.onnx").write_bytes(b"")  # a model by itself
+        save_checkpoint(tmp_path / "inference/weights" / f"{name}.safetensors", make_checkpoint())
+    (tmp_path / "inference/weights" / "small.onnx").write_bytes(b"")  # a part of small
+    (tmp_path / "inference/weights" / "small-int8.onnx").write_bytes(b"")  # a model by itself
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     monkeypatch.chdir(tmp_path)
     assert packaged_names() == ["small", "small-int8", "small-large"]
-    assert resolve_model("small") == tmp_path / "weights" / "small.safetensors"
-    assert resolve_model("small-int8") == tmp_path / "weights" / "small-int8.onnx"
-    assert resolve_model("small-large") == tmp_path / "weights" / "small-large.safetensors"
+    assert resolve_model("small") == tmp_path / "inference/weights" / "small.safetensors"
+    assert resolve_model("small-int8") == tmp_path / "inference/weights" / "small-int8.onnx"
+    assert resolve_model("small-large") == tmp_path / "inference/weights" / "small-large.safetensors"
     assert load_checkpoint("small").scheme.name == "mtfl-5"
     with pytest.raises(InputError, match=r"packaged name \(small, small-int8, small-large\), given neither"):
         read_metadata("smal")
-    (tmp_path / "weights" / "small-int8.onnx").unlink()
+    (tmp_path / "inference/weights" / "small-int8.onnx").unlink()
     found = list_packaged()
     assert [m["name"] for m in found] == ["small", "small-large"]
     assert found[0]["n_landmarks"] == 5
@@ -157,7 +157,7 @@ def test_metadata_needs_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, make_checkpoint())
     code = (
-        "import sys; from fewmark.checkpoint_metadata import read_metadata; d = read_metadata(sys.argv[1]);"
+        "import sys; from fewmark.inference.checkpoint.metadata import read_metadata; d = read_metadata(sys.argv[1]);"
         "print(d['students'][0]['architecture'], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)

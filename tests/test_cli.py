@@ -23,11 +23,11 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from fewmark import __version__, packaged_names
-from fewmark.cli import app
-from fewmark.cli_progress import TrainingDisplay, WorkPlan, duration
-from fewmark.config import load_config
-from fewmark.data.formats import read_faces
+from fewmark.cli.app import app
+from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration
+from fewmark.data.formats.io import read_faces
 from fewmark.data.samples import read_image
+from fewmark.training.config import load_config
 
 
 def call(*words: object, code: int = 0) -> Result:
@@ -84,7 +84,7 @@ def test_help_and_version_and_schemes_need_no_torch() -> None:
     code = """
 import sys
 from typer.testing import CliRunner
-from fewmark.cli import app
+from fewmark.cli.app import app
 for words in (["--version"], ["train", "--help"], ["scheme", "list"], ["scheme", "show", "ibug-68"]):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
@@ -94,7 +94,7 @@ assert "torch" not in sys.modules and "lightning_fabric" not in sys.modules
 
 
 def test_without_torch_a_packaged_model_runs_and_training_says_what_to_install(tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['torch'] = None; from fewmark.cli import app; app(sys.argv[1:])"
+    hidden = "import sys; sys.modules['torch'] = None; from fewmark.cli.app import app; app(sys.argv[1:])"
     picture = Path(__file__).parents[1] / "docs/images/grace_hopper.png"
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -185,8 +185,8 @@ def test_train(drawn: Path, tiny_recipe: Path, tmp_path: Path) -> None:
 
 
 def test_validation_faces_may_be_unlabelled_too(drawn: Path) -> None:
-    from fewmark.data.training_lists import read_training_lists
-    from fewmark.scheme import load_scheme
+    from fewmark.data.splits_from_lists import read_training_lists
+    from fewmark.landmarks.scheme import load_scheme
 
     scheme = load_scheme("ibug-68")
     lists = read_training_lists(
@@ -196,8 +196,8 @@ def test_validation_faces_may_be_unlabelled_too(drawn: Path) -> None:
 
 
 def test_labels_of_another_scheme_are_dropped_from_other_data(drawn: Path, tmp_path: Path) -> None:
-    from fewmark.data.training_lists import read_training_lists
-    from fewmark.scheme import load_scheme
+    from fewmark.data.splits_from_lists import read_training_lists
+    from fewmark.landmarks.scheme import load_scheme
 
     shutil.copy(drawn / "images" / "000012.jpg", tmp_path / "p.jpg")
     (tmp_path / "five.csv").write_text("file,x0,y0,x1,y1\np.jpg,1,2,3,4\n", encoding="utf-8")
@@ -345,7 +345,7 @@ def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_p
 
 
 def test_pictures_of_one_name_get_places_of_their_own(drawn: Path, tmp_path: Path) -> None:
-    from fewmark.sources import find_pictures
+    from fewmark.data.image_sources import find_pictures
 
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

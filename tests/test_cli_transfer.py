@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from fewmark.checkpoint import load_checkpoint
-from fewmark.cli import app
-from fewmark.data.formats import read_faces, write_faces
+from fewmark.cli.app import app
+from fewmark.data.formats.io import read_faces, write_faces
 from fewmark.data.samples import FaceSample
-from fewmark.data.synthetic import draw_dataset
-from fewmark.detector import Detector
-from fewmark.scheme import load_scheme
+from fewmark.data.synthetic.faces import draw_dataset
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.scheme import load_scheme
 
 DENSE, FIVE = load_scheme("ibug-68"), load_scheme("mtfl-5")
 
@@ -247,7 +247,7 @@ def test_no_torch(data: Path, transfer: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 from typer.testing import CliRunner
-from fewmark.cli import app
+from fewmark.cli.app import app
 for words in ({[str(w) for w in fit_words(data, tmp_path / "t.safetensors")]!r},
               ["transfer", "apply", {str(transfer)!r}, {str(data)!r}, {str(tmp_path / "o.csv")!r}]):
     result = CliRunner().invoke(app, words)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fewmark.codec import Decoding, HeatmapCodec, average_heatmaps
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
+from fewmark.models.codec import Decoding, HeatmapCodec, average_heatmaps
 
 torch.set_num_threads(1)
 SIZE = 64

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fewmark.config import Config, StudentSettings, load_config, recipe_names, to_toml
-from fewmark.errors import InputError
-from fewmark.training_plans import make_loop, student_plans
+from fewmark.core.errors import InputError
+from fewmark.training.config import Config, StudentSettings, load_config, recipe_names, to_toml
+from fewmark.training.semi.plans import make_loop, student_plans
 
 
 def n_settings(model: type[BaseModel]) -> int:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fewmark.core.errors import InputError
 from fewmark.data.crops import FILL, CropRule, cache_face, cache_faces, cut, upright_crop
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
 
 SIZE = 48
 

@@ -18,22 +18,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewmark.calibration import ErrorCalibration
-from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, save_checkpoint
-from fewmark.codec import HeatmapCodec
-from fewmark.data.crops import STD, CropRule
+from fewmark.core.errors import BadPictureWarning, InputError
+from fewmark.core.geometry import Similarity, box_centre, box_of_points, box_size, warp_image
+from fewmark.data.crops import CropRule
 from fewmark.data.samples import FaceSample
-from fewmark.data.synthetic import draw_face
-from fewmark.detector import Detector, check_boxes
-from fewmark.errors import BadPictureWarning, InputError
-from fewmark.face import Face
-from fewmark.faces import FoundFace, WholePicture
-from fewmark.geometry import Similarity, box_centre, box_of_points, box_size, warp_image
-from fewmark.labelled_faces import evaluate_samples
-from fewmark.locating import next_box
+from fewmark.data.synthetic.faces import draw_face
+from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
+from fewmark.inference.detector import Detector, check_boxes
+from fewmark.inference.face import Face
+from fewmark.inference.face_detection.base import FoundFace, WholePicture
+from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.predictor import next_box
+from fewmark.landmarks.calibration import ErrorCalibration
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.landmarks.transfer import SchemeTransfer
 from fewmark.models.build import build_model
-from fewmark.scheme import LandmarkScheme, load_scheme
-from fewmark.transfer import SchemeTransfer
+from fewmark.models.codec import HeatmapCodec
+from fewmark.models.normalization import STD
 
 SCHEME = LandmarkScheme("dots-2", ("red", "green"), mirror=(0, 1), edges=((0, 1),))
 

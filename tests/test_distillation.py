@@ -15,19 +15,19 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from fewmark.checkpoint import load_checkpoint
-from fewmark.cli import app
-from fewmark.config import Config, load_config
-from fewmark.data.formats_csv import read_csv
+from fewmark.cli.app import app
+from fewmark.core.errors import InputError
+from fewmark.data.formats.csv import read_csv
 from fewmark.data.samples import FaceSample
-from fewmark.data.training_lists import read_distillation_lists
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.locating import Located
-from fewmark.many_looks import look_often
-from fewmark.scheme import load_scheme
-from fewmark.training import TrainingData, run_training
-from fewmark.training_distilled import complete, landmark_weights
+from fewmark.data.splits_from_lists import read_distillation_lists
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.inference.detector import Detector
+from fewmark.inference.predictor import Located
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training.config import Config, load_config
+from fewmark.training.distillation import complete, landmark_weights
+from fewmark.training.multi_view import look_often
+from fewmark.training.run import TrainingData, run_training
 
 DOTS = np.array([[60.0, 52.0], [88.0, 70.0], [71.0, 97.0]])
 """Of the drawn picture, px: one in each colour."""

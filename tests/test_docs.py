@@ -16,10 +16,10 @@ from typing import Any, get_args
 import pytest
 import typer.main
 
-from fewmark.config import load_config
-from fewmark.errors import InputError
-from fewmark.scheme import load_scheme
-from fewmark.scheme_check import check_scheme
+from fewmark.core.errors import InputError
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.landmarks.scheme_check import check_scheme
+from fewmark.training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -125,7 +125,7 @@ def choices_of(parameter: Any) -> list[str]:
 
 
 def typer_app() -> Any:
-    from fewmark.cli import app
+    from fewmark.cli.app import app
 
     return app
 
@@ -245,7 +245,7 @@ def test_toml_blocks_can_be_used(page: Path, tmp_path: Path) -> None:
 
 @pages
 def test_csv_blocks_can_be_read(page: Path, tmp_path: Path) -> None:
-    from fewmark.data.formats_csv import read_csv
+    from fewmark.data.formats.csv import read_csv
 
     for i, block in enumerate(blocks(page, "csv")):
         file = tmp_path / f"{i}.csv"

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewmark.curves import line_chart, nice_ticks, scatter_chart
-from fewmark.draw import PALETTE, contact_sheet, draw_landmarks, face_tile, landmark_colours
-from fewmark.draw_labels import magnify_for
-from fewmark.report import ced_points, picture_uri, write_report
-from fewmark.scheme import LandmarkScheme, load_scheme
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.visualization.charts import line_chart, nice_ticks, scatter_chart
+from fewmark.visualization.draw import PALETTE, contact_sheet, draw_landmarks, face_tile, landmark_colours
+from fewmark.visualization.labels import magnify_for
+from fewmark.visualization.report import ced_points, picture_uri, write_report
 
 SCHEME = LandmarkScheme(
     "three",

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewmark.codec import HeatmapCodec, average_heatmaps
-from fewmark.data.crops import MEAN, STD
-from fewmark.ensemble import Ensemble, to_tensor
+from fewmark.models.codec import HeatmapCodec, average_heatmaps
+from fewmark.models.ensemble import Ensemble, to_tensor
+from fewmark.models.normalization import MEAN, STD
 
 torch.set_num_threads(1)
 SIZE, STRIDE = 32, 4

@@ -21,22 +21,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-import fewmark.export
-from fewmark.checkpoint import Checkpoint, StudentPart, TeacherPart, load_checkpoint, save_checkpoint
-from fewmark.checkpoint_metadata import packaged_names, read_metadata, resolve_model
-from fewmark.cli import app
-from fewmark.codec import HeatmapCodec
+import fewmark.inference.export.onnx
+from fewmark.cli.app import app
+from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
-from fewmark.data.formats import read_faces
-from fewmark.data.synthetic import draw_faces
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.export import export_onnx
-from fewmark.labelled_faces import evaluate_samples
+from fewmark.data.formats.io import read_faces
+from fewmark.data.synthetic.faces import draw_faces
+from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, load_checkpoint, save_checkpoint
+from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
+from fewmark.inference.checkpoint.onnx_metadata import file_hash, read_properties
+from fewmark.inference.detector import Detector
+from fewmark.inference.export.onnx import export_onnx
+from fewmark.inference.labelled import evaluate_samples
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.landmarks.transfer import SchemeTransfer
 from fewmark.models.build import build_model
-from fewmark.onnx_file import file_hash, read_properties
-from fewmark.scheme import LandmarkScheme, load_scheme
-from fewmark.transfer import SchemeTransfer
+from fewmark.models.codec import HeatmapCodec
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -127,7 +127,7 @@ def test_it_says_what_torch_says(model: Path, exported: Path, seed: int, n: int,
 def test_students_of_two_strides_and_a_scheme_without_a_mirror(tmp_path: Path, scheme: LandmarkScheme) -> None:
     path = make_model(tmp_path / "two.safetensors", scheme, n_students=2)
     made = export_onnx(path, tmp_path / "other.onnx")
-    assert made.parity_px <= fewmark.export.PARITY
+    assert made.parity_px <= fewmark.inference.export.onnx.PARITY
     assert made.flip == (scheme is EYES)
     np.testing.assert_allclose(answers(made.path), answers(path), atol=0.02)
 
@@ -169,7 +169,7 @@ def test_the_file_alone_is_a_detector(model: Path, exported: Path, tmp_path: Pat
     written, read = load_checkpoint(model), Detector.load(moved).checkpoint
     data = read_metadata(moved)
     assert {k: v for k, v in data.items() if k != "export"} == written.to_metadata()
-    assert data["export"]["parity_px"] <= fewmark.export.PARITY
+    assert data["export"]["parity_px"] <= fewmark.inference.export.onnx.PARITY
     for name in ("crop", "box_from_detector", "licence", "config", "package_version"):
         assert getattr(read, name) == getattr(written, name)
     assert read.scheme.to_dict() == written.scheme.to_dict()
@@ -256,7 +256,7 @@ def test_a_forked_process_makes_a_session_of_its_own(exported: Path, threads: in
     code = f"""
 import os, sys
 import numpy as np
-from fewmark.detector import Detector
+from fewmark.inference.detector import Detector
 image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
 box = np.array({BOX.tolist()})
 detector = Detector.load({str(exported)!r}, threads={threads})
@@ -283,7 +283,7 @@ def test_a_spawned_process_and_a_pickled_detector(exported: Path, tmp_path: Path
     code = f"""
 import sys, pickle
 from pathlib import Path
-from fewmark.detector import Detector
+from fewmark.inference.detector import Detector
 locate = pickle.loads(Path({str(tmp_path / "locate.pickle")!r}).read_bytes())
 import numpy as np
 image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
@@ -339,11 +339,11 @@ def test_commands(tiny_model: Path, drawn: Path, tmp_path: Path) -> None:
 def test_nothing_is_written_where_an_answer_differs(
     model: Path, tmp_path: Path, drawn: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fewmark.export, "PARITY", -1.0)
+    monkeypatch.setattr(fewmark.inference.export.onnx, "PARITY", -1.0)
     with pytest.raises(InputError, match=r"not written: .* px, .*decodes by soft-argmax"):
         export_onnx(model, tmp_path / "m.onnx")
     monkeypatch.undo()
-    monkeypatch.setattr(fewmark.export, "INT8_COST", -0.5)
+    monkeypatch.setattr(fewmark.inference.export.onnx, "INT8_COST", -0.5)
     faces = [s for s in read_faces(drawn, scheme=load_scheme("ibug-68")) if s.name.endswith("1.jpg")]
     with pytest.raises(InputError, match=r"not written: int8 raises the NME of \d faces"):
         export_onnx(tiny_model, tmp_path / "m.onnx", int8_faces=faces)
@@ -418,7 +418,7 @@ import sys
 import numpy as np
 from typer.testing import CliRunner
 from fewmark import Detector
-from fewmark.cli import app
+from fewmark.cli.app import app
 detector = Detector.load({name!r}, threads=1)
 assert type(detector.locate).__name__ == "OnnxLocator"
 image = np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)
@@ -436,7 +436,7 @@ def test_a_cascade_stays_torchs(tmp_path: Path, model: Path, monkeypatch: pytest
     class OfCascade:
         cascade = object()
 
-    monkeypatch.setattr(fewmark.export, "load_checkpoint", lambda path: OfCascade())
+    monkeypatch.setattr(fewmark.inference.export.onnx, "load_checkpoint", lambda path: OfCascade())
     with pytest.raises(InputError, match="given a cascade"):
         export_onnx(model, tmp_path / "m.onnx")
 

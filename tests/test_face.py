@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewmark.errors import InputError
-from fewmark.face import Face, to_supervision
-from fewmark.scheme import LandmarkScheme
+from fewmark.core.errors import InputError
+from fewmark.inference.face import Face, to_supervision
+from fewmark.landmarks.scheme import LandmarkScheme
 
 SCHEME = LandmarkScheme("dots-2", ("red", "green"))
 BOX = np.array([0, 0, 9, 9], np.float32)

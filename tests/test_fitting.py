@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from fewmark import fitting
-from fewmark.errors import InputError
-from fewmark.fitting import Epoch, FitState, cosine, fit, milestones
+from fewmark.core.errors import InputError
+from fewmark.training import fit as fitting
+from fewmark.training.fit import Epoch, FitState, cosine, fit, milestones
 
 torch.set_num_threads(1)
 
@@ -277,9 +277,9 @@ from fewmark.data.augment import AugmentRule
 from fewmark.data.batches import FaceBatches
 from fewmark.data.crops import CropRule, cache_face
 from fewmark.data.samples import FaceSample
-from fewmark.ensemble import to_tensor
-from fewmark.fitting import cosine, fit
-from fewmark.scheme import LandmarkScheme
+from fewmark.models.ensemble import to_tensor
+from fewmark.training.fit import cosine, fit
+from fewmark.landmarks.scheme import LandmarkScheme
 
 torch.set_num_threads(1)
 world = int(os.environ.get("WORLD_SIZE", 1))

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fewmark.atomic import atomic_path, write_text
-from fewmark.data.formats import (
+from fewmark.core.errors import InputError
+from fewmark.core.files import atomic_path, write_text
+from fewmark.data.formats.io import (
     check_samples,
     read_coco,
     read_csv,
@@ -33,8 +34,7 @@ from fewmark.data.formats import (
 )
 from fewmark.data.lists import check_disjoint, read_list, select
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
-from fewmark.scheme import LandmarkScheme
+from fewmark.landmarks.scheme import LandmarkScheme
 
 SHARED = Path(__file__).parents[1].parent / "shared/data"
 quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewmark.geometry import (
+from fewmark.core.geometry import (
     Similarity,
     box_centre,
     box_of_points,

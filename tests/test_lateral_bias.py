@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import fewmark.training
-from fewmark.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fewmark.checkpoint_metadata import read_metadata
-from fewmark.config import load_config
+import fewmark.training.run
+from fewmark.cli.describe import describe_model
+from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
 from fewmark.data.samples import FaceSample
-from fewmark.data.training_lists import read_training_lists
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.inspection import describe_model
-from fewmark.labelled_faces import evaluate_samples
-from fewmark.lateral_bias import cross_fitted, fit_lateral_bias, with_bias
-from fewmark.scheme import load_scheme
-from fewmark.training import TrainingData, run_training
-from fewmark.training_measured import find_bias, measure
+from fewmark.data.splits_from_lists import read_training_lists
+from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint, save_checkpoint
+from fewmark.inference.checkpoint.metadata import read_metadata
+from fewmark.inference.detector import Detector
+from fewmark.inference.labelled import evaluate_samples
+from fewmark.landmarks.lateral_bias import cross_fitted, fit_lateral_bias, with_bias
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training.config import load_config
+from fewmark.training.run import TrainingData, run_training
+from fewmark.training.validation import find_bias, measure
 
 MIRROR = (1, 0, 2)  # left, right, middle
 SHAPE = np.array([[0.0, 0.0], [100.0, 0.0], [50.0, 80.0]], np.float32)
@@ -161,7 +161,7 @@ def test_held_out_faces_are_measured_with_what_the_others_tell() -> None:
 def test_validation_faces_tell_it_where_there_are_enough(
     checkpoint: Checkpoint, faces: list[FaceSample], monkeypatch: pytest.MonkeyPatch, least: int
 ) -> None:
-    monkeypatch.setattr("fewmark.training_measured.HELD_OUT_FACES", least)
+    monkeypatch.setattr("fewmark.training.validation.HELD_OUT_FACES", least)
     bias, other = np.zeros((68, 2)), np.zeros((68, 2))
     bias[:, 0], other[:, 0] = 0.02, -0.01
     held_out = labelled_by(Detector(replace(checkpoint)), faces, bias)[:16]
@@ -185,7 +185,7 @@ def test_a_run_puts_it_into_the_model(
         told.append(len(labelled))
         return np.full((68, 2), 0.5), measured
 
-    monkeypatch.setattr(fewmark.training, "find_bias", find)
+    monkeypatch.setattr(fewmark.training.run, "find_bias", find)
     config = load_config(tiny_recipe, ["semi.rounds=0"])
     data = TrainingData(load_scheme("ibug-68"), faces[:4], [], faces[4:])
     result = run_training(config, data, tmp_path / "run")

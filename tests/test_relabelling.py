@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewmark.core.errors import InputError
+from fewmark.core.procrustes import Floats
 from fewmark.data.pairs import match_faces
+from fewmark.data.relabelling import contour_of, relabel_faces, score_landmarks, score_transfer
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
-from fewmark.procrustes import Floats
-from fewmark.relabelling import contour_of, relabel_faces, score_landmarks, score_transfer
-from fewmark.scheme import BetweenPoints, LandmarkScheme
-from fewmark.transfer import SchemeTransfer
+from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme
+from fewmark.landmarks.transfer import SchemeTransfer
 
 SOURCE = LandmarkScheme("triangle", ("left", "right", "tip"))
 TARGET = LandmarkScheme(

@@ -15,22 +15,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from fewmark.checkpoint_parts import Checkpoint
-from fewmark.cli import app
+from fewmark.cli.app import app
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import box_centre, box_of_points, box_size
 from fewmark.data.crops import CropRule
 from fewmark.data.samples import FaceSample
-from fewmark.data.synthetic_pose import Camera, Pose, Relief, project_visible, sample_pose
-from fewmark.data.synthetic_shape import face_controls, sample_expression, scheme_weights
-from fewmark.detector import Detector
-from fewmark.disturbing import DIRECTIONS, Disturbance, disturb
-from fewmark.errors import InputError
-from fewmark.evaluation import evaluate_lists
-from fewmark.geometry import box_centre, box_of_points, box_size
-from fewmark.head_pose import head_poses
-from fewmark.locating import Locator, Seen
-from fewmark.robustness import KINDS, SHIFTS, Curve, Level, measure_robustness
-from fewmark.robustness_out import check_out, summary_lines, write_robustness
-from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
+from fewmark.data.synthetic.pose import Camera, Pose, Relief, project_visible, sample_pose
+from fewmark.data.synthetic.shape import face_controls, sample_expression, scheme_weights
+from fewmark.evaluation.evaluate import evaluate_lists
+from fewmark.evaluation.head_pose import head_poses
+from fewmark.evaluation.perturbation import DIRECTIONS, Disturbance, disturb
+from fewmark.evaluation.robustness import KINDS, SHIFTS, Curve, Level, measure_robustness
+from fewmark.evaluation.robustness_report import check_out, summary_lines, write_robustness
+from fewmark.inference.checkpoint.model import Checkpoint
+from fewmark.inference.detector import Detector
+from fewmark.inference.predictor import Locator, Seen
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_names
 
 Floats = NDArray[np.float64]
 

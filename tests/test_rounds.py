@@ -17,19 +17,21 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from fewmark import fitting
-from fewmark.codec import HeatmapCodec
+from fewmark.core.errors import InputError
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace, CropRule, cache_face
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
-from fewmark.scheme import LandmarkScheme
-from fewmark.semi import rounds, teacher_source, trainings
-from fewmark.semi.rounds import Loop, Round, run_rounds
-from fewmark.semi.selection import SELECTION_NAMES, lowest, quota, selection_rule
-from fewmark.semi.students import StudentPlan
-from fewmark.semi.teaching import TeacherPlan
-from fewmark.semi.trainings import Event, Validation
+from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.models.codec import HeatmapCodec
+from fewmark.training import fit as fitting
+from fewmark.training.events import Event, Validation
+from fewmark.training.semi import rounds
+from fewmark.training.semi import runner as trainings
+from fewmark.training.semi import teacher_data as teacher_source
+from fewmark.training.semi.rounds import Loop, Round, run_rounds
+from fewmark.training.semi.selection import SELECTION_NAMES, lowest, quota, selection_rule
+from fewmark.training.semi.students import StudentPlan
+from fewmark.training.semi.teacher import TeacherPlan
 
 torch.set_num_threads(1)
 SIZE = 32

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewmark.errors import InputError
-from fewmark.scheme import (
+from fewmark.core.errors import InputError
+from fewmark.landmarks.scheme import (
     BetweenMeans,
     BetweenPoints,
     BoxDiagonal,
@@ -20,8 +20,8 @@ from fewmark.scheme import (
     load_scheme,
     scheme_from_dict,
 )
-from fewmark.scheme_check import check_scheme, mirror_residual
-from fewmark.scheme_picture import COLOURS, component_colours, draw_scheme
+from fewmark.landmarks.scheme_check import check_scheme, mirror_residual
+from fewmark.visualization.scheme import COLOURS, component_colours, draw_scheme
 
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewmark.geometry import fit_similarity
-from fewmark.scheme import LandmarkScheme, load_scheme, scheme_from_dict, scheme_names
-from fewmark.scheme_check import check_scheme, mirror_residual
-from fewmark.scheme_picture import draw_scheme
+from fewmark.core.geometry import fit_similarity
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_from_dict, scheme_names
+from fewmark.landmarks.scheme_check import check_scheme, mirror_residual
+from fewmark.visualization.scheme import draw_scheme
 
 DATA = Path(__file__).parents[1].parent / "shared/data"
 SIZES = {

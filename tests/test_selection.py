@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewmark.semi.pseudo import PseudoLabels
-from fewmark.semi.selection import SELECTION_NAMES, SPACO_GAMMA, lowest, quota, selection_rule
+from fewmark.training.semi.pseudo_labels import PseudoLabels
+from fewmark.training.semi.selection import SELECTION_NAMES, SPACO_GAMMA, lowest, quota, selection_rule
 
 
 def hand_made(**changes: Any) -> PseudoLabels:

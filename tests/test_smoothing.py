@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewmark.errors import InputError
-from fewmark.smoothing import OneEuroFilter, Smoothing
-from fewmark.video_metrics import jitter, lag
+from fewmark.core.errors import InputError
+from fewmark.video.metrics import jitter, lag
+from fewmark.video.smoothing import OneEuroFilter, Smoothing
 
 Floats = NDArray[np.float64]
 

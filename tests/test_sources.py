@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from fewmark.data.pictures import read_size
+from fewmark.core.errors import InputError
+from fewmark.data.image_size import read_size
+from fewmark.data.image_sources import STDIN, find_pictures
 from fewmark.data.samples import read_image
-from fewmark.errors import InputError
-from fewmark.sources import STDIN, find_pictures
 
 RED = Image.fromarray(np.full((32, 48, 3), (220, 20, 20), np.uint8))
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewmark.core.errors import InputError
 from fewmark.data.samples import FaceSample
 from fewmark.data.splits import few_labels, split_groups
-from fewmark.errors import InputError
 
 
 def face(image: str, group: str = "", labelled: bool = True) -> FaceSample:

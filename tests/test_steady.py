@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewmark.data.synthetic import draw_faces
-from fewmark.detector import Detector
-from fewmark.export import export_onnx
-from fewmark.face import Face
-from fewmark.faces import SlimeFaceFinder
-from fewmark.libfacedetection import find_boxes
-from fewmark.scheme import load_scheme
+from fewmark.data.synthetic.faces import draw_faces
+from fewmark.inference.detector import Detector
+from fewmark.inference.export.onnx import export_onnx
+from fewmark.inference.face import Face
+from fewmark.inference.face_detection.base import SlimeFaceFinder
+from fewmark.inference.face_detection.libfacedetection import find_boxes
+from fewmark.landmarks.scheme import load_scheme
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -122,7 +122,7 @@ def test_a_fork_waits_for_the_face_detector() -> None:
     code = """
 import os, threading
 import numpy as np
-from fewmark.libfacedetection import find_boxes
+from fewmark.inference.face_detection.libfacedetection import find_boxes
 
 large, small = np.zeros((640, 640, 3), np.uint8), np.zeros((64, 160, 3), np.uint8)
 busy = threading.Thread(target=lambda: [find_boxes(large, 1) for _ in range(10)])
@@ -199,7 +199,7 @@ def test_ten_thousand_pictures_need_no_more_memory(model: Path, runtime: str, fi
 FAULTS = """
 import resource
 import numpy as np
-from fewmark.faces import SlimeFaceFinder
+from fewmark.inference.face_detection.base import SlimeFaceFinder
 finder, image = SlimeFaceFinder(), np.full((480, 640, 3), 127, np.uint8)
 for _ in range(3):
     finder(image)

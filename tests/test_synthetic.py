@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import box_of_points
 from fewmark.data.samples import read_image
-from fewmark.data.synthetic import _hidden, _lay_face, draw_dataset, draw_face, draw_faces
-from fewmark.data.synthetic_brush import lid, smooth
-from fewmark.data.synthetic_look import sample_look
-from fewmark.data.synthetic_paint import paint_face
-from fewmark.data.synthetic_pose import (
+from fewmark.data.synthetic.appearance import sample_look
+from fewmark.data.synthetic.brush import lid, smooth
+from fewmark.data.synthetic.faces import _hidden, _lay_face, draw_dataset, draw_face, draw_faces
+from fewmark.data.synthetic.pose import (
     EXTENT,
     X0,
     Y0,
@@ -29,7 +30,7 @@ from fewmark.data.synthetic_pose import (
     project_visible,
     sample_pose,
 )
-from fewmark.data.synthetic_shape import (
+from fewmark.data.synthetic.shape import (
     IBUG_MIRROR,
     Expression,
     Outline,
@@ -38,9 +39,8 @@ from fewmark.data.synthetic_shape import (
     sample_expression,
     scheme_weights,
 )
-from fewmark.errors import InputError
-from fewmark.geometry import box_of_points
-from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
+from fewmark.data.synthetic.skin import paint_face
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_names
 
 DRAWN_SCHEMES = [name for name in scheme_names() if name != "menpo-39"]
 poses = st.builds(Pose, st.floats(-45, 45), st.floats(-25, 25), st.floats(-30, 30))

@@ -11,21 +11,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from fewmark.codec import HeatmapCodec
+from fewmark.core.errors import InputError
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace, CropRule, cache_face, upright_crop
 from fewmark.data.samples import FaceSample
-from fewmark.ensemble import to_tensor
-from fewmark.errors import InputError
-from fewmark.metrics import spearman
-from fewmark.scheme import LandmarkScheme
-from fewmark.semi.teaching import (
-    JudgedPredictions,
-    TeacherPlan,
-    join_judged,
-    judge_predictions,
-    train_teacher,
-)
+from fewmark.landmarks.metrics import spearman
+from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.models.codec import HeatmapCodec
+from fewmark.models.ensemble import to_tensor
+from fewmark.training.semi.teacher import JudgedPredictions, TeacherPlan, join_judged, judge_predictions, train_teacher
 
 torch.set_num_threads(1)
 SIZE = 32

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewmark.data.synthetic import draw_face, draw_faces
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.faces import FoundFace, box_overlap
-from fewmark.geometry import Box, Similarity, box_centre, box_of_points, box_size, warp_image
-from fewmark.locating import Located
-from fewmark.scheme import load_scheme
-from fewmark.tracking import TrackedFace, Tracker, shape_distance
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Box, Similarity, box_centre, box_of_points, box_size, warp_image
+from fewmark.data.synthetic.faces import draw_face, draw_faces
+from fewmark.inference.detector import Detector
+from fewmark.inference.face_detection.base import FoundFace, box_overlap
+from fewmark.inference.predictor import Located
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.video.tracker import TrackedFace, Tracker, shape_distance
 
 SCHEME = load_scheme("ibug-68")
 MEAN = np.asarray(SCHEME.mean_face, np.float64)

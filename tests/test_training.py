@@ -12,16 +12,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from fewmark import fitting
-from fewmark.checkpoint_metadata import read_metadata
-from fewmark.config import Config, load_config
+from fewmark.core.errors import InputError
 from fewmark.data.samples import FaceSample
-from fewmark.data.training_lists import read_training_lists
-from fewmark.detector import Detector
-from fewmark.errors import InputError
-from fewmark.scheme import load_scheme
-from fewmark.training import TrainingData, run_training
-from fewmark.training_faces import with_boxes
+from fewmark.data.splits_from_lists import read_training_lists
+from fewmark.inference.checkpoint.metadata import read_metadata
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training import fit as fitting
+from fewmark.training.config import Config, load_config
+from fewmark.training.faces import with_boxes
+from fewmark.training.run import TrainingData, run_training
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_a_scheme_of_one_landmark_without_a_mirror(drawn: Path, tiny_recipe: Pat
 
 def test_faces_without_a_box_are_looked_for(drawn: Path, tmp_path: Path) -> None:
     """A picture without any face cannot be cropped and is left out."""
-    from fewmark.pictures_out import write_picture
+    from fewmark.data.image_writer import write_picture
 
     write_picture(tmp_path / "empty.png", np.full((64, 64, 3), 90, np.uint8))
     boxed = FaceSample(tmp_path / "empty.png", np.array([1, 1, 9, 9], np.float32))

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewmark.errors import InputError
-from fewmark.geometry import Similarity
-from fewmark.procrustes import Floats, fit_similarities, invert_each, map_each
-from fewmark.scheme import BetweenPoints, LandmarkScheme, load_scheme
-from fewmark.transfer import RIDGES, SchemeTransfer, cross_validate_ridge
-from fewmark.transfer_fitting import assign_folds, usable_pairs
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Similarity
+from fewmark.core.procrustes import Floats, fit_similarities, invert_each, map_each
+from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme, load_scheme
+from fewmark.landmarks.transfer import RIDGES, SchemeTransfer, cross_validate_ridge
+from fewmark.landmarks.transfer_fitting import assign_folds, usable_pairs
 
 SOURCE = LandmarkScheme(
     "square-4",
@@ -375,7 +375,7 @@ def test_real_schemes_and_the_way_back() -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys, fewmark.transfer, fewmark.transfer_file, fewmark.relabelling; assert 'torch' not in sys.modules"
+    code = "import sys, fewmark.landmarks.transfer, fewmark.inference.checkpoint.transfers, fewmark.data.relabelling; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -13,16 +13,16 @@ import pytest
 import safetensors.numpy
 import torch
 
-from fewmark.checkpoint import Checkpoint, StudentPart, load_checkpoint, save_checkpoint
-from fewmark.checkpoint_metadata import carried_scheme, read_metadata, read_transfer_metadata
-from fewmark.codec import HeatmapCodec
+from fewmark.cli.describe import describe_model, describe_transfer
+from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
-from fewmark.errors import InputError
-from fewmark.inspection import describe_model, describe_transfer
+from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, load_checkpoint, save_checkpoint
+from fewmark.inference.checkpoint.metadata import carried_scheme, read_metadata, read_transfer_metadata
+from fewmark.inference.checkpoint.transfers import load_transfer, put_transfer, save_transfer
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.landmarks.transfer import SchemeTransfer
 from fewmark.models.build import build_model
-from fewmark.scheme import LandmarkScheme, load_scheme
-from fewmark.transfer import SchemeTransfer
-from fewmark.transfer_file import load_transfer, put_transfer, save_transfer
+from fewmark.models.codec import HeatmapCodec
 
 FIVE, TEN = load_scheme("mtfl-5"), load_scheme("lfw-10")
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fewmark.errors import InputError
-from fewmark.geometry import Similarity
-from fewmark.procrustes import Floats
-from fewmark.scheme import LandmarkScheme
-from fewmark.transfer_mlp import MlpTransfer, PairBatches
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Similarity
+from fewmark.core.procrustes import Floats
+from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.training.transfer_mlp import MlpTransfer, PairBatches
 
 SOURCE, TARGET = LandmarkScheme("square-4", tuple("abcd")), LandmarkScheme("three", ("left", "right", "below"))
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])

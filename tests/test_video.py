@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
-from fewmark.cli import app
-from fewmark.data.synthetic import draw_faces
-from fewmark.errors import InputError
-from fewmark.scheme import load_scheme
-from fewmark.video_in import Frame, Video, camera_number, read_video
-from fewmark.video_out import VideoWriter
+from fewmark.cli.app import app
+from fewmark.core.errors import InputError
+from fewmark.data.synthetic.faces import draw_faces
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.video.reader import Frame, Video, camera_number, read_video
+from fewmark.video.writer import VideoWriter
 
 FPS = 12.5
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewmark.errors import InputError
-from fewmark.video_metrics import WINDOW, face_size, jitter, lag, moving_frames, still_windows, window_variance
+from fewmark.core.errors import InputError
+from fewmark.video.metrics import WINDOW, face_size, jitter, lag, moving_frames, still_windows, window_variance
 
 SQUARE = np.array([[0.0, 0.0], [100.0, 0.0], [100.0, 100.0], [0.0, 100.0]])
 

@@ -8,55 +8,56 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from fewmark.checkpoint import load_checkpoint, save_checkpoint
-    from fewmark.checkpoint_metadata import packaged_names
-    from fewmark.config import Config, load_config
-    from fewmark.data.formats import read_faces, write_faces
-    from fewmark.data.samples import FaceSample, read_image
-    from fewmark.detector import Detector
-    from fewmark.errors import BadPictureWarning, InputError
-    from fewmark.face import Face, to_supervision
-    from fewmark.metrics import score
-    from fewmark.scheme import LandmarkScheme, load_scheme, scheme_names
-    from fewmark.smoothing import Smoothing
-    from fewmark.tracking import TrackedFace, Tracker
-    from fewmark.training import TrainingData, run_training
-    from fewmark.transfer import SchemeTransfer
-    from fewmark.transfer_file import load_transfer, save_transfer
-    from fewmark.video_in import Frame, read_video
+from fewmark.core.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from fewmark.core.errors import BadPictureWarning, InputError
+    from fewmark.data.formats.io import read_faces, write_faces
+    from fewmark.data.samples import FaceSample, read_image
+    from fewmark.inference.checkpoint.io import load_checkpoint, save_checkpoint
+    from fewmark.inference.checkpoint.metadata import packaged_names
+    from fewmark.inference.checkpoint.transfers import load_transfer, save_transfer
+    from fewmark.inference.detector import Detector
+    from fewmark.inference.face import Face, to_supervision
+    from fewmark.landmarks.metrics import score
+    from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_names
+    from fewmark.landmarks.transfer import SchemeTransfer
+    from fewmark.training.config import Config, load_config
+    from fewmark.training.run import TrainingData, run_training
+    from fewmark.video.reader import Frame, read_video
+    from fewmark.video.smoothing import Smoothing
+    from fewmark.video.tracker import TrackedFace, Tracker
+
 
 _HOMES = {
-    "BadPictureWarning": "errors",
-    "Config": "config",
-    "Detector": "detector",
-    "Face": "face",
+    "BadPictureWarning": "core.errors",
+    "Config": "training.config",
+    "Detector": "inference.detector",
+    "Face": "inference.face",
     "FaceSample": "data.samples",
-    "Frame": "video_in",
-    "InputError": "errors",
-    "LandmarkScheme": "scheme",
-    "SchemeTransfer": "transfer",
-    "Smoothing": "smoothing",
-    "TrackedFace": "tracking",
-    "Tracker": "tracking",
-    "TrainingData": "training",
-    "load_checkpoint": "checkpoint",
-    "load_config": "config",
-    "load_scheme": "scheme",
-    "load_transfer": "transfer_file",
-    "packaged_names": "checkpoint_metadata",
-    "read_faces": "data.formats",
+    "Frame": "video.reader",
+    "InputError": "core.errors",
+    "LandmarkScheme": "landmarks.scheme",
+    "SchemeTransfer": "landmarks.transfer",
+    "Smoothing": "video.smoothing",
+    "TrackedFace": "video.tracker",
+    "Tracker": "video.tracker",
+    "TrainingData": "training.run",
+    "load_checkpoint": "inference.checkpoint.io",
+    "load_config": "training.config",
+    "load_scheme": "landmarks.scheme",
+    "load_transfer": "inference.checkpoint.transfers",
+    "packaged_names": "inference.checkpoint.metadata",
+    "read_faces": "data.formats.io",
     "read_image": "data.samples",
-    "read_video": "video_in",
-    "run_training": "training",
-    "save_checkpoint": "checkpoint",
-    "save_transfer": "transfer_file",
-    "scheme_names": "scheme",
-    "score": "metrics",
-    "to_supervision": "face",
-    "write_faces": "data.formats",
+    "read_video": "video.reader",
+    "run_training": "training.run",
+    "save_checkpoint": "inference.checkpoint.io",
+    "save_transfer": "inference.checkpoint.transfers",
+    "scheme_names": "landmarks.scheme",
+    "score": "landmarks.metrics",
+    "to_supervision": "inference.face",
+    "write_faces": "data.formats.io",
 }
 
 __all__ = [

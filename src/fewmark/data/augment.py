@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.core.geometry import Similarity
 from fewmark.data.crops import FILL, CachedFace, FaceCrop, cut
-from fewmark.geometry import Similarity
-from fewmark.scheme import LandmarkScheme
+from fewmark.landmarks.scheme import LandmarkScheme
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.core.errors import InputError
 from fewmark.data.augment import AugmentRule, apply_augmentation, draw_augmentation
 from fewmark.data.crops import CachedFace
-from fewmark.errors import InputError
-from fewmark.scheme import LandmarkScheme
+from fewmark.landmarks.scheme import LandmarkScheme
 
 Job = TypeVar("Job")
 Cut = TypeVar("Cut")

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import FloatArray, Similarity, crop_from_box, warp_image
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.errors import InputError
-from fewmark.geometry import FloatArray, Similarity, crop_from_box, warp_image
 
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
 FILL = (124, 116, 104)
 """Colour outside the picture: the mean, 0 after normalisation."""
 

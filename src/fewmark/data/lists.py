@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from fewmark.core.errors import InputError
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
 
 
 def read_list(path: str | Path) -> list[str]:

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from fewmark.core.errors import InputError
+from fewmark.core.procrustes import Floats
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
-from fewmark.procrustes import Floats
 
 
 @dataclass(frozen=True, eq=False)

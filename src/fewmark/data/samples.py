@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Box, box_of_points
 from fewmark.data.heif import decode_heif, heif_kind
-from fewmark.errors import InputError
-from fewmark.geometry import Box, box_of_points
 
 _USUAL = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif")
 IMAGE_SUFFIXES = (*_USUAL, ".bmp", ".tif", ".tiff", ".ppm", ".pgm")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fewmark.core.errors import InputError
 from fewmark.data.samples import FaceSample
-from fewmark.errors import InputError
 
 
 def split_groups(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 from fewmark.models.layers import check_counts, conv_norm_relu
 
 

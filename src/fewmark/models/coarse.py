@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from fewmark.codec import HeatmapCodec
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
+from fewmark.models.codec import HeatmapCodec
 from fewmark.models.layers import check_choice, check_counts, conv_norm_relu
 
 PAPER_SIZE = 112

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 from fewmark.models.layers import check_choice, check_counts
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 from fewmark.models.layers import check_counts, conv_norm_relu
 
 PAPER_SIZE = 64

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 from fewmark.models.layers import check_choice, check_counts, conv_relu, init_he, init_normal, scaled_channels
 
 PAPER_STD = 0.01

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 
 
 def scaled_channels(channels: int, width: float) -> int:

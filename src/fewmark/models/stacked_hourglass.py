@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewmark.errors import InputError
+from fewmark.core.errors import InputError
 from fewmark.models.layers import check_choice, check_counts
 
 

@@ -1,0 +1,6 @@
+"""`python -m fewmark.cli`."""
+
+from fewmark.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What a model file or a label file holds, as facts for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmark.data.formats.io import check_samples, read_faces
+from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
+from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.landmarks.transfer import SchemeTransfer
+
+Facts = list[tuple[str, str]]
+
+
+def describe_model(metadata: Mapping[str, Any]) -> Facts:
+    """A model's metadata (see `read_metadata`) for people, in order."""
+    scheme, crop = metadata["scheme"], metadata["crop"]
+    facts: Facts = [
+        ("scheme", f"{scheme['name']}, {len(scheme['landmarks'])} landmarks"),
+        ("crop", f"{crop['size']} px, margin {crop['margin']:g}"),
+    ]
+    for s in metadata["students"]:
+        size = f"{s['n_parameters'] / 1e6:.2f} M parameters, stride {s['codec']['stride']}"
+        facts.append(("student", f"{s['name']}: {s['architecture']}, {size}"))
+    cascade = metadata.get("cascade")  # older files have no such field
+    if cascade is None:
+        teacher = metadata["teacher"]
+        facts.append(("teacher", "none" if teacher is None else _arguments(teacher["arguments"])))
+    else:
+        facts += _stages(cascade)
+    for a in metadata["accuracy"]:
+        nme = "-" if a.get("nme") is None else f"{100 * a['nme']:.2f} %"
+        where = f"{a.get('data', '?')}, {a.get('box', '?')} box, {a.get('n_faces', '?')} faces"
+        facts.append(("accuracy", f"NME {nme} by {a.get('normalizer', '?')} ({where})"))
+        after = [f"after {stage} {100 * value:.2f} %" for stage, value in a.get("stages", {}).items()]
+        if after:
+            facts.append(("", ", ".join(after)))
+    if (bias := metadata.get("lateral_bias")) is not None:
+        right = 100 * float(np.mean([x for x, _ in bias]))
+        side = "right" if right >= 0 else "left"
+        facts.append(("lateral bias", f"{abs(right):.2f} % of the face box to the {side}, as its labels lie"))
+    for t in metadata.get("transfers", []):
+        expected = _expected(t["expected_error"], t["normalizer"], t["n_pairs"], t["ridge"])
+        facts.append(
+            ("transfer", f"to {t['target']['name']}: expected error {expected}; licence {t['licence'] or 'not stated'}")
+        )
+    if (export := metadata.get("export")) is not None:
+        facts += _exported(export)
+    counts = ", ".join(f"{n} {what}" for what, n in metadata["counts"].items())
+    facts += [
+        ("trained on", counts or "not stated"),
+        ("provenance", metadata["provenance"] or "not stated"),
+        ("licence", metadata["licence"] or "not stated"),
+        ("seed", str(metadata["seed"])),
+        ("data hash", metadata["data_hash"] or "not stated"),
+        ("written by", f"fewmark {metadata['package_version']}, format {metadata['format_version']}"),
+    ]
+    return facts
+
+
+def list_packaged() -> list[dict[str, Any]]:
+    """The models that come with the package, as plain data."""
+    found = []
+    for name in packaged_names():
+        path = resolve_model(name)
+        data = read_metadata(path)
+        parts = data["students"] or data.get("cascade") or []
+        found.append(
+            {
+                "name": name,
+                "scheme": data["scheme"]["name"],
+                "n_landmarks": len(data["scheme"]["landmarks"]),
+                "n_parameters": sum(part["n_parameters"] for part in parts),
+                "n_bytes": path.stat().st_size,
+                "accuracy": data["accuracy"],
+                "licence": data["licence"],
+            }
+        )
+    return found
+
+
+def describe_transfer(transfer: SchemeTransfer) -> Facts:
+    """A transfer between schemes for people, in order."""
+    source, target = transfer.source, transfer.target
+    parts = [f"{name} {_percent(e)}" for name, e in transfer.expected_error_per_component.items()]
+    return [
+        (
+            "transfer",
+            f"{source.name}, {source.n_landmarks} landmarks, to {target.name}, {target.n_landmarks} landmarks",
+        ),
+        ("expected error", _expected(transfer.expected_error, transfer.normalizer, transfer.n_pairs, transfer.ridge)),
+        ("by component", ", ".join(parts) or "the target scheme has none"),
+        ("provenance", transfer.provenance or "not stated"),
+        ("licence", transfer.licence or "not stated"),
+    ]
+
+
+def _exported(export: Mapping[str, Any]) -> Facts:
+    """What an .onnx file says of itself beside the model's own facts."""
+    flip = "on" if export["flip"] else "off"
+    shared = "" if export["weights"] is None else f", weights in {export['weights']}"
+    facts = [("exported", f"flip averaging {flip}, within {export['parity_px']:.2g} px of torch{shared}")]
+    if (int8 := export["int8"]) is not None:
+        before, after = _percent(int8["nme_float"]), _percent(int8["nme"])
+        facts.append(("int8", f"NME {before} -> {after} by {int8['normalizer']} ({int8['n_faces']} faces, gt box)"))
+    return facts
+
+
+def _expected(error: float | None, normalizer: str, n_pairs: int, ridge: float) -> str:
+    return f"{_percent(error)} by {normalizer}, held-out faces of {n_pairs} pairs, ridge {ridge:g}"
+
+
+def _percent(error: float | None) -> str:
+    return "not known" if error is None or not math.isfinite(error) else f"{100 * error:.2f} %"
+
+
+def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> tuple[dict[str, Any], Facts]:
+    """A label file or folder: plain data, and the same for people.
+
+    Raises:
+        InputError: it cannot be read as labels.
+    """
+    samples = read_faces(path)
+    labelled = [s.landmarks for s in samples if s.landmarks is not None]
+    counts = sorted({len(p) for p in labelled})
+    missing = sum(int(np.isnan(p).any(1).sum()) for p in labelled)
+    occluded = sum(int(s.occluded.sum()) for s in samples if s.occluded is not None)
+    data: dict[str, Any] = {
+        "n_faces": len(samples),
+        "n_pictures": len({s.image for s in samples}),
+        "n_labelled": len(labelled),
+        "n_with_box": sum(s.box is not None for s in samples),
+        "n_groups": len({s.group for s in samples if s.group}),
+        "n_landmarks": counts[0] if len(counts) == 1 else counts,
+        "n_missing": missing,
+        "n_occluded": occluded,
+        "findings": check_samples(samples, scheme),
+    }
+    facts: Facts = [
+        ("faces", f"{len(samples)} in {data['n_pictures']} pictures"),
+        ("labelled", f"{len(labelled)}, with {' or '.join(map(str, counts)) or 'no'} landmarks"),
+        ("missing", f"{missing} landmarks"),
+        ("occluded", f"{occluded} landmarks"),
+        ("boxes", str(data["n_with_box"])),
+        ("groups", str(data["n_groups"])),
+        ("findings", str(len(data["findings"])) if data["findings"] else "none"),
+    ]
+    return data, facts
+
+
+def _stages(cascade: Sequence[Mapping[str, Any]]) -> Facts:
+    """A cascade's stages with their networks and what each costs a face, and all of them together."""
+    facts: Facts = []
+    for stage in cascade:
+        kind = stage["kind"]
+        if kind == "coarse":
+            parts = stage["parts"]
+            what = " and ".join(f"{len(p['landmarks'])} landmarks" for p in parts)
+            what = f"{_count(len(parts), 'network')} for {what}, crop {stage['size']} px"
+        elif kind == "component":
+            what = (
+                f"{_count(len(stage['networks']), 'network')} ({', '.join(stage['networks'])}), crop {stage['size']} px"
+            )
+        elif kind == "point":
+            arguments = stage["network"]["arguments"]
+            n = arguments["n_points"] * len(arguments["neighbours"])
+            near = ", ".join(map(str, stage["neighbours"]))
+            what = (
+                f"{n} networks for {arguments['n_points']} landmarks and their {near} nearest, patch {stage['size']} px"
+            )
+        else:
+            what = f"1 network, crop {stage['size']} px"
+        facts.append(("stage", f"{kind}: {what}; {_cost(stage['n_parameters'], stage['n_multiply_adds'])}"))
+    total = _cost(sum(s["n_parameters"] for s in cascade), sum(s["n_multiply_adds"] for s in cascade))
+    return [*facts, ("a face", f"all stages, one view: {total}")]
+
+
+def _cost(n_parameters: int, n_multiply_adds: int) -> str:
+    return f"{n_parameters / 1e6:.2f} M parameters, {n_multiply_adds / 1e6:.1f} M multiply-adds"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{len(v)} {k}" if isinstance(v, list) else f"{k} {v}" for k, v in arguments.items())

@@ -1,0 +1,25 @@
+"""The published protocols, read from the originals' layout on disk. One file a set; this one gathers them."""
+
+from fewmark.data.benchmarks.aflw import AFLW_COUNTS, read_aflw
+from fewmark.data.benchmarks.cofw import COFW_COUNTS, read_cofw
+from fewmark.data.benchmarks.vw300 import INNER_49, VIDEOS_300VW, read_300vw
+from fewmark.data.benchmarks.w300 import MENPO_COUNTS, read_300w, read_menpo
+from fewmark.data.benchmarks.wflw import LAPA_COUNTS, WFLW_ATTRIBUTES, WFLW_COUNTS, read_lapa, read_wflw
+
+__all__ = [
+    "AFLW_COUNTS",
+    "COFW_COUNTS",
+    "INNER_49",
+    "LAPA_COUNTS",
+    "MENPO_COUNTS",
+    "VIDEOS_300VW",
+    "WFLW_ATTRIBUTES",
+    "WFLW_COUNTS",
+    "read_300vw",
+    "read_300w",
+    "read_aflw",
+    "read_cofw",
+    "read_lapa",
+    "read_menpo",
+    "read_wflw",
+]

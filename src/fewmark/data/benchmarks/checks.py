@@ -1,0 +1,71 @@
+"""What the benchmark readers share: published counts, optional libraries, folders that must be there."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from fewmark.core.errors import InputError
+
+
+def check_count(what: str, expected: int, given: int, strict: bool) -> None:
+    """See that a set has as many faces as its protocol says.
+
+    Raises:
+        InputError: it has not, and `strict` asks for it.
+    """
+    if strict and expected != given:
+        raise InputError(
+            f"{what}: expected {expected} as published, given {given}; complete the data, or read it with strict=False"
+        )
+
+
+def check_subset(what: str, subset: str, known: tuple[str, ...]) -> None:
+    """See that a subset's name is known.
+
+    Raises:
+        InputError: it is not.
+    """
+    if subset not in known:
+        raise InputError(f"{what}: subset {subset!r}: expected one of {', '.join(known)}")
+
+
+def need_folder(path: Path, what: str) -> Path:
+    """The folder itself.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: expected the folder of {what}; there is none")
+    return path
+
+
+def need_library(name: str, what: str) -> Any:
+    """An optional library, imported now.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{what}: reading it needs {name.split('.')[0]}; run: pip install 'fewmark[formats]'"
+        ) from error
+
+
+def read_matlab(path: Path, what: str) -> dict[str, Any]:
+    """A Matlab file of version 7 or older as plain arrays, lists and dicts.
+
+    Raises:
+        InputError: the file is missing or damaged, or scipy is not installed.
+    """
+    io = need_library("scipy.io", what)
+    try:
+        return dict(io.loadmat(str(path), simplify_cells=True))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected {what}") from error
+    except (ValueError, TypeError, NotImplementedError, io.matlab.MatReadError) as error:
+        raise InputError(f"{path}: not a Matlab file, or damaged ({error}); expected {what}") from error

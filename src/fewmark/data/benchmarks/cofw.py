@@ -1,0 +1,98 @@
+"""COFW: 29 points with occlusion; 1345 training faces, 507 to test; the pictures are inside the .mat
+files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fewmark.core.errors import InputError
+from fewmark.core.files import atomic_path
+from fewmark.data.benchmarks.checks import check_count, check_subset, need_folder, need_library
+from fewmark.data.samples import FaceSample
+
+COFW_COUNTS = {"train": 1345, "test": 507}
+_FILES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat", "T")}
+
+
+def read_cofw(
+    root: str | Path,
+    subset: str,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+) -> list[FaceSample]:
+    """Read COFW (colour) and write its pictures out, once.
+
+    Args:
+        root: holds COFW_train_color.mat and COFW_test_color.mat (HDF5).
+        subset: train (1345: 845 of LFPW and 500 of COFW) or test (507).
+        images: where the pictures go, as train/000001.png and so on; by default cofw_images under root.
+            Pictures that are there already are kept.
+        strict: refuse counts other than the published ones.
+
+    Returns:
+        29 points, 0-based, with `occluded`; the box of the release.
+
+    Raises:
+        InputError: the file is missing or not what it should be, h5py is not installed, pictures cannot be
+            written, or a count is wrong.
+
+    Source: Burgos-Artizzu et al., ICCV 2013. Differs: positions are Matlab's and moved by one pixel.
+    """
+    root = need_folder(Path(root), "COFW")
+    check_subset("COFW", subset, tuple(_FILES))
+    file, letter = _FILES[subset]
+    path = root / file
+    h5py = need_library("h5py", "COFW")
+    folder = (root / "cofw_images" if images is None else Path(images)) / subset
+    try:
+        with h5py.File(path, "r") as data:
+            keys = (f"Is{letter}", f"phis{letter}", f"bboxes{letter}")
+            if not all(key in data for key in keys):
+                raise InputError(f"{path}: expected {', '.join(keys)}, given {', '.join(list(data)[:6])}")
+            references = data[keys[0]][()].ravel()
+            n = len(references)
+            check_count(f"{path}: faces", COFW_COUNTS[subset], n, strict)
+            phis = _rows(path, keys[1], data[keys[1]][()], n, 87)
+            boxes = _rows(path, keys[2], data[keys[2]][()], n, 4)
+            files = [folder / f"{i + 1:06d}.png" for i in range(n)]
+            for i, picture in enumerate(files):
+                if not picture.is_file():
+                    _write_picture(picture, data[references[i]][()], f"{path}: {keys[0]}[{i}]")
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as HDF5 ({reason}); expected COFW's {file}") from error
+    landmarks = np.stack([phis[:, :29], phis[:, 29:58]], axis=2).astype(np.float32) - 1
+    x0y0 = boxes[:, :2] - 1
+    corners = np.concatenate([x0y0, x0y0 + boxes[:, 2:]], axis=1).astype(np.float32)
+    occluded = phis[:, 58:] > 0.5
+    return [
+        FaceSample(files[i], corners[i], landmarks[i], occluded[i], name=f"{subset}/{files[i].name}") for i in range(n)
+    ]
+
+
+def _rows(path: Path, key: str, array: Any, n: int, width: int) -> Any:
+    """(n, width): HDF5 holds Matlab's arrays transposed."""
+    table = np.asarray(array, np.float64)
+    if table.shape == (width, n):
+        table = table.T
+    if table.shape != (n, width):
+        raise InputError(f"{path}: {key}: expected {n} rows of {width} numbers, given an array of shape {table.shape}")
+    return table
+
+
+def _write_picture(picture: Path, array: Any, where: str) -> None:
+    """HDF5 holds Matlab's (H, W) as (W, H) and (H, W, 3) as (3, W, H)."""
+    pixels = np.asarray(array).T
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise InputError(f"{where}: expected a grey or RGB uint8 picture, given {pixels.dtype} of shape {pixels.shape}")
+    bgr = pixels if pixels.ndim == 2 else pixels[..., ::-1]
+    ok, data = cv2.imencode(".png", np.ascontiguousarray(bgr))
+    if not ok:
+        raise InputError(f"{where}: the picture of shape {pixels.shape} cannot be written as PNG")
+    with atomic_path(picture) as temporary:
+        temporary.write_bytes(data.tobytes())

@@ -1,0 +1,219 @@
+"""COCO keypoints: one JSON file with images, annotations and categories.
+
+Visibility there: 0 missing, 1 occluded with a position, 2 visible. Boxes there: x, y, width, height.
+Positions are taken as they are, 0-based.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
+from fewmark.data.formats.csv import count_landmarks, name_faces, relative_file
+from fewmark.data.image_size import read_size
+from fewmark.data.samples import FaceSample
+from fewmark.landmarks.scheme import LandmarkScheme
+
+
+def read_coco(
+    path: str | Path, image_root: str | Path | None = None, *, n_landmarks: int | None = None
+) -> list[FaceSample]:
+    """Read faces from a COCO keypoints file.
+
+    Args:
+        path: the JSON file.
+        image_root: the folder that `file_name` is relative to; by default the JSON's own.
+        n_landmarks: what the scheme has; an annotation with another number of keypoints is refused.
+
+    Returns:
+        picture by picture in the file's order; crowds are left out, a picture without annotations is an
+        unlabelled face without a box. Where a file knows no visibility 2 at all (many face sets write 1 for
+        every point), 1 says only that the point is there, and `occluded` is None.
+
+    Raises:
+        InputError: the file cannot be read, is no COCO file, or a field of it is wrong.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
+        raise InputError(f"{path}: expected a COCO file, an object with the lists `images` and `annotations`")
+    files: dict[Any, str] = {}
+    for i, image in enumerate(data["images"]):
+        if not isinstance(image, dict) or "id" not in image or not isinstance(image.get("file_name"), str):
+            raise InputError(f"{path}: images[{i}]: expected `id` and `file_name`, given {str(image)[:60]}")
+        files[image["id"]] = image["file_name"]
+    by_image: dict[Any, list[tuple[int, dict[str, Any]]]] = {i: [] for i in files}
+    for i, annotation in enumerate(data["annotations"]):
+        if not isinstance(annotation, dict) or annotation.get("image_id") not in files:
+            raise InputError(
+                f"{path}: annotations[{i}]: image_id: expected the id of one of the images, given {_short(annotation)}"
+            )
+        if not annotation.get("iscrowd"):
+            by_image[annotation["image_id"]].append((i, annotation))
+    root = path.parent if image_root is None else Path(image_root)
+    found: list[tuple[str, FaceSample]] = []
+    levels: set[float] = set()
+    for image_id, file in files.items():
+        for i, annotation in by_image[image_id] or [(-1, {})]:
+            sample, visibility = _sample(f"{path}: annotations[{i}]", root / file, annotation, n_landmarks)
+            levels |= visibility
+            found.append((file, sample))
+    if not found:
+        raise InputError(f"{path}: expected at least one picture, given none")
+    count_landmarks([s for _, s in found])
+    info = data.get("info")
+    flagged = {1.0, 2.0} <= levels or (isinstance(info, dict) and info.get("occlusion") == "annotated")
+    names = name_faces([file for file, _ in found])
+    return [
+        FaceSample(s.image, s.box, s.landmarks, s.occluded if flagged else None, s.group, name)
+        for (_, s), name in zip(found, names, strict=True)
+    ]
+
+
+def _sample(
+    where: str, image: Path, annotation: Mapping[str, Any], n_landmarks: int | None
+) -> tuple[FaceSample, set[float]]:
+    """One face, and the visibilities that it uses."""
+    landmarks = occluded = box = None
+    levels: set[float] = set()
+    keypoints = annotation.get("keypoints") or []
+    if keypoints:
+        try:
+            table = np.asarray(keypoints, np.float64).reshape(-1, 3)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{where}: keypoints: expected x, y, visibility for every point, given {_short(keypoints)}"
+            ) from None
+        if n_landmarks is not None and len(table) != n_landmarks:
+            raise InputError(
+                f"{where}: keypoints: expected {n_landmarks} points, given {len(table)}; choose the scheme of this file"
+            )
+        if not np.isin(table[:, 2], (0, 1, 2)).all():
+            raise InputError(
+                f"{where}: keypoints: expected visibility 0, 1 or 2, given {_short(sorted(set(table[:, 2].tolist())))}"
+            )
+        there = table[:, 2] > 0
+        if not np.isfinite(table[there, :2]).all():
+            k = int(np.flatnonzero(there & ~np.isfinite(table[:, :2]).all(1))[0])
+            raise InputError(
+                f"{where}: keypoints: point {k}: expected a finite position, given {table[k, :2].tolist()}"
+            )
+        if there.any():
+            landmarks = np.where(there[:, None], table[:, :2], np.nan).astype(np.float32)
+            occluded = table[:, 2] == 1
+            levels = set(table[there, 2].tolist())
+    bbox = annotation.get("bbox")
+    if bbox:
+        try:
+            x, y, w, h = (float(v) for v in bbox)
+        except (TypeError, ValueError):
+            raise InputError(f"{where}: bbox: expected x, y, width, height, given {_short(bbox)}") from None
+        if not np.isfinite([x, y, w, h]).all() or w < 0 or h < 0:
+            raise InputError(
+                f"{where}: bbox: expected finite x, y and a positive width and height, given {_short(bbox)}"
+            )
+        if w > 0 and h > 0:
+            box = np.array([x, y, x + w, y + h], np.float32)
+    group = annotation.get("group", "")
+    return FaceSample(image, box, landmarks, occluded, group if isinstance(group, str) else ""), levels
+
+
+def write_coco(path: str | Path, samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
+    """Write faces as COCO keypoints, the scheme's names and edges in the category.
+
+    A face without box gets the tight box of its points; `group` is written as a field of the annotation.
+
+    Raises:
+        InputError: there is no face, a face has not the scheme's number of points, or the file cannot be
+            written.
+    """
+    path = Path(path)
+    if not samples:
+        raise InputError(f"{path}: expected at least one face to write, given none")
+    data = coco_data(samples, scheme, Path(os.path.abspath(path)).parent)
+    write_text(path, json.dumps(data, allow_nan=False) + "\n")
+
+
+def coco_data(
+    samples: Sequence[FaceSample],
+    scheme: LandmarkScheme,
+    folder: Path,
+    *,
+    sizes: Mapping[Path, tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """A COCO document; see `write_coco`.
+
+    Args:
+        samples: the faces; one without box and landmarks gives its picture no annotation.
+        scheme: of the landmarks.
+        folder: that the names of pictures are relative to.
+        sizes: width and height of pictures, px, where they are known; the others' headers are read.
+
+    Raises:
+        InputError: a face has not the scheme's number of points, or a picture's size cannot be read.
+    """
+    ids: dict[str, int] = {}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for s in samples:
+        file = relative_file(s.image, folder)
+        if file not in ids:
+            ids[file] = len(ids) + 1
+            image: dict[str, Any] = {"id": ids[file], "file_name": file}
+            if sizes is not None and s.image in sizes:
+                image["width"], image["height"] = sizes[s.image]
+            elif s.image.is_file():
+                image["width"], image["height"] = read_size(s.image)
+            images.append(image)
+        if s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks:
+            raise InputError(
+                f"{s.name or s.image}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, "
+                f"given {len(s.landmarks)}"
+            )
+        if s.landmarks is None and s.box is None:
+            continue
+        annotation: dict[str, Any] = {
+            "id": len(annotations) + 1,
+            "image_id": ids[file],
+            "category_id": 1,
+            "iscrowd": 0,
+        }
+        keypoints = np.zeros((scheme.n_landmarks, 3))
+        if s.landmarks is not None:
+            there = np.isfinite(s.landmarks).all(1)
+            keypoints[there, :2] = s.landmarks[there]
+            keypoints[there, 2] = 2 if s.occluded is None else np.where(s.occluded[there], 1, 2)
+        annotation["keypoints"] = [int(v) if i % 3 == 2 else v for i, v in enumerate(keypoints.ravel().tolist())]
+        annotation["num_keypoints"] = int((keypoints[:, 2] > 0).sum())
+        if s.box is not None or annotation["num_keypoints"]:
+            x0, y0, x1, y1 = s.face_box().astype(np.float64).tolist()
+            annotation["bbox"], annotation["area"] = [x0, y0, x1 - x0, y1 - y0], (x1 - x0) * (y1 - y0)
+        if s.group:
+            annotation["group"] = s.group
+        annotations.append(annotation)
+    said = {"occlusion": "annotated"} if any(s.occluded is not None for s in samples) else {}
+    return {
+        "info": {"description": f"landmarks of scheme {scheme.name}", **said},
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(scheme.landmarks),
+             "skeleton": [[a + 1, b + 1] for a, b in scheme.edges]}
+        ],
+    }  # fmt: skip
+
+
+def _short(value: object) -> str:
+    return str(value)[:60]

@@ -1,0 +1,307 @@
+"""fewmark's own plain form: one CSV row a face.
+
+The header names the columns: `file` (relative to the CSV), `x0,y0,x1,y1,...` (0-based px, (0, 0) = centre of
+the top-left pixel), optional `box_x0,box_y0,box_x1,box_y1`, optional `v0,v1,...` (1 visible, 0 occluded with
+a position, -1 missing), optional `group`. An empty cell is missing. Other columns are not read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
+from fewmark.data.samples import FaceSample
+
+BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where in a row the cells are."""
+
+    n_cells: int
+    file: int
+    group: int | None
+    box: tuple[int, ...]  # 4, or none
+    xy: tuple[int, ...]  # 2K: x0 y0 x1 y1 ...
+    visibility: tuple[int, ...]  # K, or none
+
+
+def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSample]:
+    """Read faces from a CSV file.
+
+    Args:
+        path: the CSV.
+        n_landmarks: what the scheme has; a file with another number of points is refused. A file without any
+            point (unlabelled faces) is always read.
+
+    Returns:
+        one sample a row, in the file's order; a row without any point is unlabelled (landmarks None). The
+        name is the `file` cell; where a picture has several faces, "file#1", "file#2", ... A point with a
+        position and an empty `v` counts as visible.
+
+    Raises:
+        InputError: the file cannot be read or has no rows, a column is missing, a cell is no finite number,
+            half a point or half a box is given, a box has no extent, the number of points is not
+            `n_landmarks`.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: expected a UTF-8 text file, given other bytes at {error.start}; save it as UTF-8 CSV"
+        ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        columns = _read_header(path, next(reader, []), n_landmarks)
+        for row in reader:
+            if not any(row):
+                continue
+            if len(row) != columns.n_cells:
+                raise InputError(
+                    f"{path}: row {reader.line_num}: expected {columns.n_cells} cells as in the header, "
+                    f"given {len(row)}"
+                )
+            rows.append(row)
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"{path}: row {reader.line_num}: not a CSV file ({error})") from error
+    if not rows:
+        raise InputError(f"{path}: expected at least one face, given a header without rows")
+    return _samples(path, columns, rows, lines)
+
+
+def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Columns:
+    names = [name.strip() for name in header]
+    if "file" not in names:
+        hint = "; separate the cells by commas" if len(names) == 1 and ";" in names[0] else ""
+        raise InputError(
+            f"{path}: header: expected a column `file`, given {', '.join(names[:4]) or 'an empty file'}{hint}"
+        )
+    twice = [name for name, n in Counter(names).items() if n > 1 and name]
+    if twice:
+        raise InputError(f"{path}: header: column `{twice[0]}` is there twice")
+    where = {name: i for i, name in enumerate(names)}
+    counts = {letter: sum(1 for name in names if re.fullmatch(rf"{letter}\d+", name)) for letter in "xyv"}
+    k = max(counts["x"], counts["y"])
+    for letter, count in (("x", k), ("y", k), ("v", k if counts["v"] else 0)):
+        for i in range(count):
+            if f"{letter}{i}" not in where:
+                raise InputError(
+                    f"{path}: header: expected {letter}0 to {letter}{count - 1}, given no column `{letter}{i}`"
+                )
+    if counts["v"] > k:
+        raise InputError(f"{path}: header: expected {k} columns v0, v1, ... as many as points, given {counts['v']}")
+    if n_landmarks is not None and k not in (0, n_landmarks):
+        raise InputError(
+            f"{path}: header: expected {n_landmarks} landmarks (x0,y0 to "
+            f"x{n_landmarks - 1},y{n_landmarks - 1}), "
+            f"given {k}; choose the scheme of this file or another file"
+        )
+    boxed = [name for name in BOX_COLUMNS if name in where]
+    if boxed and len(boxed) < 4:
+        raise InputError(f"{path}: header: expected all of {', '.join(BOX_COLUMNS)} or none, given {', '.join(boxed)}")
+    return _Columns(
+        n_cells=len(names),
+        file=where["file"],
+        group=where.get("group"),
+        box=tuple(where[name] for name in boxed),
+        xy=tuple(where[f"{letter}{i}"] for i in range(k) for letter in "xy"),
+        visibility=tuple(where[f"v{i}"] for i in range(k)) if counts["v"] else (),
+    )
+
+
+def _numbers(
+    path: Path, rows: list[list[str]], lines: list[int], columns: tuple[int, ...], names: Sequence[str]
+) -> NDArray[np.float64]:
+    """(N, len(columns)) finite numbers, NaN where the cell is empty or says nan."""
+    pick = itemgetter(*columns)
+    table = np.empty((len(rows), len(columns)), np.float64)
+    for i, row in enumerate(rows):
+        cells = pick(row)
+        try:
+            table[i] = list(map(float, cells))
+        except ValueError:  # an empty cell among them, or no number
+            for j, cell in enumerate(cells):
+                try:
+                    table[i, j] = float(cell) if cell.strip() else np.nan
+                except ValueError:
+                    raise InputError(f"{path}: row {lines[i]}: {names[j]}: expected a number, given {cell!r}") from None
+    infinite = np.argwhere(np.isinf(table) | (np.abs(table) > 1e9))
+    if len(infinite):
+        i, j = infinite[0]
+        raise InputError(
+            f"{path}: row {lines[i]}: {names[j]}: expected a position in px, given {table[i, j]}; leave "
+            "the cell empty where there is none"
+        )
+    return table
+
+
+def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[int]) -> list[FaceSample]:
+    n, k = len(rows), len(columns.xy) // 2
+    files = [row[columns.file].strip() for row in rows]
+    if "" in files:
+        raise InputError(
+            f"{path}: row {lines[files.index('')]}: file: expected the name of a picture, given an empty cell"
+        )
+    landmarks = np.empty((n, 0, 2), np.float32)
+    occluded = np.zeros((n, 0), np.bool_)
+    said = np.zeros(n, np.bool_)
+    if k:
+        names = [f"{letter}{i}" for i in range(k) for letter in "xy"]
+        xy = _numbers(path, rows, lines, columns.xy, names).reshape(n, k, 2)
+        half = np.argwhere(np.isnan(xy).sum(2) == 1)
+        if len(half):
+            i, j = half[0]
+            there, gone = ("y", "x") if np.isnan(xy[i, j, 0]) else ("x", "y")
+            raise InputError(
+                f"{path}: row {lines[i]}: half a point: {there}{j} is given and {gone}{j} is empty; give both or none"
+            )
+        if columns.visibility:
+            v = _numbers(path, rows, lines, columns.visibility * (1 if k > 1 else 2), [f"v{i}" for i in range(k)] * 2)[
+                :, :k
+            ]
+            wrong = np.argwhere(~np.isin(v, (-1, 0, 1)) & ~np.isnan(v))
+            if len(wrong):
+                i, j = wrong[0]
+                raise InputError(
+                    f"{path}: row {lines[i]}: v{j}: expected 1 (visible), 0 (occluded) or -1 (missing), "
+                    f"given {v[i, j]:g}"
+                )
+            xy[v == -1] = np.nan
+            occluded, said = np.asarray(v == 0), np.asarray(~np.isnan(v).all(axis=1))
+        landmarks = xy.astype(np.float32)
+    boxes = np.full((n, 4), np.nan)
+    if columns.box:
+        boxes = _numbers(path, rows, lines, columns.box, BOX_COLUMNS)
+        empty = np.isnan(boxes).sum(1)
+        bad = np.flatnonzero(((empty > 0) & (empty < 4)) | (boxes[:, 2:] <= boxes[:, :2]).any(1))
+        if len(bad):
+            given = ",".join("" if np.isnan(b) else f"{b:g}" for b in boxes[bad[0]])
+            raise InputError(
+                f"{path}: row {lines[bad[0]]}: box: expected box_x0 < box_x1 and box_y0 < box_y1, all "
+                f"four or none, given {given}"
+            )
+    present = np.asarray(np.isfinite(landmarks).all(axis=2))
+    labelled = np.asarray(present.any(axis=1))
+    has_box = np.asarray(np.isfinite(boxes).all(axis=1))
+    boxes32 = boxes.astype(np.float32)
+    face_names = name_faces(files)
+    return [
+        FaceSample(
+            image=path.parent / files[i],
+            box=boxes32[i] if has_box[i] else None,
+            landmarks=landmarks[i] if labelled[i] else None,
+            occluded=occluded[i] & present[i] if labelled[i] and said[i] else None,
+            group="" if columns.group is None else rows[i][columns.group].strip(),
+            name=face_names[i],
+        )
+        for i in range(n)
+    ]
+
+
+def name_faces(files: Sequence[str]) -> list[str]:
+    """The faces' names: the picture's file, with #1, #2, ... where it has several faces.
+
+    >>> name_faces(["a.jpg", "b.jpg", "a.jpg"])
+    ['a.jpg#1', 'b.jpg', 'a.jpg#2']
+    """
+    total, seen = Counter(files), Counter[str]()
+    names = []
+    for file in files:
+        seen[file] += 1
+        names.append(file if total[file] == 1 else f"{file}#{seen[file]}")
+    return names
+
+
+def relative_file(image: Path, folder: Path) -> str:
+    """A picture's path as a file in `folder` writes it: relative to the folder where it can be, with forward
+    slashes."""
+    try:
+        return Path(os.path.relpath(image, folder)).as_posix()
+    except ValueError:  # another drive
+        return Path(os.path.abspath(image)).as_posix()
+
+
+def write_csv(path: str | Path, samples: Sequence[FaceSample]) -> None:
+    """Write faces; `read_csv` gives them back to the last bit of their float32 positions.
+
+    Columns for boxes, points, visibility and groups are there where at least one face has them.
+
+    Raises:
+        InputError: there is no face, two faces have different numbers of points, or the file cannot be
+            written.
+    """
+    path = Path(path)
+    if not samples:
+        raise InputError(f"{path}: expected at least one face to write, given none")
+    k = count_landmarks(samples)
+    with_box = any(s.box is not None for s in samples)
+    with_v = k > 0 and any(s.occluded is not None and s.landmarks is not None for s in samples)
+    with_group = any(s.group for s in samples)
+    header = ["file", *(BOX_COLUMNS if with_box else ()), *(f"{c}{i}" for i in range(k) for c in "xy")]
+    header += [f"v{i}" for i in range(k)] if with_v else []
+    header += ["group"] if with_group else []
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    folder = Path(os.path.abspath(path)).parent
+    for s in samples:
+        row = [relative_file(s.image, folder)]
+        if with_box:
+            row += [""] * 4 if s.box is None else cells(s.box)
+        if k:
+            row += [""] * (2 * k) if s.landmarks is None else cells(s.landmarks)
+        if with_v:
+            if s.landmarks is None or s.occluded is None:
+                row += [""] * k
+            else:
+                there = np.asarray(np.isfinite(s.landmarks).all(axis=1))
+                row += [("0" if hidden else "1") if p else "-1" for p, hidden in zip(there, s.occluded, strict=True)]
+        if with_group:
+            row.append(s.group)
+        writer.writerow(row)
+    write_text(path, out.getvalue())
+
+
+def count_landmarks(samples: Sequence[FaceSample]) -> int:
+    """K of these faces, 0 where none is labelled.
+
+    Raises:
+        InputError: two faces have different numbers of points.
+    """
+    labelled = [s for s in samples if s.landmarks is not None]
+    counts = [len(s.landmarks) for s in labelled if s.landmarks is not None]
+    other = next((i for i, count in enumerate(counts) if count != counts[0]), None)
+    if other is not None:
+        raise InputError(
+            f"{labelled[other].name or labelled[other].image}: expected {counts[0]} landmarks as in "
+            f"{labelled[0].name or labelled[0].image}, given {counts[other]}; keep the faces of one "
+            "scheme in one file"
+        )
+    return counts[0] if counts else 0
+
+
+def cells(values: NDArray[np.floating]) -> list[str]:
+    """The shortest text that reads back as the same float32; empty for NaN."""
+    exact = np.asarray(values, np.float32).astype(np.float64).ravel()
+    rounded = np.round(exact, 4)
+    chosen = np.where(rounded.astype(np.float32) == exact.astype(np.float32), rounded, exact)
+    return ["" if v != v else f"{v + 0.0:.9g}" for v in chosen.tolist()]

@@ -1,0 +1,154 @@
+"""dlib's XML, as its tool imglab writes it: images, boxes in them, named parts in the boxes.
+
+Positions are 0-based. imglab and dlib read whole pixels only, so the writer rounds: a round trip moves a
+point by up to half a pixel. A box covers the pixels left to left + width - 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from fewmark.core.errors import InputError
+from fewmark.core.files import atomic_path
+from fewmark.data.formats.csv import name_faces, relative_file
+from fewmark.data.samples import FaceSample
+from fewmark.landmarks.scheme import LandmarkScheme
+
+
+def read_dlib_xml(
+    path: str | Path, *, n_landmarks: int | None = None, names: Sequence[str] | None = None
+) -> list[FaceSample]:
+    """Read faces from an imglab file.
+
+    Args:
+        path: the XML file; pictures are relative to it.
+        n_landmarks: what the scheme has; a file with another number of part names is refused.
+        names: the scheme's landmark names: their order is used where the parts bear them. Else parts are
+            taken in the order of their names, by value where all are numbers.
+
+    Returns:
+        one sample a box, boxes marked `ignore` left out; a box without parts is unlabelled, a part that one
+        box lacks and others have is missing there. A picture without boxes is an unlabelled face.
+
+    Raises:
+        InputError: the file cannot be read, is not such a file, or a number in it is wrong.
+    """
+    path = Path(path)
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path}: not an XML file ({error})") from error
+    images = root.findall("images/image")
+    if root.tag != "dataset" or not images:
+        raise InputError(
+            f"{path}: expected dlib's XML, <dataset><images><image file=...>, given <{root.tag}> without images"
+        )
+    found: list[tuple[str, list[float] | None, dict[str, tuple[float, float]]]] = []
+    for image in images:
+        file = image.get("file", "").replace("\\", "/")
+        if not file:
+            raise InputError(f"{path}: an <image> has no file; expected <image file='...'>")
+        boxes = [box for box in image.findall("box") if box.get("ignore") not in ("1", "true")]
+        if not image.findall("box"):
+            found.append((file, None, {}))
+        for box in boxes:
+            left, top, width, height = (_number(path, file, box, key) for key in ("left", "top", "width", "height"))
+            if width <= 0 or height <= 0:
+                raise InputError(
+                    f"{path}: {file}: box: expected a positive width and height, given {width:g} x {height:g}"
+                )
+            parts: dict[str, tuple[float, float]] = {}
+            for part in box.findall("part"):
+                name = part.get("name", "")
+                if not name or name in parts:
+                    raise InputError(
+                        f"{path}: {file}: part: expected one part of each name, given {name!r} twice or without name"
+                    )
+                parts[name] = _number(path, file, part, "x"), _number(path, file, part, "y")
+            found.append((file, [left, top, left + width - 1, top + height - 1], parts))
+    order = _order({name for *_, parts in found for name in parts}, names)
+    if n_landmarks is not None and order and len(order) != n_landmarks:
+        raise InputError(
+            f"{path}: expected {n_landmarks} named parts, given {len(order)}; choose the scheme of this file"
+        )
+    missing = (math.nan, math.nan)
+    faces = name_faces([file for file, *_ in found])
+    return [
+        FaceSample(
+            image=path.parent / file,
+            box=None if box is None or box[2] <= box[0] or box[3] <= box[1] else np.array(box, np.float32),
+            landmarks=np.array([parts.get(name, missing) for name in order], np.float32) if parts else None,
+            name=face,
+        )
+        for (file, box, parts), face in zip(found, faces, strict=True)
+    ]
+
+
+def _order(given: set[str], names: Sequence[str] | None) -> list[str]:
+    if names is not None and given and given <= set(names):
+        return list(names)
+    if all(re.fullmatch(r"\d+", name) for name in given):
+        return sorted(given, key=lambda name: (int(name), name))
+    return sorted(given)
+
+
+def _number(path: Path, file: str, element: ElementTree.Element, key: str) -> float:
+    text = element.get(key)
+    try:
+        value = float(text) if text is not None else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{path}: {file}: <{element.tag}> {key}: expected a number, given {text!r}")
+    return value
+
+
+def write_dlib_xml(path: str | Path, samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None) -> None:
+    """Write faces for imglab and dlib; parts are numbered 00, 01, ... as dlib's own examples are.
+
+    A face without box gets the tight box of its points; missing points are left out; numbers are rounded to
+    whole pixels. Groups and occlusion have no place in this form.
+
+    Raises:
+        InputError: there is no face, a face has not the scheme's number of points, or the file cannot be
+            written.
+    """
+    path = Path(path)
+    if not samples:
+        raise InputError(f"{path}: expected at least one face to write, given none")
+    folder = Path(os.path.abspath(path)).parent
+    root = ElementTree.Element("dataset")
+    ElementTree.SubElement(root, "name").text = scheme.name if scheme else path.stem
+    images = ElementTree.SubElement(root, "images")
+    elements: dict[str, ElementTree.Element] = {}
+    for s in samples:
+        if scheme is not None and s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks:
+            raise InputError(
+                f"{s.name or s.image}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, "
+                f"given {len(s.landmarks)}"
+            )
+        file = relative_file(s.image, folder)
+        if file not in elements:
+            elements[file] = ElementTree.SubElement(images, "image", file=file)
+        if s.box is None and (s.landmarks is None or np.isnan(s.landmarks).all()):
+            continue
+        x0, y0, x1, y1 = (round(v) for v in s.face_box().tolist())
+        attributes = {"top": y0, "left": x0, "width": x1 - x0 + 1, "height": y1 - y0 + 1}
+        box = ElementTree.SubElement(elements[file], "box", {k: str(v) for k, v in attributes.items()})
+        landmarks = np.empty((0, 2)) if s.landmarks is None else s.landmarks
+        digits = max(2, len(str(len(landmarks) - 1)))
+        for i, (x, y) in enumerate(landmarks.tolist()):
+            if math.isfinite(x) and math.isfinite(y):
+                ElementTree.SubElement(box, "part", name=f"{i:0{digits}d}", x=str(round(x)), y=str(round(y)))
+    ElementTree.indent(root)
+    with atomic_path(path) as temporary:
+        ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)

@@ -1,0 +1,182 @@
+"""Faces in and out of files: csv (fewmark's own), pts, coco, dlib."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fewmark.core.errors import InputError
+from fewmark.data.formats.coco import read_coco, write_coco
+from fewmark.data.formats.csv import read_csv, write_csv
+from fewmark.data.formats.dlib import read_dlib_xml, write_dlib_xml
+from fewmark.data.formats.pts import find_picture, read_pictures, read_pts, read_pts_folder, write_pts, write_pts_folder
+from fewmark.data.image_size import read_size
+from fewmark.data.samples import IMAGE_SUFFIXES, FaceSample
+from fewmark.landmarks.scheme import LandmarkScheme
+
+__all__ = [
+    "FORMATS",
+    "check_samples",
+    "read_coco",
+    "read_csv",
+    "read_dlib_xml",
+    "read_faces",
+    "read_pictures",
+    "read_pts",
+    "read_pts_folder",
+    "write_coco",
+    "write_csv",
+    "write_dlib_xml",
+    "write_faces",
+    "write_pts",
+    "write_pts_folder",
+]
+
+FORMATS = ("csv", "pts", "coco", "dlib")
+_FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "coco", ".xml": "dlib", ".pts": "pts"}
+
+
+def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkScheme | None = None) -> list[FaceSample]:
+    """Read faces from whatever a person calls their data.
+
+    Args:
+        path: a folder (the `annotations.csv` in it; else pictures, with .pts files beside them or bare:
+            unlabelled faces without a box), or a file: .csv, .json (COCO), .xml (dlib), .pts (one face), or
+            one picture.
+        fmt: one of `FORMATS`, or None to go by what is there.
+        scheme: where given, every labelled face must have its number of landmarks.
+
+    Raises:
+        InputError: nothing is there, the format is unknown, or the reader's reasons.
+    """
+    path = Path(path)
+    n = None if scheme is None else scheme.n_landmarks
+    if fmt is not None and fmt not in FORMATS:
+        raise InputError(f"format {fmt!r}: expected one of {', '.join(FORMATS)}")
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such file or folder; expected a folder of pictures, or a .csv, .json, .xml or .pts file"
+        )
+    if path.is_dir():
+        table = path / "annotations.csv"
+        if fmt == "csv" or (fmt is None and table.is_file()):
+            return read_csv(table, n_landmarks=n)
+        if fmt in ("coco", "dlib"):
+            raise InputError(
+                f"{path}: is a folder; format {fmt} expects the {'.json' if fmt == 'coco' else '.xml'} file in it"
+            )
+        return read_pts_folder(path, n_landmarks=n) if fmt == "pts" else read_pictures(path, n_landmarks=n)
+    if fmt is None and path.suffix.lower() in IMAGE_SUFFIXES:
+        return [FaceSample(path, name=path.name)]
+    fmt = fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if fmt == "csv":
+        return read_csv(path, n_landmarks=n)
+    if fmt == "coco":
+        return read_coco(path, n_landmarks=n)
+    if fmt == "dlib":
+        return read_dlib_xml(path, n_landmarks=n, names=None if scheme is None else scheme.landmarks)
+    if fmt == "pts":
+        picture = find_picture(path)
+        if picture is None:
+            raise InputError(f"{path}: no picture of that name is beside it; put {path.stem}.jpg or .png there")
+        return [FaceSample(picture, landmarks=read_pts(path, n_landmarks=n), name=picture.name)]
+    raise InputError(f"{path}: cannot tell its format by {path.suffix!r}; say which, one of {', '.join(FORMATS)}")
+
+
+def write_faces(
+    path: str | Path, fmt: str | None, samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None
+) -> None:
+    """Write faces in one of `FORMATS`.
+
+    Args:
+        path: the file; for pts a folder, which gets the pictures too. For csv a folder gets
+            `annotations.csv`.
+        fmt: the format, or None to go by the suffix of `path`.
+        samples: the faces; at least one.
+        scheme: what their landmarks mean; coco needs it, the others check the number of points where it is
+            given.
+
+    Raises:
+        InputError: the format is unknown, coco has no scheme, or the writer's reasons.
+    """
+    path = Path(path)
+    fmt = fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower()) or ("pts" if path.is_dir() else None)
+    if scheme is not None:
+        _check_count(samples, scheme)
+    if fmt == "csv":
+        write_csv(path / "annotations.csv" if path.is_dir() else path, samples)
+    elif fmt == "pts" and path.suffix.lower() == ".pts":
+        if len(samples) != 1 or samples[0].landmarks is None:
+            raise InputError(f"{path}: a .pts file holds one labelled face, given {len(samples)} faces; give a folder")
+        write_pts(path, samples[0].landmarks)
+    elif fmt == "pts":
+        write_pts_folder(path, samples)
+    elif fmt == "coco":
+        if scheme is None:
+            raise InputError(f"{path}: COCO names the landmarks; give the scheme of these faces")
+        write_coco(path, samples, scheme)
+    elif fmt == "dlib":
+        write_dlib_xml(path, samples, scheme)
+    else:
+        raise InputError(
+            f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a suffix that says it"
+        )
+
+
+def _check_count(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
+    for s in samples:
+        if s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks:
+            raise InputError(
+                f"{s.name or s.image}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, "
+                f"given {len(s.landmarks)}"
+            )
+
+
+def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None) -> list[str]:
+    """What is wrong with these faces, one line each, nothing if all is well. Opens every picture's header.
+
+    Reported: a picture that is missing or none, a number of landmarks other than the scheme's, a landmark
+    more than half the picture's size outside of it (labels do cross the border a little), a box wholly
+    outside, a name given twice.
+    """
+    problems = [
+        f"{name}: the name is there {n} times; names must be unique"
+        for name, n in Counter(s.name for s in samples).items()
+        if n > 1 and name
+    ]
+    sizes: dict[Path, tuple[int, int] | str] = {}
+    for s in samples:
+        where = s.name or str(s.image)
+        if scheme is not None and s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks:
+            problems.append(
+                f"{where}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, given {len(s.landmarks)}"
+            )
+        if s.image not in sizes:
+            try:
+                sizes[s.image] = read_size(s.image)
+            except InputError as error:
+                sizes[s.image] = str(error)
+                problems.append(str(error))
+        size = sizes[s.image]
+        if isinstance(size, str):
+            continue
+        extent = np.array(size, np.float64)
+        if s.landmarks is not None:
+            beyond = (s.landmarks < -0.5 - extent / 2) | (s.landmarks > extent * 1.5 - 0.5)
+            far = np.flatnonzero(beyond.any(1))
+            if len(far):
+                x, y = s.landmarks[far[0]].tolist()
+                name = scheme.landmarks[far[0]] if scheme is not None and far[0] < scheme.n_landmarks else str(far[0])
+                problems.append(
+                    f"{where}: landmark {name} at ({x:.1f}, {y:.1f}) is far outside the picture of "
+                    f"{size[0]}x{size[1]} px"
+                    f" ({len(far)} such landmarks); check the label"
+                )
+        if s.box is not None and bool((s.box[2:] < -0.5).any() or (s.box[:2] > extent - 0.5).any()):
+            problems.append(
+                f"{where}: the box {np.round(s.box, 1).tolist()} is outside the picture of {size[0]}x{size[1]} px"
+            )
+    return problems

@@ -1,0 +1,179 @@
+"""A data set's labels in another scheme, by a transfer, and how far such labels are from true ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fewmark.core.errors import InputError
+from fewmark.core.procrustes import Floats
+from fewmark.data.pairs import FacePairs, match_faces, stack_landmarks
+from fewmark.data.samples import FaceSample
+from fewmark.landmarks.metrics import (
+    Score,
+    contour_errors,
+    nme_per_component,
+    nme_per_landmark,
+    normalising_lengths,
+    score,
+)
+from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.landmarks.transfer import SchemeTransfer
+
+CONTOUR = "contour"
+
+
+@dataclass(frozen=True, eq=False)
+class TransferScore:
+    """How far transferred landmarks are from the true ones.
+
+    Attributes:
+        score: over all landmarks.
+        tangent: mean error along the true contour, by the score's normaliser; NaN where the scheme has no contour.
+        normal: mean error across it.
+        inner: mean error of all components but the contour, each weighted by its number of landmarks; NaN where the scheme
+            has none.
+        tangent_per_landmark: (C,) the error along the true contour of each of its landmarks; empty where there is none.
+        normal_per_landmark: (C,) the error across it.
+    """
+
+    score: Score
+    tangent: float
+    normal: float
+    inner: float
+    tangent_per_landmark: Floats
+    normal_per_landmark: Floats
+
+    @property
+    def by_part(self) -> dict[str, float]:
+        """The means of all, contour (also along and across it) and inner landmarks, as fractions; NaN where there are none."""
+        return {
+            "all": self.score.nme,
+            "contour": self.score.per_component.get(CONTOUR, math.nan),
+            "tangent": self.tangent,
+            "normal": self.normal,
+            "inner": self.inner,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the values per face and landmark."""
+        data = {k: v for k, v in self.score.to_dict().items() if k not in ("per_face", "per_landmark")}
+        known = math.isfinite(self.tangent)
+        return {**data, CONTOUR: {"tangent": self.tangent, "normal": self.normal} if known else None}
+
+
+def relabel_faces(
+    transfer: SchemeTransfer, samples: Sequence[FaceSample], contour_from: Sequence[FaceSample] | None = None
+) -> list[FaceSample]:
+    """The faces with landmarks of the target scheme.
+
+    Boxes, groups and names stay; what was said of occlusion goes. An unlabelled face stays unlabelled, and one with a missing
+    source landmark has no landmarks but for a contour that is given.
+
+    Args:
+        transfer: from the samples' scheme.
+        samples: faces of its source scheme.
+        contour_from: the same faces in the target scheme, found directly; their contour is taken, not the transfer's.
+
+    Raises:
+        InputError: a face has another number of landmarks; or see `contour_of`.
+    """
+    labelled = [s for s in samples if s.landmarks is not None]
+    keep = None if contour_from is None else contour_of(transfer, labelled, contour_from)
+    for s in labelled:
+        if s.landmarks is not None and len(s.landmarks) != transfer.source.n_landmarks:
+            raise InputError(
+                f"{s.name or s.image}: expected {transfer.source.n_landmarks} landmarks of scheme {transfer.source.name}, "
+                f"given {len(s.landmarks)}"
+            )
+    found = transfer.apply(stack_landmarks(labelled), keep=keep) if labelled else np.empty((0, 0, 2))
+    points = {id(s): p.astype(np.float32) for s, p in zip(labelled, found, strict=True) if np.isfinite(p).all(1).any()}
+    return [replace(s, landmarks=points.get(id(s)), occluded=None) for s in samples]
+
+
+def contour_of(transfer: SchemeTransfer, samples: Sequence[FaceSample], direct: Sequence[FaceSample]) -> Floats:
+    """(N, Kt, 2) image px: the contour of each face as it was found directly, NaN elsewhere; for `SchemeTransfer.apply`.
+
+    Args:
+        transfer: to the scheme of `direct`.
+        samples: N faces.
+        direct: the same faces, and perhaps others, with landmarks of the target scheme.
+
+    Raises:
+        InputError: the target scheme has no component `contour`, or a face is not among `direct`.
+    """
+    scheme = transfer.target
+    if CONTOUR not in scheme.components:
+        raise InputError(
+            f"scheme {scheme.name} has no component {CONTOUR!r} that could be found directly; its components are "
+            f"{', '.join(scheme.components) or 'none'}"
+        )
+    pairs = match_faces(samples, direct, ("DATA", "the faces with the contour"))
+    found = {id(a): b.landmarks for a, b in zip(pairs.source, pairs.target, strict=True)}
+    indices = list(scheme.components[CONTOUR])
+    keep = np.full((len(samples), scheme.n_landmarks, 2), np.nan)
+    for row, s in zip(keep, samples, strict=True):
+        points = found.get(id(s))
+        if points is None or len(points) != scheme.n_landmarks:
+            given = "none" if points is None else f"{len(points)} landmarks"
+            raise InputError(
+                f"{s.name or s.image}: expected its contour among the directly found faces ({scheme.n_landmarks} landmarks "
+                f"of scheme {scheme.name}), given {given}"
+            )
+        row[indices] = points[indices]
+    return keep
+
+
+def score_transfer(
+    transfer: SchemeTransfer,
+    pairs: FacePairs,
+    *,
+    contour_from: Sequence[FaceSample] | None = None,
+    normalizer: str | None = None,
+) -> TransferScore:
+    """Score a transfer on faces that are labelled in both schemes.
+
+    Args:
+        transfer: from the scheme of `pairs.source` to that of `pairs.target`.
+        pairs: faces that it was not fitted on.
+        contour_from: see `relabel_faces`.
+        normalizer: of the target scheme; None = its default.
+
+    Raises:
+        InputError: see `relabel_faces` and `score`.
+    """
+    keep = None if contour_from is None else contour_of(transfer, pairs.source, contour_from)
+    predicted = transfer.apply(pairs.source_points, keep=keep)
+    return score_landmarks(transfer.target, predicted, pairs, normalizer)
+
+
+def score_landmarks(
+    scheme: LandmarkScheme, predicted: Floats, pairs: FacePairs, normalizer: str | None = None
+) -> TransferScore:
+    """Score landmarks of the target scheme, however they were found.
+
+    Args:
+        scheme: of the landmarks.
+        predicted: (N, Kt, 2) image px of `pairs`.
+        pairs: the true ones.
+        normalizer: of the target scheme; None = its default.
+    """
+    true, boxes = pairs.target_points, pairs.boxes
+    whole = score(predicted, true, scheme, boxes=boxes, normalizer=normalizer)
+    sizes = {name: len(indices) for name, indices in scheme.components.items() if name != CONTOUR}
+    n_inner = sum(sizes.values())
+    inner = sum(whole.per_component[name] * k for name, k in sizes.items()) / n_inner if n_inner else math.nan
+    indices = list(scheme.components.get(CONTOUR, ()))
+    if len(indices) < 3:
+        return TransferScore(whole, math.nan, math.nan, inner, np.empty(0), np.empty(0))
+    lengths = normalising_lengths(true, boxes, scheme.get_normalizer(whole.normalizer))
+    part = {CONTOUR: tuple(range(len(indices)))}
+    along, across = contour_errors(predicted[:, indices], true[:, indices])
+    tangent, normal = (nme_per_component(e, lengths, part)[CONTOUR] for e in (along, across))
+    return TransferScore(
+        whole, tangent, normal, inner, nme_per_landmark(along, lengths), nme_per_landmark(across, lengths)
+    )

@@ -1,0 +1,110 @@
+"""The cascade: a fold of face states over stages, any of which can be left out, exchanged, or fed with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.inference.cascade.frames import MeanFace, face_angle
+from fewmark.inference.cascade.state import FaceState, Picture, Stage, same_scheme
+from fewmark.landmarks.scheme import LandmarkScheme
+
+
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """Stages one after the other.
+
+    Attributes:
+        stages: of one scheme, each name once.
+
+    Raises:
+        InputError: no stage, two of one name, or stages of different schemes.
+
+    Source: coarse-to-fine, Fig. 1.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"cascade: expected stages of different names, given {names}")
+        first = self.stages[0]
+        for stage in self.stages[1:]:
+            if not same_scheme(stage.scheme, first.scheme):
+                raise InputError(
+                    f"cascade: stage {stage.name} was trained for scheme {stage.scheme.name}, stage {first.name} for "
+                    f"{first.scheme.name}; train one of them again, or transfer the landmarks after the last stage"
+                )
+
+    @property
+    def scheme(self) -> LandmarkScheme:
+        return self.stages[0].scheme
+
+    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+        """What the last stage leaves; see `Stage`."""
+        found = list(faces)
+        for stage in self.stages:
+            found = stage(images, found)
+        return found
+
+    def after_each(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> dict[str, list[FaceState]]:
+        """Stage name -> the states after it."""
+        found, current = {}, list(faces)
+        for stage in self.stages:
+            current = found[stage.name] = stage(images, current)
+        return found
+
+    def without(self, *names: str) -> Cascade:
+        """The cascade with some stages left out.
+
+        Raises:
+            InputError: it has no such stage, or none is left.
+        """
+        for name in names:
+            self.stage(name)
+        return Cascade(tuple(s for s in self.stages if s.name not in names))
+
+    def replaced(self, stage: Stage) -> Cascade:
+        """The cascade with the stage of this name exchanged (trained again, say)."""
+        self.stage(stage.name)
+        return Cascade(tuple(stage if s.name == stage.name else s for s in self.stages))
+
+    def stage(self, name: str) -> Stage:
+        """A stage by its name.
+
+        Raises:
+            InputError: it has none of that name.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise InputError(f"cascade: no stage {name!r}; expected one of {', '.join(s.name for s in self.stages)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A stage that knows the answer: in a stage's place, it gives the next one the truth to work on (the paper's v_gt).
+
+    Attributes:
+        landmarks: (N, K, 2) image px of the faces, in the order in which they will be asked for.
+        name: of the stage that it stands for; as "angle" it tells the angle alone.
+    """
+
+    scheme: LandmarkScheme
+    landmarks: NDArray[np.float32]
+    mean_face: MeanFace
+    name: str = "truth"
+
+    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+        """See `Stage`."""
+        if len(faces) != len(self.landmarks):
+            raise InputError(f"truth: expected the {len(self.landmarks)} faces it knows, given {len(faces)}")
+        told = [replace(f, angle=face_angle(t, self.mean_face)) for f, t in zip(faces, self.landmarks, strict=True)]
+        if self.name == "angle":
+            return told
+        return [replace(f, landmarks=t) for f, t in zip(told, self.landmarks, strict=True)]

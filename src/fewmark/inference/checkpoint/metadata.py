@@ -1,0 +1,181 @@
+"""What a model file says about itself, read without torch and without its tensors.
+
+A .safetensors file is 8 bytes (little-endian length), a JSON header of that length, and the tensors. The
+header's `__metadata__` holds one JSON string of ours, under "fewmark".
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fewmark.core.errors import InputError
+from fewmark.inference.checkpoint.onnx_metadata import read_properties
+
+FORMAT_VERSION = 1
+METADATA_KEY = "fewmark"
+TRANSFER_KEY = "fewmark_transfer"
+"""Of a file that holds a transfer between schemes and no model."""
+
+_LONGEST_HEADER = 100_000_000  # bytes; the limit that the format itself sets
+
+
+_ENDINGS = (".safetensors", ".onnx")
+"""Of packaged models; a .onnx file beside a .safetensors file of its name is a part of that model."""
+
+
+def packaged_names() -> list[str]:
+    """The models that come with the package: those of .safetensors files, and exported ones that stand alone."""
+    folder = resources.files("fewmark") / "inference/weights"
+    if not folder.is_dir():
+        return []
+    return sorted({p.name.removesuffix(e) for p in folder.iterdir() for e in _ENDINGS if p.name.endswith(e)})
+
+
+def resolve_model(path_or_name: str | Path) -> Path:
+    """The file of a packaged name, or the path itself.
+
+    Raises:
+        InputError: no packaged model has that name and there is no such file.
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    if str(path_or_name) in packaged_names():
+        folder = resources.files("fewmark") / "inference/weights"
+        files = [folder / f"{path_or_name}{ending}" for ending in _ENDINGS]
+        with resources.as_file(next(f for f in files if f.is_file())) as packaged:
+            return packaged
+    what = "a folder" if path.is_dir() else "neither"
+    raise InputError(
+        f"model {str(path_or_name)!r}: expected a .safetensors or .onnx file or a packaged name "
+        f"({', '.join(packaged_names()) or 'this installation has none'}), given {what}; check the path"
+    )
+
+
+def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
+    """What a model file says about itself: scheme, parts, codecs, crop, accuracy, counts, seed, config,
+    licence, provenance.
+
+    Args:
+        path_or_name: a .safetensors or .onnx file, or the name of a packaged model.
+
+    Raises:
+        InputError: no such model, another kind of file, a truncated one, one that fewmark did not write, or
+            one of another format version.
+    """
+    path = resolve_model(path_or_name)
+    if path.suffix == ".onnx":
+        texts, kind = read_properties(path), "an ONNX"
+    else:
+        texts, kind = _read_header(path).get("__metadata__", {}), "a safetensors"
+    if METADATA_KEY not in texts:
+        other = f"{kind} file without {METADATA_KEY!r} in its metadata"
+        given = "a transfer between schemes" if TRANSFER_KEY in texts else other
+        raise InputError(f"{path}: expected a model that fewmark wrote, given {given}")
+    data = _parsed(path, texts, METADATA_KEY)
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "install a newer fewmark" if newer else "train or export the model again"
+        raise InputError(f"{path}: format_version: expected {FORMAT_VERSION}, given {version!r}; {advice}")
+    return data
+
+
+def read_transfer_metadata(path: str | Path) -> dict[str, Any]:
+    """What a transfer's file says about itself; its fields are checked when it is loaded.
+
+    Raises:
+        InputError: no such file, not a safetensors file, a truncated one, or one without a transfer.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a transfer, as `fewmark transfer fit --out` writes it")
+    texts = _read_header(path).get("__metadata__", {})
+    if TRANSFER_KEY not in texts:
+        other = f"a safetensors file without {TRANSFER_KEY!r} in its metadata"
+        given = "a model" if METADATA_KEY in texts else other
+        raise InputError(f"{path}: expected a transfer, as `fewmark transfer fit --out` writes it, given {given}")
+    return _parsed(path, texts, TRANSFER_KEY)
+
+
+def holds_transfer(path: str | Path) -> bool:
+    """Whether a .safetensors file is a transfer and no model."""
+    path = Path(path)
+    return path.is_file() and TRANSFER_KEY in _read_header(path).get("__metadata__", {})
+
+
+def carried_scheme(metadata: Mapping[str, Any], name: str | None, where: str) -> dict[str, Any]:
+    """The scheme of that name, as plain data: the model's own (for None too), or the target of a transfer that it carries.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        schemes = [require(metadata, "scheme", where), *(t["target"] for t in metadata.get("transfers", []))]
+        known: dict[str, dict[str, Any]] = {s["name"]: s for s in schemes}
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{where}: a scheme of the metadata is missing or wrong ({error!r})") from error
+    own, *targets = known
+    if name is not None and name not in known:
+        raise unknown_scheme(name, own, targets, where)
+    return known[name or own]
+
+
+def unknown_scheme(name: str, own: str, targets: Sequence[str], where: str) -> InputError:
+    """What to say where a model is asked for landmarks of a scheme that it does not know."""
+    carried = f"carries transfers to {', '.join(targets)}" if targets else "carries no transfer"
+    return InputError(
+        f"{where}: scheme {name!r}: the model finds {own} and {carried}; "
+        "put one in with `fewmark transfer fit ... --into MODEL`"
+    )
+
+
+def require(data: Mapping[str, Any], field: str, where: str) -> Any:
+    """A field of the metadata.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if field not in data:
+        raise InputError(f"{where}: field {field!r} of the metadata is missing; expected a whole fewmark model")
+    return data[field]
+
+
+def _parsed(path: Path, texts: Mapping[str, str], key: str) -> dict[str, Any]:
+    try:
+        data = json.loads(texts[key])
+    except ValueError as error:
+        raise InputError(f"{path}: metadata {key!r}: expected JSON, given something else ({error})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: metadata {key!r}: expected a JSON object, given {type(data).__name__}")
+    return data
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            first = file.read(8)
+            length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LONGEST_HEADER + 1
+            if length > _LONGEST_HEADER:
+                raise InputError(f"{path}: expected a safetensors file, given another kind of file ({size} bytes)")
+            if size < 8 + length:
+                raise InputError(f"{path}: truncated: expected {8 + length} bytes, given {size}; copy the file again")
+            raw = file.read(length)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    try:
+        header = json.loads(raw)
+        ends = [int(t["data_offsets"][1]) for name, t in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise InputError(f"{path}: expected a safetensors file, given one without a JSON header ({error})") from error
+    expected = 8 + length + max(ends, default=0)
+    if size < expected:
+        raise InputError(f"{path}: truncated: expected {expected} bytes, given {size}; copy the file again")
+    assert isinstance(header, dict)
+    return header

@@ -1,0 +1,244 @@
+"""A detector and where it is from: what a model file holds, as types. No torch is imported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.core.version import __version__
+from fewmark.data.crops import CropRule
+from fewmark.inference.checkpoint.metadata import FORMAT_VERSION, require, unknown_scheme
+from fewmark.inference.checkpoint.transfers import check_source, load_transfers, transfer_metadata
+from fewmark.landmarks.calibration import ErrorCalibration
+from fewmark.landmarks.scheme import LandmarkScheme, scheme_from_dict
+from fewmark.landmarks.transfer import SchemeTransfer
+from fewmark.models.normalization import MEAN, STD
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fewmark.inference.cascade.pipeline import Cascade
+    from fewmark.models.codec import HeatmapCodec
+
+
+@dataclass
+class StudentPart:
+    """One network that finds landmarks.
+
+    Attributes:
+        name: what metrics call it.
+        architecture: a name that `build_model` knows.
+        arguments: its constructor's.
+        codec: how its maps become landmarks.
+        module: the network.
+    """
+
+    name: str
+    architecture: str
+    arguments: dict[str, Any]
+    codec: HeatmapCodec
+    module: nn.Module
+
+
+@dataclass
+class TeacherPart:
+    """The network that judges pseudo labels; see `StudentPart`."""
+
+    architecture: str
+    arguments: dict[str, Any]
+    module: nn.Module
+
+
+@dataclass
+class Checkpoint:
+    """A detector and where it is from.
+
+    Attributes:
+        scheme: which landmarks it finds.
+        students: the networks, one or more; none where there is a cascade, or where an ONNX file holds them.
+        crop: which part of a picture they see; of a cascade, its coarse stage.
+        teacher: what judges their labels, or None.
+        cascade: what finds the landmarks in place of students, or None.
+        box_from_detector: how the packaged face detector's box relates to the boxes it was trained on, see
+            `fewmark.inference.face_detection.base.fit_box_adapter`, or None: boxes are then taken as they are.
+        accuracy: one entry a measured list: `data`, `nme`, `auc`, `failure_rate` (fractions), `normalizer`,
+            `n_faces`, `box`.
+        counts: faces that it was trained on: `labelled`, `pseudo`, `unlabelled`; of a model that began as another one at least so many.
+        seed: of the run.
+        config: the resolved settings of the run.
+        data_hash: of the training data.
+        licence: under which the model may be used.
+        provenance: what it was trained on.
+        transfers: what turns its landmarks into other schemes'; one a target scheme.
+        calibration: what error each score lets expect, or None.
+        lateral_bias: (K, 2) how far labels lie to one side of what the networks find, parts of the face box's longer side, see
+            `fewmark.landmarks.lateral_bias`; it is added to what they find. None: nothing is.
+        package_version: of the fewmark that wrote it.
+    """
+
+    scheme: LandmarkScheme
+    students: list[StudentPart]
+    crop: CropRule
+    teacher: TeacherPart | None = None
+    cascade: Cascade | None = None
+    box_from_detector: tuple[float, float, float] | None = None
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    seed: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    data_hash: str = ""
+    licence: str = ""
+    provenance: str = ""
+    transfers: tuple[SchemeTransfer, ...] = ()
+    calibration: ErrorCalibration | None = None
+    lateral_bias: NDArray[np.float64] | None = None
+    package_version: str = __version__
+
+    @property
+    def flip(self) -> bool:
+        """Whether the model asks to be averaged with what it sees in the flipped crop; yes where it does not say."""
+        return bool(self.config.get("model", {}).get("flip", True))
+
+    @property
+    def bias_px(self) -> NDArray[np.float64] | None:
+        """(K, 2) the lateral bias in crop px, or None."""
+        return None if self.lateral_bias is None else self.lateral_bias * self.crop.box_side
+
+    def transfer_to(self, scheme: str | None) -> SchemeTransfer | None:
+        """The transfer to the scheme of that name; None for the model's own scheme, or where none is named.
+
+        Raises:
+            InputError: the model carries no such transfer; lists those it carries.
+        """
+        if scheme is None or scheme == self.scheme.name:
+            return None
+        targets = {t.target.name: t for t in self.transfers}
+        if scheme not in targets:
+            raise unknown_scheme(scheme, self.scheme.name, list(targets), "this model")
+        return targets[scheme]
+
+    def scheme_of(self, name: str | None) -> LandmarkScheme:
+        """The scheme of that name that the model can answer in; its own for None.
+
+        Raises:
+            InputError: see `transfer_to`.
+        """
+        transfer = self.transfer_to(name)
+        return self.scheme if transfer is None else transfer.target
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Plain data for JSON, all but the tensors; what `read_metadata` gives back."""
+        cascade: list[dict[str, Any]] | None = None
+        if self.cascade is not None:
+            from fewmark.inference.cascade.serialization import cascade_to_data
+
+            cascade = cascade_to_data(self.cascade)
+        data: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "package_version": self.package_version,
+            "scheme": self.scheme.to_dict(),
+            "students": [
+                {
+                    "name": s.name,
+                    "architecture": s.architecture,
+                    "arguments": s.arguments,
+                    "codec": asdict(s.codec),
+                    "n_parameters": sum(p.numel() for p in s.module.parameters()),
+                }
+                for s in self.students
+            ],
+            "teacher": None
+            if self.teacher is None
+            else {"architecture": self.teacher.architecture, "arguments": self.teacher.arguments},
+            "cascade": cascade,
+            "crop": asdict(self.crop),
+            "mean": list(MEAN),
+            "std": list(STD),
+            "box_from_detector": self.box_from_detector,
+            "accuracy": self.accuracy,
+            "counts": self.counts,
+            "seed": self.seed,
+            "config": self.config,
+            "data_hash": self.data_hash,
+            "licence": self.licence,
+            "provenance": self.provenance,
+            "transfers": [transfer_metadata(t) for t in self.transfers],
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "lateral_bias": self.lateral_bias,
+        }
+        plain = plain_data(data)
+        assert isinstance(plain, dict)
+        return plain
+
+
+def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDArray[Any]], where: str) -> Checkpoint:
+    """All of a checkpoint but its networks.
+
+    Args:
+        data: of `read_metadata`.
+        matrices: name -> tensor; at least those of the transfers.
+        where: the file, for messages.
+
+    Raises:
+        InputError: a field or a tensor is missing or does not fit.
+    """
+    if list(require(data, "mean", where)) != list(MEAN) or list(require(data, "std", where)) != list(STD):
+        raise InputError(f"{where}: mean, std: expected {MEAN} and {STD}, given {data['mean']} and {data['std']}")
+    scheme = scheme_from_dict(require(data, "scheme", where), f"{where}: scheme")
+    calibration: ErrorCalibration | None = None
+    lateral_bias: NDArray[np.float64] | None = None
+    box_from_detector = require(data, "box_from_detector", where)
+    try:
+        crop = CropRule(**require(data, "crop", where))
+        if (e := data.get("calibration")) is not None:  # older files have no such field
+            calibration = ErrorCalibration.from_dict(e, scheme.n_landmarks)
+        if (b := data.get("lateral_bias")) is not None:
+            lateral_bias = np.asarray(b, np.float64)
+            if lateral_bias.shape != (scheme.n_landmarks, 2) or not np.isfinite(lateral_bias).all():
+                given = f"shape {lateral_bias.shape} or numbers that are not finite"
+                raise InputError(f"lateral_bias: expected {scheme.n_landmarks} pairs of numbers, given {given}")
+        if box_from_detector is not None:
+            dx, dy, scale = (float(v) for v in box_from_detector)
+            box_from_detector = (dx, dy, scale)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{where}: a field of the metadata is missing or wrong ({error!r})") from error
+    transfers = load_transfers(data, matrices, where)
+    for transfer in transfers:
+        check_source(scheme, transfer.source, transfer.target, where)
+    return Checkpoint(
+        scheme=scheme,
+        students=[],
+        crop=crop,
+        box_from_detector=box_from_detector,
+        transfers=tuple(transfers),
+        calibration=calibration,
+        lateral_bias=lateral_bias,
+        **{name: require(data, name, where) for name in _PLAIN_FIELDS},
+    )
+
+
+_PLAIN_FIELDS = ("accuracy", "counts", "seed", "config", "data_hash", "licence", "provenance", "package_version")
+
+
+def plain_data(value: Any) -> Any:
+    """JSON's types; what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(k): plain_data(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        return [plain_data(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,222 @@
+"""Transfers between schemes in files: one of their own, or inside a model file. Needs no torch.
+
+A transfer's file is a .safetensors file with one tensor, `matrix`, and one JSON string under "fewmark_transfer" in its
+metadata. A model file has a list `transfers` of the same JSON in its own metadata, and tensors `transfer0.matrix`, ...
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from fewmark.core.errors import InputError
+from fewmark.core.files import atomic_path
+from fewmark.core.procrustes import Floats
+from fewmark.core.version import __version__
+from fewmark.inference.checkpoint.metadata import (
+    METADATA_KEY,
+    TRANSFER_KEY,
+    read_metadata,
+    read_transfer_metadata,
+    require,
+)
+from fewmark.landmarks.scheme import LandmarkScheme, scheme_from_dict
+from fewmark.landmarks.transfer import SchemeTransfer
+
+TRANSFER_VERSION = 1
+
+
+def save_transfer(path: str | Path, transfer: SchemeTransfer) -> None:
+    """Write a transfer as a file of its own.
+
+    Args:
+        path: ends in .safetensors.
+        transfer: what to write.
+
+    Raises:
+        InputError: the name has another ending, or the file cannot be written.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise InputError(f"{path}: expected a file name that ends in .safetensors")
+    text = json.dumps(transfer_metadata(transfer), ensure_ascii=False, allow_nan=False)
+    raw = safetensors.numpy.save({"matrix": _stored(transfer)}, {TRANSFER_KEY: text})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(raw)
+
+
+def load_transfer(path: str | Path) -> SchemeTransfer:
+    """Read a transfer's file.
+
+    Raises:
+        InputError: there is no such file, it is no transfer or one of another format version, or a field or the tensor is
+            missing or does not fit.
+    """
+    data = read_transfer_metadata(path)
+    return transfer_from_parts(data, _tensors(path), "matrix", str(path))
+
+
+def put_transfer(model: str | Path, transfer: SchemeTransfer) -> None:
+    """Put a transfer into a model file; one to the same target scheme is replaced, and all else stays as it is.
+
+    Args:
+        model: a .safetensors file that fewmark wrote.
+        transfer: its source scheme is the model's.
+
+    Raises:
+        InputError: no such file, no model, a model of another scheme, or the file cannot be written.
+    """
+    if not Path(model).is_file():
+        raise InputError(
+            f"{model}: expected a model file to put the transfer into; copy a packaged model to a file first"
+        )
+    if Path(model).suffix == ".onnx":
+        raise InputError(f"{model}: is exported; put the transfer into its .safetensors file and export that again")
+    data, tensors = read_metadata(model), dict(_tensors(model))
+    scheme = scheme_from_dict(require(data, "scheme", str(model)), f"{model}: scheme")
+    check_source(scheme, transfer.source, transfer.target, str(model))
+    carried = load_transfers(data, tensors, str(model))
+    kept = [t for t in carried if t.target.name != transfer.target.name]
+    for i in range(len(carried)):
+        del tensors[matrix_name(i)]
+    kept.append(transfer)
+    data["transfers"] = [transfer_metadata(t) for t in kept]
+    tensors |= {matrix_name(i): _stored(t) for i, t in enumerate(kept)}
+    raw = safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(data, ensure_ascii=False, allow_nan=False)})
+    with atomic_path(model) as temporary:
+        temporary.write_bytes(raw)
+
+
+def matrix_name(index: int) -> str:
+    """The tensor of a model's transfer."""
+    return f"transfer{index}.matrix"
+
+
+def load_transfers(data: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], where: str) -> list[SchemeTransfer]:
+    """The transfers of a model file; none for a file that was written before there were any.
+
+    Args:
+        data: the model's metadata.
+        tensors: name -> tensor; at least those of the transfers.
+        where: the file, for messages.
+
+    Raises:
+        InputError: a field or a tensor is missing or does not fit.
+    """
+    given = data.get("transfers", [])
+    if not isinstance(given, Sequence):
+        raise InputError(f"{where}: transfers: expected a list, given {type(given).__name__}")
+    return [transfer_from_parts(t, tensors, matrix_name(i), f"{where}: transfers[{i}]") for i, t in enumerate(given)]
+
+
+def check_source(model: LandmarkScheme, source: LandmarkScheme, target: LandmarkScheme, where: str) -> None:
+    """See that a model's landmarks are what a transfer takes, and not already what it gives.
+
+    Raises:
+        InputError: they are not.
+    """
+    if source.landmarks != model.landmarks:
+        raise InputError(
+            f"{where}: expected a transfer from the model's scheme {model.name} ({model.n_landmarks} landmarks), given "
+            f"one from {source.name} ({source.n_landmarks}) to {target.name}"
+        )
+    if target.name == model.name:
+        raise InputError(f"{where}: the model is of scheme {model.name} already; expected a transfer to another scheme")
+
+
+def transfer_metadata(transfer: SchemeTransfer) -> dict[str, Any]:
+    """Plain data for JSON, all but the matrix; what is not finite is null."""
+    return {
+        "format_version": TRANSFER_VERSION,
+        "package_version": __version__,
+        "source": transfer.source.to_dict(),
+        "target": transfer.target.to_dict(),
+        "mean_shape": transfer.mean_shape.tolist(),
+        "target_mean_shape": [p if all(map(math.isfinite, p)) else None for p in transfer.target_mean_shape.tolist()],
+        "ridge": transfer.ridge,
+        "n_pairs": transfer.n_pairs,
+        "normalizer": transfer.normalizer,
+        "expected_error": _number(transfer.expected_error),
+        "expected_error_per_landmark": [_number(e) for e in transfer.expected_error_per_landmark.tolist()],
+        "provenance": transfer.provenance,
+        "licence": transfer.licence,
+    }
+
+
+def transfer_facts(transfer: SchemeTransfer) -> dict[str, Any]:
+    """What to say of a transfer beside its results, as plain data: the schemes' names and what error to expect."""
+    return {
+        "source": transfer.source.name,
+        "target": transfer.target.name,
+        "n_pairs": transfer.n_pairs,
+        "ridge": transfer.ridge,
+        "expected_error": _number(transfer.expected_error),
+        "normalizer": transfer.normalizer,
+        "expected_error_per_component": {n: _number(e) for n, e in transfer.expected_error_per_component.items()},
+    }
+
+
+def transfer_from_parts(data: Any, tensors: Mapping[str, NDArray[Any]], name: str, where: str) -> SchemeTransfer:
+    """A transfer from its metadata and the tensor of that name.
+
+    Raises:
+        InputError: another format version; or a field or the tensor is missing or does not fit.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where}: expected the fields of a transfer, given {type(data).__name__}")
+    version = data.get("format_version")
+    if version != TRANSFER_VERSION:
+        newer = isinstance(version, int) and version > TRANSFER_VERSION
+        advice = "install a newer fewmark" if newer else "fit the transfer again"
+        raise InputError(f"{where}: format_version: expected {TRANSFER_VERSION}, given {version!r}; {advice}")
+    source = scheme_from_dict(require(data, "source", where), f"{where}: source")
+    target = scheme_from_dict(require(data, "target", where), f"{where}: target")
+    wanted = (2 * source.n_landmarks + 1, 2 * target.n_landmarks)
+    matrix = tensors.get(name)
+    if matrix is None or matrix.shape != wanted:
+        given = "none" if matrix is None else matrix.shape
+        raise InputError(f"{where}: tensor {name}: expected {wanted}, given {given}; fit the transfer again")
+    try:
+        mean = np.asarray(require(data, "mean_shape", where), np.float64)
+        errors = [math.nan if e is None else float(e) for e in require(data, "expected_error_per_landmark", where)]
+        overall = require(data, "expected_error", where)
+        transfer = SchemeTransfer(
+            source=source,
+            target=target,
+            mean_shape=mean,
+            matrix=np.asarray(matrix, np.float64),
+            ridge=float(require(data, "ridge", where)),
+            n_pairs=int(require(data, "n_pairs", where)),
+            normalizer=str(require(data, "normalizer", where)),
+            expected_error=math.nan if overall is None else float(overall),
+            expected_error_per_landmark=np.asarray(errors, np.float64),
+            provenance=str(require(data, "provenance", where)),
+            licence=str(require(data, "licence", where)),
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: a field of the transfer is wrong ({error!r})") from error
+    if mean.shape != (source.n_landmarks, 2) or not np.isfinite(mean).all() or len(errors) != target.n_landmarks:
+        raise InputError(f"{where}: mean_shape or expected_error_per_landmark does not fit the schemes; fit it again")
+    return transfer
+
+
+def _stored(transfer: SchemeTransfer) -> Floats:
+    return np.ascontiguousarray(transfer.matrix, np.float64)
+
+
+def _tensors(path: str | Path) -> dict[str, NDArray[Any]]:
+    try:
+        return dict(safetensors.numpy.load_file(path))
+    except (SafetensorError, OSError, KeyError) as error:
+        raise InputError(f"{path}: its tensors cannot be read ({error}); copy the file again") from error
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

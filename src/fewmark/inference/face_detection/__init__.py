@@ -1,0 +1,1 @@
+"""inference.face_detection"""

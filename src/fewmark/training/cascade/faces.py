@@ -1,0 +1,90 @@
+"""Labelled faces in memory, as all stages train on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.core.procrustes import mirrored_mean_shape
+from fewmark.data.crops import cache_faces
+from fewmark.data.samples import FaceSample
+from fewmark.inference.cascade.frames import REACH, RESOLUTION, MeanFace, face_angle, scheme_mean_face
+from fewmark.inference.cascade.state import FaceState, Picture, Stage
+from fewmark.landmarks.scheme import LandmarkScheme
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFaces:
+    """Windows of pictures with the true states of their faces.
+
+    Attributes:
+        scheme: which landmarks.
+        mean_face: (K, 2) the mean of these faces, see `mirrored_mean_shape`.
+        images: N windows, which are pictures to everyone else.
+        faces: N states with the true landmarks (window px), the angle that they give, and the box.
+    """
+
+    scheme: LandmarkScheme
+    mean_face: MeanFace
+    images: tuple[Picture, ...]
+    faces: tuple[FaceState, ...]
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    @property
+    def landmarks(self) -> NDArray[np.float32]:
+        """(N, K, 2) window px, NaN where missing."""
+        return np.stack([f.landmarks for f in self.faces if f.landmarks is not None])
+
+    def starts(self) -> list[FaceState]:
+        """The states before the first stage: a box and nothing else."""
+        return [replace(f, angle=0.0, landmarks=None) for f in self.faces]
+
+
+def cache_training_faces(
+    samples: Sequence[FaceSample], scheme: LandmarkScheme, mean_face: MeanFace | None = None
+) -> TrainingFaces:
+    """Read the pictures once and keep a window of each face.
+
+    Args:
+        mean_face: (K, 2) that angles are measured by; None for the mean of these faces.
+
+    Raises:
+        InputError: a picture cannot be read, the scheme has no mean face, or a face has not its landmarks, or fewer than
+            two of them.
+    """
+    upright = scheme_mean_face(scheme)
+    if not samples:
+        raise InputError("cascade training: the labelled list is empty; at least one labelled face is needed")
+    for s in samples:
+        if s.landmarks is None or np.isfinite(s.landmarks).all(1).sum() < 2:
+            raise InputError(f"{s.name or s.image}: the face has no landmarks; label it or take it out of the list")
+    cached = cache_faces(samples, RESOLUTION, scheme.n_landmarks, reach=REACH)
+    shapes = np.stack([np.asarray(s.landmarks, np.float64) for s in samples])
+    if mean_face is None:
+        mean_face = mirrored_mean_shape(shapes, upright, scheme.mirror)
+    faces = []
+    for s, c in zip(samples, cached, strict=True):
+        window_from_image = c.crop_from_window.inverse() @ c.crop_from_image
+        assert s.landmarks is not None
+        box = window_from_image(np.asarray(s.face_box()).reshape(2, 2)).reshape(4).astype(np.float32)
+        points = window_from_image(s.landmarks).astype(np.float32)
+        faces.append(FaceState(box, face_angle(points, mean_face), points))
+    return TrainingFaces(scheme, mean_face, tuple(c.window for c in cached), tuple(faces))
+
+
+def predict_landmarks(
+    stages: Sequence[Stage], images: Sequence[Picture], faces: Sequence[FaceState]
+) -> NDArray[np.float32]:
+    """What stages make of faces, (N, K, 2) px: the real output on which the next stage may train."""
+    found = list(faces)
+    for stage in stages:
+        found = stage(images, found)
+    if any(f.landmarks is None for f in found):
+        raise InputError("predict_landmarks: the last stage leaves no landmarks; expected a coarse stage among them")
+    return np.stack([f.landmarks for f in found if f.landmarks is not None])

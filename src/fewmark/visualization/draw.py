@@ -1,0 +1,235 @@
+"""What people look at: landmarks over a picture, faces as tiles, sheets of tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fewmark.core.geometry import FloatArray, box_centre, box_of_points, box_size, crop_from_box, warp_image
+from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.visualization.labels import write_labels
+
+RGB = tuple[int, int, int]
+Picture = NDArray[np.uint8]
+
+PALETTE: tuple[RGB, ...] = (
+    (64, 224, 208),  # turquoise
+    (255, 196, 61),  # amber
+    (94, 182, 255),  # sky
+    (196, 148, 255),  # lilac
+    (255, 111, 125),  # coral
+    (150, 222, 98),  # leaf
+)
+"""Bright enough to be seen on skin and on shadow."""
+
+_BY_NAME = {"contour": 0, "jaw": 0, "brow": 1, "eye": 2, "pupil": 2, "nose": 3, "mouth": 4, "lip": 4}
+_TRUTH = (255, 255, 255)
+_INK, _PAPER = (40, 44, 52), (255, 255, 255)
+
+
+class HasLandmarks(Protocol):
+    """`Face`, `FaceSample`, ..."""
+
+    @property
+    def landmarks(self) -> NDArray[np.float32] | None: ...
+
+
+def landmark_colours(scheme: LandmarkScheme) -> list[RGB]:
+    """One colour a landmark, its component's; what belongs to none takes the first."""
+    colours = [PALETTE[0]] * scheme.n_landmarks
+    for order, (name, indices) in enumerate(scheme.components.items()):
+        # "eyebrow" holds both words: the brow is asked for first
+        index = next((i for word, i in _BY_NAME.items() if word in name), order % len(PALETTE))
+        for i in indices:
+            colours[i] = PALETTE[index]
+    return colours
+
+
+def draw_landmarks(
+    image: Picture,
+    faces: Sequence[HasLandmarks | FloatArray],
+    scheme: LandmarkScheme,
+    *,
+    numbers: bool = False,
+    names: bool = False,
+    truth: Sequence[FloatArray] | None = None,
+) -> Picture:
+    """A copy of the picture with each face's edges and landmarks, their size following the face's.
+
+    Args:
+        image: (H, W, 3) RGB.
+        faces: `Face`s, or arrays (K, 2) image px; missing points (NaN) and their edges are not drawn.
+        scheme: says which points to join and their colours.
+        numbers: write each landmark's index beside it.
+        names: write each landmark's name beside it instead.
+        truth: true landmarks of the same faces, drawn as white rings, joined to the found ones.
+
+    Raises:
+        ValueError: a face has not K landmarks.
+    """
+    canvas = image.copy()
+    colours = landmark_colours(scheme)
+    for n, face in enumerate(faces):
+        points = face if isinstance(face, np.ndarray) else face.landmarks
+        if points is None:
+            continue
+        if points.shape != (scheme.n_landmarks, 2):
+            raise ValueError(f"draw_landmarks: expected ({scheme.n_landmarks}, 2), given {points.shape}")
+        true_points = None if truth is None else np.asarray(truth[n], np.float64)
+        _draw_face(canvas, np.asarray(points, np.float64), scheme, colours, true_points)
+        if numbers or names:
+            canvas = write_labels(canvas, np.asarray(points, np.float64), scheme, names=names)
+    return canvas
+
+
+def face_tile(
+    image: Picture,
+    landmarks: FloatArray,
+    scheme: LandmarkScheme,
+    *,
+    size: int = 240,
+    margin: float = 0.2,
+    truth: FloatArray | None = None,
+    box_xyxy: FloatArray | None = None,
+    numbers: bool = False,
+) -> Picture:
+    """One face cut out, brought to one size, and drawn on at that size.
+
+    Args:
+        image: (H, W, 3) RGB.
+        landmarks: (K, 2) image px.
+        scheme: see `draw_landmarks`.
+        size: side of the tile, px.
+        margin: of the box's side, on each side.
+        truth: (K, 2) image px, drawn as white rings.
+        box_xyxy: what to cut out; None: the box of the true points where they are given, else of the
+            landmarks.
+        numbers: see `draw_landmarks`.
+    """
+    if box_xyxy is None:
+        points = landmarks if truth is None else truth
+        height, width = image.shape[:2]
+        whole = np.array([0, 0, width - 1, height - 1], np.float32)
+        box_xyxy = box_of_points(points) if np.isfinite(points).all(1).any() else whole
+    if not box_size(box_xyxy).max() > 0:
+        centre = box_centre(box_xyxy)
+        box_xyxy = np.concatenate([centre - 16, centre + 16])
+    tile_from_image = crop_from_box(box_xyxy, size, margin=margin)
+    tile = warp_image(image, tile_from_image, (size, size), fill=(236, 238, 241))
+    true_points = None if truth is None else [tile_from_image(truth)]
+    return draw_landmarks(tile, [tile_from_image(landmarks)], scheme, numbers=numbers, truth=true_points)
+
+
+def contact_sheet(
+    images: Sequence[Picture],
+    columns: int,
+    captions: Sequence[str] | None = None,
+    *,
+    size: int = 240,
+    gap: int = 12,
+) -> Picture:
+    """Pictures in a grid on white, each fitted into a square, with a line of text below.
+
+    Args:
+        images: (H, W, 3) RGB of any sizes, at least one.
+        columns: at least 1; no more than there are pictures are used.
+        captions: one a picture, or None.
+        size: side of the squares, px.
+        gap: between them, px.
+
+    Raises:
+        ValueError: no picture, or a number of captions other than of pictures.
+    """
+    if not images or columns < 1:
+        raise ValueError(f"contact_sheet: expected pictures and columns, given {len(images)} and {columns}")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"contact_sheet: expected {len(images)} captions, given {len(captions)}")
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    font_size = max(10, round(size / 15))
+    line = 0 if captions is None else round(font_size * 1.7)
+    sheet = np.full((gap + rows * (size + line + gap), gap + columns * (size + gap), 3), _PAPER, np.uint8)
+    for i, image in enumerate(images):
+        x, y = gap + (i % columns) * (size + gap), gap + (i // columns) * (size + line + gap)
+        scale = size / max(image.shape[:2])
+        h, w = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+        fitted = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        dx, dy = (size - w) // 2, (size - h) // 2
+        sheet[y + dy : y + dy + h, x + dx : x + dx + w] = fitted
+    if captions is None:
+        return sheet
+    page = Image.fromarray(sheet)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(font_size)
+    for i, caption in enumerate(captions):
+        x, y = gap + (i % columns) * (size + gap), gap + (i // columns) * (size + line + gap)
+        pen.text((x + size / 2, y + size + line / 2), caption, fill=_INK, font=font, anchor="mm")
+    return np.asarray(page, np.uint8).copy()
+
+
+def _present(points: FloatArray) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(points).all(-1), np.bool_)
+
+
+def _draw_face(
+    canvas: Picture,
+    points: NDArray[np.float64],
+    scheme: LandmarkScheme,
+    colours: Sequence[RGB],
+    truth: NDArray[np.float64] | None,
+) -> None:
+    """Draw into the canvas: on a finer layer of colour and cover, averaged down, so that hair lines stay
+    smooth."""
+    seen = _present(points)
+    if not seen.any():
+        return
+    side = max(float(box_size(box_of_points(points)).max()), 24.0)
+    dot, line = max(1.0, side / 104), max(0.7, side / 260)
+    shown = points if truth is None else np.concatenate([points, truth])
+    reach = box_of_points(shown) + np.array([-1, -1, 1, 1]) * (3 * dot + 3)
+    height, width = canvas.shape[:2]
+    x0, y0 = (int(v) for v in np.clip(np.floor(reach[:2]), 0, [width, height]))
+    x1, y1 = (int(v) for v in np.clip(np.ceil(reach[2:]), 0, [width, height]))
+    if x1 <= x0 or y1 <= y0:
+        return
+    fine = int(np.clip(math.ceil(900 / side), 1, 4))
+    shape = ((y1 - y0) * fine, (x1 - x0) * fine)
+    colour, cover = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
+
+    def place(point: FloatArray) -> tuple[int, int]:  # cv2 counts in sixteenths
+        fine_xy = (np.clip(point, -4 * width - 99, 5 * width + 4 * height + 99) - [x0, y0] + 0.5) * fine - 0.5
+        return round(float(fine_xy[0]) * 16), round(float(fine_xy[1]) * 16)
+
+    def stroke(a: FloatArray, b: FloatArray, paint: RGB, thickness: float, opacity: int) -> None:
+        width_px = max(1, round(thickness * fine))
+        cv2.line(colour, place(a), place(b), paint, width_px + 2, cv2.LINE_8, 4)
+        cv2.line(cover, place(a), place(b), opacity, width_px, cv2.LINE_AA, 4)
+
+    def disc(centre: FloatArray, radius: float, paint: RGB, opacity: int) -> None:
+        cv2.circle(colour, place(centre), round((radius * fine + 1) * 16), paint, -1, cv2.LINE_8, 4)
+        cv2.circle(cover, place(centre), round(radius * fine * 16), opacity, -1, cv2.LINE_AA, 4)
+
+    for i, j in scheme.edges:
+        if seen[i] and seen[j]:
+            stroke(points[i], points[j], colours[i] if colours[i] == colours[j] else PALETTE[0], line, 215)
+    if truth is not None:
+        known = _present(truth)
+        for i in np.flatnonzero(known & seen).tolist():
+            stroke(truth[i], points[i], _TRUTH, line, 235)
+        for i in np.flatnonzero(known).tolist():
+            disc(truth[i], dot * 0.85, _TRUTH, 245)
+    for i in np.flatnonzero(seen).tolist():
+        disc(points[i], dot * 1.35, (22, 26, 32), 150)
+        disc(points[i], dot, colours[i], 255)
+    # colour reaches a little further than cover and is weighed by it: edges stay smooth and keep their hue
+    alpha = cover.astype(np.float32) / 255
+    small = (x1 - x0, y1 - y0)
+    ink = cv2.resize(colour.astype(np.float32) * alpha[..., None], small, interpolation=cv2.INTER_AREA)
+    share = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)[..., None]
+    below = canvas[y0:y1, x0:x1].astype(np.float32)
+    canvas[y0:y1, x0:x1] = np.clip(np.rint(ink + below * (1 - share)), 0, 255).astype(np.uint8)

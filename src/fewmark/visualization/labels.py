@@ -1,0 +1,117 @@
+"""Numbers or names beside landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fewmark.core.geometry import FloatArray, box_of_points, box_size
+from fewmark.landmarks.scheme import LandmarkScheme
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+Label = Literal["none", "numbers", "names"]
+
+_SIDE = {"none": 0.0, "numbers": 500.0, "names": 1100.0}  # px of a face at which its labels can be read
+_LARGEST = 4096  # px of a magnified picture
+
+
+def magnify_for(
+    label: Label, image: NDArray[np.uint8], landmarks: Sequence[FloatArray]
+) -> tuple[NDArray[np.uint8], list[FloatArray]]:
+    """The picture and the landmarks, magnified until labels beside those of the smallest face can be read.
+
+    Args:
+        label: none magnifies nothing.
+        image: (H, W, 3) RGB.
+        landmarks: (K, 2) image px, a face each; NaN where missing.
+
+    Returns:
+        at most 6 times the size, and no side beyond 4096 px unless the picture's own is.
+    """
+    sides = [float(box_size(box_of_points(p)).max()) for p in landmarks if np.isfinite(p).all(1).any()]
+    longer = max(image.shape[:2])
+    factor = min(_SIDE[label] / max(min(sides, default=1e9), 1), 6.0, _LARGEST / longer)
+    if factor <= 1:
+        return image, list(landmarks)
+    width, height = round(image.shape[1] * factor), round(image.shape[0] * factor)
+    larger = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    by = np.array([width / image.shape[1], height / image.shape[0]])
+    return larger, [(np.asarray(p, np.float64) + 0.5) * by - 0.5 for p in landmarks]
+
+
+def write_labels(
+    canvas: NDArray[np.uint8], points: NDArray[np.float64], scheme: LandmarkScheme, *, names: bool = False
+) -> NDArray[np.uint8]:
+    """A copy with each landmark's index or name outward of its point, away from the middle of its component.
+
+    Args:
+        canvas: (H, W, 3) RGB.
+        points: (K, 2) image px; those missing (NaN) get none.
+        scheme: has the names and the components.
+        names: names instead of indices, each turned to where it covers the least.
+    """
+    seen = np.asarray(np.isfinite(points).all(-1), np.bool_)
+    if not seen.any():
+        return canvas
+    side = max(float(box_size(box_of_points(points)).max()), 24.0)
+    size = max(7, round(side / (80 if names else 38)))
+    middle = points[seen].mean(0)
+    middles = np.tile(middle, (len(points), 1))
+    for name, indices in scheme.components.items():
+        own = [i for i in indices if seen[i]]
+        if own and not any(word in name for word in ("contour", "jaw", "brow")):
+            middles[own] = points[own].mean(0)
+    page = Image.fromarray(canvas)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(size)
+    taken = points[seen]  # where nothing more may be written: points, and later names
+    for i in np.flatnonzero(seen).tolist():
+        away = points[i] - middles[i]
+        length = float(np.linalg.norm(away))
+        away = away / length if length > 1e-6 else np.array([0.0, 1.0])
+        if names:
+            reach = np.linspace(size, font.getlength(scheme.landmarks[i]) + size * 0.6, 9)
+            away = _freest(points[i], away, reach, taken, size)
+            taken = np.concatenate([taken, points[i] + away * reach[:, None]])
+            _write_along(page, scheme.landmarks[i], points[i] + away * size * 0.6, away, font)
+            continue
+        x, y = points[i] + away * size * 0.95
+        pen.text((x, y), str(i), fill=(255, 255, 255), font=font, anchor="mm", stroke_width=1, stroke_fill=(20, 24, 30))
+    return np.asarray(page, np.uint8).copy()
+
+
+def _freest(
+    point: FloatArray, away: FloatArray, reach: NDArray[np.float64], taken: NDArray[np.float64], size: float
+) -> NDArray[np.float64]:
+    """The direction near `away` in which a text of height `size`, with letters at distances `reach`, covers the least."""
+    best, least = np.asarray(away, np.float64), np.inf
+    for turn in sorted(np.radians(np.arange(-180, 180, 10)).tolist(), key=abs):
+        cos, sin = np.cos(turn), np.sin(turn)
+        direction = np.array([cos * away[0] - sin * away[1], sin * away[0] + cos * away[1]])
+        letters = point + direction * reach[:, None]
+        gaps = np.linalg.norm(letters[:, None] - taken[None], axis=-1).min(1)
+        cost = float(np.maximum(1.2 * size - gaps, 0).sum()) / size + 0.2 * abs(turn)
+        if cost < least - 1e-9:
+            best, least = direction, cost
+    return best
+
+
+def _write_along(page: Image.Image, text: str, start: FloatArray, away: FloatArray, font: Font) -> None:
+    """Write a text that begins (or, to the left, ends) at a point and runs along a direction, never upside down."""
+    x0, y0, x1, y1 = font.getbbox(text, stroke_width=1)
+    label = Image.new("RGBA", (int(x1 - x0) + 4, int(y1 - y0) + 4))
+    ImageDraw.Draw(label).text(
+        (2 - x0, 2 - y0), text, fill=(255, 255, 255, 255), font=font, stroke_width=1, stroke_fill=(20, 24, 30, 255)
+    )
+    degrees = -float(np.degrees(np.arctan2(away[1], away[0])))
+    if not -90 <= degrees <= 90:
+        degrees -= 180
+    turned = label.rotate(degrees, expand=True, resample=Image.Resampling.BICUBIC)
+    centre = start + away * label.width / 2
+    if not (np.abs(centre) < 1e5).all():
+        return
+    page.paste(turned, (round(centre[0] - turned.width / 2), round(centre[1] - turned.height / 2)), turned)

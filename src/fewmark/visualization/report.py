@@ -1,0 +1,294 @@
+"""report.html: one run on one page, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.files import write_text
+from fewmark.visualization.charts import line_chart, scatter_chart
+
+Captioned = tuple[NDArray[np.uint8], str]
+
+_STYLE = """
+:root { --ink: #1c2733; --soft: #5d6b79; --line: #e3e8ed; --paper: #f6f8fa; --mark: #0f766e; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 40px 28px 72px; }
+h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -.01em; }
+h2 { font-size: 18px; margin: 44px 0 4px; }
+p.note { color: var(--soft); margin: 0 0 14px; max-width: 78ch; }
+.facts { display: flex; flex-wrap: wrap; gap: 12px; margin: 22px 0 0; }
+.fact { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 12px 18px; min-width:
+132px; } .fact b { display: block; font-size: 22px; font-weight: 650; font-variant-numeric: tabular-nums; }
+.fact span { color: var(--soft); font-size: 13px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 16px; }
+.card { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 14px 12px 8px; }
+.card svg { display: block; width: 100%; height: auto; }
+.faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(196px, 1fr)); gap: 12px; }
+figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
+figure img { display: block; width: 100%; }
+figcaption { padding: 6px 10px 8px; font-size: 13px; color: var(--soft); font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; background: #fff; border: 1px solid var(--line); border-radius: 12px;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 16px; text-align: right; border-bottom: 1px solid var(--line); font-size: 14px; }
+th { color: var(--soft); font-weight: 500; }
+.grid table th, .grid table td { padding: 7px 10px; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+tr:last-child td { border-bottom: 0; }
+details { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 10px 16px; }
+summary { cursor: pointer; font-weight: 600; }
+pre { overflow-x: auto; font-size: 13px; line-height: 1.5; }
+@media print { body { background: #fff; } .card, figure { break-inside: avoid; } }
+"""
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    config: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]] = (),
+    metrics: Sequence[Mapping[str, Any]] = (),
+    ced: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+    best: Sequence[Captioned] = (),
+    worst: Sequence[Captioned] = (),
+    quality: Sequence[Mapping[str, Any]] = (),
+    facts: Mapping[str, str] | None = None,
+    normalizer: str = "outer-eye-corners",
+    threshold: float = 0.08,
+) -> None:
+    """Write a run's report; what is not given has no section.
+
+    Args:
+        path: of the HTML file; replaced whole.
+        title: of the page.
+        config: the resolved settings, shown folded at the end.
+        rounds: one entry a round: `round`, `n_selected` (pseudo labels in its training set), `val_nme`
+            {network -> NME}; optionally `pseudo_nme` {name -> NME of the pseudo labels, where their truth is
+            known}.
+        metrics: one entry an epoch: `part` (a chart), `training` (a line in it), `epoch`, `loss`, `val_nme` (or None).
+        ced: name -> (N,) NME a face, a fraction; what is not finite counts as not found.
+        best: pictures (H, W, 3) RGB and captions.
+        worst: the same.
+        quality: one entry a round: `round`, `quality` (N,), `error` (N,) true NME of the same pseudo labels,
+            `spearman`.
+        facts: what stands in large letters at the top: name -> text.
+        normalizer: whose NME it is, for the labels.
+        threshold: end of the CED and of its AUC, a fraction.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    sections = [
+        _rounds_section(rounds, normalizer),
+        _ced_section(ced or {}, normalizer, threshold),
+        _faces_section("Best faces", "Found most closely. White dots: the true landmarks.", best),
+        _faces_section("Worst faces", "What is still hard. White dots: the true landmarks.", worst),
+        _quality_section(quality, normalizer),
+        _training_section(metrics, normalizer),
+    ]
+    cards = "".join(
+        f'<div class="fact"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+        for name, value in (facts or {}).items()
+    )
+    settings = json.dumps(config, indent=2, default=str, ensure_ascii=False)
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>\n"
+        f"<h1>{escape(title)}</h1>\n"
+        + (f'<div class="facts">{cards}</div>\n' if cards else "")
+        + "\n".join(s for s in sections if s)
+        + "\n<h2>Settings</h2><details><summary>Everything that this run was told</summary>"
+        + f"<pre>{escape(settings)}</pre></details>\n</main></body></html>\n"
+    )
+    write_text(path, page)
+
+
+def picture_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
+    """A picture (H, W, 3) RGB as a data: URI (JPEG)."""
+    ok, raw = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError(f"picture_uri: cannot be encoded, shape {image.shape}")
+    return "data:image/jpeg;base64," + base64.b64encode(raw.tobytes()).decode("ascii")
+
+
+def ced_points(errors: NDArray[np.floating[Any]], threshold: float) -> list[tuple[float, float]]:
+    """The cumulative error distribution as the corners of its steps.
+
+    Args:
+        errors: (N,) fractions; what is not finite counts as above every threshold.
+        threshold: where the curve ends.
+
+    Returns:
+        (error, share of the faces with at most that error), both in %, from 0 to the threshold.
+
+    >>> ced_points(np.array([0.01, 0.05, np.inf, 0.2]), 0.08)
+    [(0.0, 0.0), (1.0, 0.0), (1.0, 25.0), (5.0, 25.0), (5.0, 50.0), (8.0, 50.0)]
+    """
+    points, share = [(0.0, 0.0)], 0.0
+    for i, error in enumerate(np.sort(errors[np.isfinite(errors) & (errors <= threshold)])):
+        x = round(100 * float(error), 6)
+        points.append((x, share))
+        share = 100 * (i + 1) / len(errors)
+        points.append((x, share))
+    return [*points, (100 * threshold, share)]
+
+
+def _percent(value: Any) -> float:
+    return 100 * float(value) if isinstance(value, int | float) else math.nan
+
+
+def _card(chart: str) -> str:
+    return f'<div class="card">{chart}</div>'
+
+
+def _rounds_section(rounds: Sequence[Mapping[str, Any]], normalizer: str) -> str:
+    if not rounds:
+        return ""
+    names = list(dict.fromkeys(name for r in rounds for name in r.get("val_nme", {})))
+    label = f"NME by {normalizer}, %"
+    chart = line_chart(
+        {n: [(float(r["round"]), _percent(r.get("val_nme", {}).get(n))) for r in rounds] for n in names},
+        title="Validation error after each round",
+        x_label="round (0: from the labels alone)",
+        y_label=label,
+        dots=True,
+        whole_x=True,
+    )
+    selected = line_chart(
+        {"pseudo labels": [(float(r["round"]), float(r.get("n_selected", 0))) for r in rounds]},
+        title="Pseudo labels in the training set",
+        x_label="round",
+        y_label="faces",
+        dots=True,
+        whole_x=True,
+    )
+    known = list(dict.fromkeys(name for r in rounds for name in r.get("pseudo_nme", {})))
+    head = "".join(f"<th>{escape(n)}, %</th>" for n in (*names, *(f"error of {k}" for k in known)))
+    rows = "".join(
+        f"<tr><td>{r['round']}</td><td>{r.get('n_selected', 0)}</td>"
+        + "".join(f"<td>{_cell(r.get('val_nme', {}).get(n))}</td>" for n in names)
+        + "".join(f"<td>{_cell(r.get('pseudo_nme', {}).get(k))}</td>" for k in known)
+        + "</tr>"
+        for r in rounds
+    )
+    return (
+        "<h2>Rounds</h2><p class='note'>What the unlabelled faces gave: each round the best pseudo labels "
+        "join the labelled faces, and the networks are trained again. Validation faces are never trained on."
+        "</p>"
+        f'<div class="grid">{_card(chart)}{_card(selected)}</div>'
+        f'<table style="margin-top:16px"><tr><th>round</th><th>pseudo labels</th>{head}</tr>{rows}</table>'
+    )
+
+
+def _cell(value: Any) -> str:
+    percent = _percent(value)
+    return f"{percent:.2f}" if math.isfinite(percent) else "–"
+
+
+def _ced_section(ced: Mapping[str, NDArray[np.floating[Any]]], normalizer: str, threshold: float) -> str:
+    ced = {name: np.asarray(errors, np.float64) for name, errors in ced.items() if len(errors)}
+    if not ced:
+        return ""
+    chart = line_chart(
+        {name: ced_points(errors, threshold) for name, errors in ced.items()},
+        title="Cumulative error distribution",
+        x_label=f"NME by {normalizer}, %",
+        y_label="faces with at most this error, %",
+        x_range=(0.0, 100 * threshold),
+        y_range=(0.0, 100.0),
+    )
+    rows = ""
+    for name, errors in ced.items():
+        found = errors[np.isfinite(errors)]
+        low = np.where(np.isfinite(errors), errors, np.inf)
+        auc = float(np.clip(1 - low / threshold, 0, None).mean())
+        failed = float((low > threshold).mean())
+        mean = f"{100 * found.mean():.2f}" if len(found) else "–"
+        median = f"{100 * np.median(found):.2f}" if len(found) else "–"
+        rows += (
+            f"<tr><td>{escape(name)}</td><td>{len(errors)}</td><td>{len(errors) - len(found)}</td>"
+            f"<td>{mean}</td>"
+            f"<td>{median}</td><td>{100 * auc:.1f}</td><td>{100 * failed:.1f}</td></tr>"
+        )
+    at = f"{100 * threshold:g} %"
+    table = (
+        "<table><tr><th>faces of</th><th>n</th><th>not found</th><th>mean, %</th><th>median, %</th>"
+        f"<th>AUC, %</th><th>failed, %</th></tr>{rows}</table>"
+        f'<p class="note">Errors are NME by {escape(normalizer)}; the AUC ends at {at}, and a face above it '
+        "counts as failed, as does one that was not found.</p>"
+    )
+    return f'<h2>Accuracy</h2><div class="grid">{_card(chart)}<div>{table}</div></div>'
+
+
+def _faces_section(title: str, note: str, faces: Sequence[Captioned]) -> str:
+    if not faces:
+        return ""
+    figures = "".join(
+        f'<figure><img src="{picture_uri(image)}" alt="{escape(caption)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for image, caption in faces
+    )
+    return f'<h2>{escape(title)}</h2><p class="note">{escape(note)}</p><div class="faces">{figures}</div>'
+
+
+def _quality_section(quality: Sequence[Mapping[str, Any]], normalizer: str) -> str:
+    charts = ""
+    for entry in quality:
+        judged, error = np.asarray(entry["quality"], np.float64), 100 * np.asarray(entry["error"], np.float64)
+        finite = error[np.isfinite(error)]
+        top = float(np.quantile(finite, 0.99)) * 1.1 if len(finite) else 1.0
+        rank = entry.get("spearman")
+        said = f", Spearman's rank correlation {rank:+.2f}" if isinstance(rank, int | float) else ""
+        charts += _card(
+            scatter_chart(
+                {"pseudo labels": list(zip(judged.tolist(), error.tolist(), strict=True))},
+                title=f"Round {entry['round']}{said}",
+                x_label="quality that the teacher gives",
+                y_label=f"true NME by {normalizer}, %",
+                y_range=(0.0, max(top, 1e-6)),
+            )
+        )
+    if not charts:
+        return ""
+    return (
+        "<h2>Does the teacher know?</h2><p class='note'>Each point is a pseudo label whose true landmarks "
+        "are known but were kept from the training. A good teacher gives high quality to low error: the "
+        "cloud falls to the right.</p>"
+        f'<div class="grid">{charts}</div>'
+    )
+
+
+def _training_section(metrics: Sequence[Mapping[str, Any]], normalizer: str) -> str:
+    charts = ""
+    for part in dict.fromkeys(str(m["part"]) for m in metrics):
+        own = [m for m in metrics if str(m["part"]) == part]
+        names = dict.fromkeys(str(m["training"]) for m in own)
+        for field, name, scale in (("loss", "loss", 1.0), ("val_nme", f"NME by {normalizer}, %", 100.0)):
+            series = {
+                n: [
+                    (float(m["epoch"]), scale * float(m[field]))
+                    for m in own
+                    if str(m["training"]) == n and isinstance(m.get(field), int | float)
+                ]
+                for n in names
+            }
+            series = {n: points for n, points in series.items() if points}
+            if series:
+                what = "training loss" if field == "loss" else "validation error"
+                charts += _card(
+                    line_chart(series, title=f"{part}: {what}", x_label="epoch", y_label=name, whole_x=True)
+                )
+    return f'<h2>Training</h2><div class="grid">{charts}</div>' if charts else ""

@@ -1,0 +1,196 @@
+"""The numbered picture of a landmark scheme: which index is which point."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Similarity, box_centre, box_of_points, box_size
+from fewmark.landmarks.scheme import LandmarkScheme
+
+COLOURS = {
+    "contour": (70, 70, 70),
+    "left_eyebrow": (200, 80, 0),
+    "right_eyebrow": (150, 30, 150),
+    "left_eye": (0, 90, 200),
+    "right_eye": (0, 130, 100),
+    "nose": (190, 20, 50),
+    "mouth": (110, 110, 0),
+}
+"""RGB of the usual components, dark enough to read on white."""
+MORE_COLOURS = ((90, 60, 200), (160, 100, 50), (0, 150, 30), (215, 0, 135), (60, 100, 140), (130, 60, 20))
+"""RGB of the other components, in the scheme's order."""
+PAPER = (255, 255, 255)
+MARGIN = 0.09
+"""Of the picture's side, on each side of the face."""
+DIRECTIONS = 24
+RINGS = (0.0, 0.4, 0.9, 1.6, 2.5, 3.6, 5.0, 6.6)
+"""How far a number may stand from its point, in heights of its digits."""
+
+
+def component_colours(scheme: LandmarkScheme) -> list[tuple[int, int, int]]:
+    """RGB per landmark, by its component; black where it has none."""
+    colours = [(0, 0, 0)] * scheme.n_landmarks
+    others = [name for name in scheme.components if name not in COLOURS]
+    for name, indices in scheme.components.items():
+        colour = COLOURS[name] if name in COLOURS else MORE_COLOURS[others.index(name) % len(MORE_COLOURS)]
+        for i in indices:
+            colours[i] = colour
+    return colours
+
+
+def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
+    """Draw the mean face with its edges, coloured by component, and every landmark's index beside it.
+
+    Args:
+        scheme: with a mean face.
+        size: the picture's side, px.
+
+    Returns:
+        (size, size, 3) RGB.
+
+    Raises:
+        InputError: the scheme has no mean face, or the picture would be too small to read.
+    """
+    if scheme.mean_face is None:
+        raise InputError(f"scheme {scheme.name} has no mean face to draw: add `mean_face` to its file")
+    if size < 128:
+        raise InputError(f"scheme picture: expected a size of at least 128 px, given {size}")
+    box = box_of_points(scheme.mean_face)
+    side = float(box_size(box).max()) or 1.0
+    face = Similarity.about(box_centre(box), np.full(2, (size - 1) / 2), scale=size * (1 - 2 * MARGIN) / side)
+    points = face(scheme.mean_face)
+    colours = component_colours(scheme)
+    picture = np.full((size, size, 3), PAPER, np.uint8)
+    dot = max(1.0, size / 512)
+    for a, b in scheme.edges:
+        pale = tuple(int(255 - 0.45 * (255 - c)) for c in colours[a])
+        _line(picture, points[a], points[b], pale, max(1, size // 700))
+    font_scale = size / 1024 * float(np.interp(scheme.n_landmarks, (30, 190), (0.5, 0.36)))
+    texts = [str(i) for i in range(scheme.n_landmarks)]
+    sizes = np.array([cv2.getTextSize(t, cv2.FONT_HERSHEY_SIMPLEX, font_scale, 1)[0] for t in texts], np.float64)
+    centres = _place_numbers(
+        points, _outward(scheme, points), sizes, np.array(scheme.edges, np.int64).reshape(-1, 2), size
+    )
+    for i, centre in enumerate(centres):
+        if _gap(centre, sizes[i], points[i]) > sizes[i, 1] * 0.7:
+            _line(
+                picture,
+                points[i],
+                np.clip(points[i], centre - sizes[i] / 2, centre + sizes[i] / 2),
+                (190, 190, 190),
+                1,
+            )
+    for point, colour in zip(points, colours, strict=True):
+        cv2.circle(picture, _fixed(point), round(dot * 16), colour, -1, cv2.LINE_AA, 4)
+    for i, text in enumerate(texts):
+        corner = centres[i] + (-sizes[i, 0] / 2, sizes[i, 1] / 2)
+        at = (round(float(corner[0])), round(float(corner[1])))
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, font_scale, colours[i], 1, cv2.LINE_AA)
+    title = f"{scheme.name}: {scheme.n_landmarks} landmarks, indices from 0" + (
+        ", order inferred" if scheme.inferred else ""
+    )
+    at = (round(size * 0.02), round(size * 0.03))
+    cv2.putText(picture, title, at, cv2.FONT_HERSHEY_SIMPLEX, size / 1024 * 0.55, (40, 40, 40), 1, cv2.LINE_AA)
+    return picture
+
+
+def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
+    """A point in sixteenths of a pixel, for cv2's sub-pixel drawing."""
+    return round(float(point[0]) * 16), round(float(point[1]) * 16)
+
+
+def _line(
+    picture: NDArray[np.uint8],
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    colour: tuple[int, ...],
+    width: int,
+) -> None:
+    cv2.line(picture, _fixed(a), _fixed(b), colour, width, cv2.LINE_AA, 4)
+
+
+def _outward(scheme: LandmarkScheme, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(K, 2) unit vectors away from the centre of each landmark's component; up where there is no telling."""
+    centre = np.tile(points.mean(0), (len(points), 1))
+    for indices in scheme.components.values():
+        if len(indices) > 2:
+            part = points[list(indices)]
+            centre[list(indices)] = (part.min(0) + part.max(0)) / 2
+    away = points - centre
+    length = np.linalg.norm(away, axis=1, keepdims=True)
+    return np.where(length > 1e-6, away / np.maximum(length, 1e-6), (0.0, -1.0))
+
+
+def _gap(centre: NDArray[np.float64], extent: NDArray[np.float64], point: NDArray[np.float64]) -> float:
+    """Distance of a point from a number's box, px."""
+    return float(np.linalg.norm(np.maximum(np.abs(point - centre) - extent / 2, 0)))
+
+
+def _place_numbers(
+    points: NDArray[np.float64],
+    outward: NDArray[np.float64],
+    sizes: NDArray[np.float64],
+    edges: NDArray[np.int64],
+    picture_size: int,
+) -> NDArray[np.float64]:
+    """Centres of the numbers: each at the cheapest of many places round its point, in turn, then revised.
+
+    A place costs for covering a number (most), a point or an edge, for its distance and for standing inwards.
+    """
+    height = float(sizes[:, 1].max())
+    padding = height * 0.3
+    angles = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
+    rays = np.stack([np.cos(angles), np.sin(angles)], 1)
+    shares = np.linspace(0, 1, 9)[1:-1, None, None]
+    on_edges = (points[edges[:, 0]] * (1 - shares) + points[edges[:, 1]] * shares).reshape(-1, 2)
+    rings = np.array(RINGS) * height
+    farthest = rings[-1] + float(np.linalg.norm(sizes, axis=1).max()) + padding
+    candidates, costs = [], []
+    for i, point in enumerate(points):
+        half = sizes[i] / 2 + padding
+        touching = point + rays / (np.abs(rays) / half).max(1, keepdims=True)  # boxes whose rim meets the point
+        places = (touching[None] + rays[None] * rings[:, None, None]).reshape(-1, 2)
+        cost = np.repeat(np.array(RINGS) * 1.2, DIRECTIONS) + np.tile(1 - rays @ outward[i], len(RINGS)) * 1.5
+        around = [p[np.abs(p - point).max(-1) < 1.5 * farthest] for p in (np.delete(points, i, 0), on_edges)]
+        cost += 14 * _inside(places, sizes[i] / 2 + padding * 0.6, around[0]).sum(1)
+        cost += 0.7 * _inside(places, sizes[i] / 2, around[1]).sum(1)
+        outside = ((places - half < 0) | (places + half > picture_size - 1)).any(1)
+        candidates.append(places)
+        costs.append(cost + 1000 * outside)
+    chosen = np.full((len(points), 2), np.nan)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    crowding = np.sort(distances, axis=1)[:, : min(6, len(points))].sum(1)
+    for _ in range(3):
+        for i in np.argsort(crowding):
+            near = np.flatnonzero((distances[i] < 2 * farthest) & (np.arange(len(points)) != i))
+            apart = np.abs(candidates[i][:, None] - chosen[None, near]) - (sizes[i] + sizes[None, near]) / 2
+            overlaps = (apart < padding).all(-1).sum(1)
+            crossings = _crossings(points[i], candidates[i], points[near], chosen[near])
+            chosen[i] = candidates[i][int(np.argmin(costs[i] + 40 * overlaps + 3 * crossings))]
+    return chosen
+
+
+def _inside(places: NDArray[np.float64], half: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(P, N) whether a box of this half extent at each place covers each point."""
+    return np.asarray((np.abs(places[:, None] - points[None]) < half).all(-1), np.bool_)
+
+
+def _crossings(
+    point: NDArray[np.float64],
+    places: NDArray[np.float64],
+    points: NDArray[np.float64],
+    chosen: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """(P,) how many leaders, point to number, of the numbers already placed each new leader would cross."""
+
+    def side(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
+        ab, ac = b - a, c - a
+        return np.asarray(ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0])
+
+    start, end = point[None, None], places[:, None]
+    a, b = points[None], chosen[None]
+    apart = (side(start, end, a) * side(start, end, b) < 0) & (side(a, b, start) * side(a, b, end) < 0)
+    return np.asarray(apart.sum(1), np.int64)
