@@ -2,10 +2,10 @@
 
     python benchmarks/face_profile.py --json docs/measured/face_profile.json
 
-For every packaged model that ONNX Runtime can run: a 180 px face in a picture in memory, its box given, one look, not flipped. Parts:
+For every packaged model that ONNX Runtime can run: a 180 px face in an image in memory, its box given, one look, not flipped. Parts:
 the crop, the network (by kinds of operators, as ONNX Runtime's profile divides it), and what is left, which is Python's. The peak is
 what ONNX Runtime does at best in float32: a product of matrices of 1024 x 1024, or a 3 x 3 convolution of 128 to 128 channels on 56 x 56
-px, whichever is faster; peak and networks take turns, so that a busy machine troubles both. Then whole pictures: 640 x 480 with one face,
+px, whichever is faster; peak and networks take turns, so that a busy machine troubles both. Then whole images: 640 x 480 with one face,
 the face detector's time and what a detector adds to it in the same call. All times are the least of many calls.
 """
 
@@ -37,7 +37,7 @@ from fewmark.models.build import build_model, count_multiply_adds
 
 SIDE = 180
 """Of the face's box, px."""
-MATRIX, CHANNELS, PICTURE = 1024, 128, 56
+MATRIX, CHANNELS, IMAGE = 1024, 128, 56
 WORK = ("Conv", "FusedConv", "ConvTranspose", "QLinearConv")
 """Operators that multiply and add."""
 
@@ -52,21 +52,21 @@ def least_ms(act: Callable[[], object], n: int) -> float:
     return 1000 * best
 
 
-def picture_with_face(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A drawn face whose box has a longer side of `SIDE` px, in the middle of a picture, and that box."""
+def image_with_face(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A drawn face whose box has a longer side of `SIDE` px, in the middle of an image, and that box."""
     face = draw_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
     scale = SIDE / float((face.box[2:] - face.box[:2]).max())
     small = cv2.resize(face.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    picture = np.full((height, width, 3), 127, np.uint8)
+    image = np.full((height, width, 3), 127, np.uint8)
     y, x = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
-    picture[y : y + small.shape[0], x : x + small.shape[1]] = small
-    return picture, (face.box * scale + [x, y, x, y]).astype(np.float32)
+    image[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return image, (face.box * scale + [x, y, x, y]).astype(np.float32)
 
 
 def peak_sessions() -> list[tuple[float, Callable[[], object]]]:
     """Millions of multiply-adds of a matrix product and of a convolution, and a call of each, on one thread."""
     rng = np.random.default_rng(0)
-    n, c, size = MATRIX, CHANNELS, PICTURE
+    n, c, size = MATRIX, CHANNELS, IMAGE
     cases: list[tuple[float, str, tuple[int, ...], tuple[int, ...], dict[str, list[int]]]] = [
         (n**3 / 1e6, "MatMul", (n, n), (n, n), {}),
         (c * c * 9 * size * size / 1e6, "Conv", (1, c, size, size), (c, c, 3, 3), {"pads": [1, 1, 1, 1]}),
@@ -135,12 +135,12 @@ def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[s
     finder = TimedFinder()
     detector = Detector.load(model, threads=1, runtime="onnx", finder=finder)
     assert isinstance(detector.locate, OnnxLocator)
-    picture, box = picture_with_face(480, 640)
+    image, box = image_with_face(480, 640)
     rule = detector.checkpoint.crop
-    crop = cut_window(picture, rule.crop_from_image(box), rule)
+    crop = cut_window(image, rule.crop_from_image(box), rule)
     parts = {
-        "whole_ms": lambda: detector.detect(picture, box[None], flip=False),
-        "crop_ms": lambda: cut_window(picture, rule.crop_from_image(box), rule),
+        "whole_ms": lambda: detector.detect(image, box[None], flip=False),
+        "crop_ms": lambda: cut_window(image, rule.crop_from_image(box), rule),
         "network_ms": lambda: detector.locate.read_crops(crop[None], flip=False),
     }
     best = dict.fromkeys((*parts, "detect_ms", "finder_ms", "added_ms"), float("inf"))
@@ -150,7 +150,7 @@ def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[s
         for name, act in parts.items():
             best[name] = min(best[name], least_ms(act, max(3, repeats // 6)))
         for _ in range(max(3, repeats // 30)):
-            whole = least_ms(lambda: detector.detect(picture, flip=False), 1)
+            whole = least_ms(lambda: detector.detect(image, flip=False), 1)
             for name, ms in (("detect_ms", whole), ("finder_ms", finder.ms), ("added_ms", whole - finder.ms)):
                 best[name] = min(best[name], ms)
     networks = [build_model(s["architecture"], **s["arguments"]) for s in read_metadata(model)["students"]]

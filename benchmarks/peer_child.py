@@ -76,20 +76,20 @@ def main() -> None:
             contender(read(faces[0][0]), faces[0][1])  # others had the processor's caches
             times = []
             for number, box in faces:
-                picture = read(number)
+                image = read(number)
                 began = time.perf_counter()
-                contender(picture, box)
+                contender(image, box)
                 times.append(1000 * (time.perf_counter() - began))
             answer(ms=times, peak_mb=peak_mb())
         elif asked == "many":
             seconds = []
             for start in range(0, len(faces), CHUNK):
-                pictures = [read(number) for number, _ in faces[start : start + CHUNK]]
+                images = [read(number) for number, _ in faces[start : start + CHUNK]]
                 boxes = [box for _, box in faces[start : start + CHUNK]]
                 if start == 0:
-                    contender.many(pictures, boxes)
+                    contender.many(images, boxes)
                 began = time.perf_counter()
-                contender.many(pictures, boxes)
+                contender.many(images, boxes)
                 seconds.append(time.perf_counter() - began)
             answer(seconds=seconds, peak_mb=peak_mb())
 

@@ -1,8 +1,8 @@
-"""Who is measured by peers.py: each class finds the 68 landmarks of one face in a picture that is in memory.
+"""Who is measured by peers.py: each class finds the 68 landmarks of one face in an image that is in memory.
 
 A peer needs its own packages and numpy, and neither fewmark nor torch; where a package is missing, it says what to install.
 A box is the tight one of the 68 landmarks; a peer widens it by its `rule`, as its authors crop. A class whose name ends in
-OwnBox looks for the face in the whole picture instead, as the peer's users do.
+OwnBox looks for the face in the whole image instead, as the peer's users do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 Points = NDArray[np.floating[Any]]
 
 SAME_FACE = 0.4
@@ -65,11 +65,11 @@ class Contender:
         self.threads, self.given = threads, given
         self._workers: list[Contender] = []
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
+    def __call__(self, image: Image, box: Points) -> Points | None:
         """Landmarks (68, 2) image px, (0, 0) the centre of the first pixel; None where it finds no face.
 
         Args:
-            picture: (H, W, 3) RGB.
+            image: (H, W, 3) RGB.
             box: (4,) tight box, image px.
         """
         raise NotImplementedError
@@ -79,14 +79,14 @@ class Contender:
         """Whether `many` may be faster than one by one."""
         return self.in_threads and self.threads > 1
 
-    def many(self, pictures: list[Picture], boxes: list[Points]) -> list[Points | None]:
+    def many(self, images: list[Image], boxes: list[Points]) -> list[Points | None]:
         """Several faces, by one predictor a thread; the order of the answers is not the faces'."""
         if not self._workers:
             self._workers = [type(self)(1, self.given) for _ in range(self.threads)]
         n = len(self._workers)
 
         def work(i: int) -> list[Points | None]:
-            return [self._workers[i](p, b) for p, b in zip(pictures[i::n], boxes[i::n], strict=True)]
+            return [self._workers[i](p, b) for p, b in zip(images[i::n], boxes[i::n], strict=True)]
 
         with ThreadPoolExecutor(n) as pool:
             return [points for found in pool.map(work, range(n)) for points in found]
@@ -128,11 +128,11 @@ class Fewmark(Contender):
             weights = read_metadata(exported).get("export", {}).get("weights")
             self.files = (exported, *([exported.parent / weights] if weights else []))
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
-        return self.many([picture], [box])[0]
+    def __call__(self, image: Image, box: Points) -> Points | None:
+        return self.many([image], [box])[0]
 
-    def many(self, pictures: list[Picture], boxes: list[Points]) -> list[Points | None]:
-        found: Points = self.locate(pictures, boxes, [1] * len(boxes), flip=self.flip).landmarks
+    def many(self, images: list[Image], boxes: list[Points]) -> list[Points | None]:
+        found: Points = self.locate(images, boxes, [1] * len(boxes), flip=self.flip).landmarks
         return list(found if self._transfer is None else self._transfer.apply(found))
 
 
@@ -151,11 +151,11 @@ class Dlib(Contender):
         self.files = (folder / "models/shape_predictor_68_face_landmarks.dat",)
         self._predict = self._dlib.shape_predictor(str(self.files[0]))
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
-        return self._read(picture, self._dlib.rectangle(*_whole(square(box, self.rule))))
+    def __call__(self, image: Image, box: Points) -> Points | None:
+        return self._read(image, self._dlib.rectangle(*_whole(square(box, self.rule))))
 
-    def _read(self, picture: Picture, rectangle: Any) -> Points:
-        return np.array([(p.x, p.y) for p in self._predict(picture, rectangle).parts()], np.float64)
+    def _read(self, image: Image, rectangle: Any) -> Points:
+        return np.array([(p.x, p.y) for p in self._predict(image, rectangle).parts()], np.float64)
 
 
 class DlibOwnBox(Dlib):
@@ -165,10 +165,10 @@ class DlibOwnBox(Dlib):
         super().__init__(threads, given)
         self._detect = self._dlib.get_frontal_face_detector()
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
-        found = self._detect(picture, 0)
+    def __call__(self, image: Image, box: Points) -> Points | None:
+        found = self._detect(image, 0)
         best = best_of([(r.left(), r.top(), r.right(), r.bottom()) for r in found], box)
-        return None if best is None else self._read(picture, found[best])
+        return None if best is None else self._read(image, found[best])
 
 
 class MediaPipe(Contender):
@@ -194,11 +194,11 @@ class MediaPipe(Contender):
         self._input = self._net.get_input_details()[0]
         self._output = self._net.get_output_details()[0]["index"]
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
+    def __call__(self, image: Image, box: Points) -> Points | None:
         size = int(self._input["shape"][1])
         x0, y0, x1, _ = _whole(square(box, self.rule))
         side = max(1, x1 - x0)
-        window = self._window(picture, x0, y0, side)
+        window = self._window(image, x0, y0, side)
         how = self._cv2.INTER_AREA if side > size else self._cv2.INTER_LINEAR
         crop = self._cv2.resize(window, (size, size), interpolation=how)
         self._net.set_tensor(self._input["index"], crop[None].astype(np.float32) / 255)
@@ -206,8 +206,8 @@ class MediaPipe(Contender):
         mesh = self._net.get_tensor(self._output).reshape(-1, 3)[list(MESH_FROM_68), :2]
         return mesh * (side / size) + np.array([x0 - 0.5, y0 - 0.5])  # its 0 is the crop's edge
 
-    def _window(self, picture: Picture, x0: int, y0: int, side: int) -> Picture:
-        inside = picture[max(0, y0) : max(0, y0 + side), max(0, x0) : max(0, x0 + side)]
+    def _window(self, image: Image, x0: int, y0: int, side: int) -> Image:
+        inside = image[max(0, y0) : max(0, y0 + side), max(0, x0) : max(0, x0 + side)]
         top, left = min(side, max(0, -y0)), min(side, max(0, -x0))
         bottom, right = side - top - inside.shape[0], side - left - inside.shape[1]
         if not (top or left or bottom or right):
@@ -243,9 +243,9 @@ class MediaPipeOwnBox(Contender):
         )
         self._mesh = solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=10)
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
-        found = self._mesh.process(picture).multi_face_landmarks or []
-        extent = (picture.shape[1], picture.shape[0])
+    def __call__(self, image: Image, box: Points) -> Points | None:
+        found = self._mesh.process(image).multi_face_landmarks or []
+        extent = (image.shape[1], image.shape[0])
         faces = [np.array([(p.x, p.y) for p in f.landmark])[list(MESH_FROM_68)] * extent - 0.5 for f in found]
         best = best_of([(*f.min(0), *f.max(0)) for f in faces], box)
         return None if best is None else faces[best]
@@ -274,14 +274,14 @@ class OpenCV(Contender):
         self._facemark = self._cv2.face.createFacemarkLBF()
         self._facemark.loadModel(str(self.files[0]))
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
+    def __call__(self, image: Image, box: Points) -> Points | None:
         x0, y0, x1, y1 = _whole(square(box, self.rule))
         margin = (x1 - x0) // 2
         left, top = max(0, x0 - margin), max(0, y0 - margin)
-        grey = self._cv2.cvtColor(picture[top : y1 + margin, left : x1 + margin], self._cv2.COLOR_RGB2GRAY)
+        grey = self._cv2.cvtColor(image[top : y1 + margin, left : x1 + margin], self._cv2.COLOR_RGB2GRAY)
         return self._read(grey, (x0 - left, y0 - top, x1 - x0, y1 - y0)) + np.array([left, top])
 
-    def _read(self, grey: Picture, box_xywh: tuple[int, ...]) -> Points:
+    def _read(self, grey: Image, box_xywh: tuple[int, ...]) -> Points:
         _, landmarks = self._facemark.fit(grey, np.array([box_xywh], np.int32))
         return np.asarray(landmarks[0][0], np.float64)
 
@@ -299,8 +299,8 @@ class OpenCVOwnBox(OpenCV):
         self._cascade = self._cv2.CascadeClassifier(str(path))
         self.files = (*self.files, path)
 
-    def __call__(self, picture: Picture, box: Points) -> Points | None:
-        grey = self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2GRAY)
+    def __call__(self, image: Image, box: Points) -> Points | None:
+        grey = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2GRAY)
         found = [tuple(map(int, f)) for f in self._cascade.detectMultiScale(grey)]
         best = best_of([(x, y, x + w, y + h) for x, y, w, h in found], box)
         return None if best is None else self._read(grey, found[best])

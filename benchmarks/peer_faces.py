@@ -29,7 +29,7 @@ class Faces:
     """The faces that are measured.
 
     Attributes:
-        images: the pictures' files.
+        images: the images' files.
         boxes: (4,) tight box of each face, image px.
         landmarks: (N, 68, 2) image px, NaN where not annotated.
         lists: name -> rows of the faces; the last is of all.
@@ -42,7 +42,7 @@ class Faces:
 
 
 def find_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
-    """The faces of the data, or of its lists; where a picture has neither label nor box, the faces in it are looked for.
+    """The faces of the data, or of its lists; where an image has neither label nor box, the faces in it are looked for.
 
     Args:
         data: see `read_faces`.
@@ -76,17 +76,15 @@ def find_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
         boxes += found
         landmarks += [np.full((68, 2), np.nan) if s.landmarks is None else s.landmarks] * len(found)
     if not boxes:
-        raise InputError(
-            f"{data}: expected faces, and found none in {len(keys)} pictures; give boxes or other pictures"
-        )
+        raise InputError(f"{data}: expected faces, and found none in {len(keys)} images; give boxes or other images")
     in_lists = {name: [i for s in part for i in rows.get((s.image, s.name), [])] for name, part in chosen.items()}
     if len(in_lists) > 1:
         in_lists[FULL] = list(range(len(boxes)))
     return Faces(images, boxes, np.stack(landmarks).astype(np.float64), in_lists)
 
 
-def write_pictures(folder: Path, faces: Faces) -> None:
-    """Decoded pictures as N.npy, and faces.json: [[N, [x0, y0, x1, y1]]], one a face."""
+def write_images(folder: Path, faces: Faces) -> None:
+    """Decoded images as N.npy, and faces.json: [[N, [x0, y0, x1, y1]]], one a face."""
     numbers: dict[Path, int] = {}
     for image in faces.images:
         if image not in numbers:

@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py FOLDER --peers-python PEERS/bin/python --json peers.json
 
-FOLDER is whatever fewmark reads: an annotations.csv, .pts, COCO or dlib files with 68 points (iBUG), or bare pictures. Labelled
-faces give NME, AUC and failure rate; on bare pictures the packaged face finder gives the boxes, and there are times alone.
+FOLDER is whatever fewmark reads: an annotations.csv, .pts, COCO or dlib files with 68 points (iBUG), or bare images. Labelled
+faces give NME, AUC and failure rate; on bare images the packaged face finder gives the boxes, and there are times alone.
 
 The peers want an environment of their own, since two packages that both ship cv2 break each other:
 
@@ -11,8 +11,8 @@ The peers want an environment of their own, since two packages that both ship cv
     PEERS/bin/python -m pip install dlib-bin face_recognition_models==0.3.0 mediapipe==0.10.21 ai-edge-litert
     PEERS/bin/python -m pip install --no-deps GoldenFace==1.1
 
-What is measured: from a picture in memory and the tight box of the face, which each contender widens as its authors crop, to the
-landmarks; "own box" rows look for the face in the whole picture instead, and their time includes it. Each contender is a
+What is measured: from an image in memory and the tight box of the face, which each contender widens as its authors crop, to the
+landmarks; "own box" rows look for the face in the whole image instead, and their time includes it. Each contender is a
 process of its own with its own threads, and all take turns: a round is one look at every face by each of them. ms a face is
 the mean over the faces of the least of all rounds, faces/s that of the contender's fastest way (one by one, in batches, or
 one predictor a thread), peak MB the memory of a process that reads faces one by one, added MB what of it is above the bare
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from peer_contenders import PEERS
-from peer_faces import SCHEME, Faces, find_faces, write_pictures
+from peer_faces import SCHEME, Faces, find_faces, write_images
 from peer_process import run_threads
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -52,7 +52,7 @@ Numbers = dict[str, Any]
 
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="faces or bare pictures")
+    parser.add_argument("data", type=Path, help="faces or bare images")
     parser.add_argument("--list", type=Path, nargs="+", default=[], help="measure the faces that these lists name")
     parser.add_argument("--models", nargs="*", default=packaged_names(), help="names or files; default: all packaged")
     parser.add_argument("--flip", nargs="+", choices=("model", "off"), default=["model", "off"], help="rows of a model")
@@ -87,7 +87,7 @@ def measure(arguments: argparse.Namespace, say: Callable[[str], None]) -> Number
     rows = wanted_rows(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder, faces)
+        write_images(folder, faces)
         for threads in arguments.threads:
             run_threads(rows, threads, folder, arguments.repeats, say)
         for i, row in enumerate(rows):

@@ -32,7 +32,7 @@ BATCHES = (1, 32)
 COLD = """
 from fewmark import Detector
 detector = Detector.load({model!r}, threads=1, runtime={runtime!r})
-detector.detect({picture!r}, [[30, 30, 130, 130]])
+detector.detect({image!r}, [[30, 30, 130, 130]])
 """
 STARTS = {"python alone": "pass", "import fewmark": "import fewmark"}
 
@@ -62,11 +62,11 @@ def time_starts(model: str, n_repeats: int) -> dict[str, dict[str, float]]:
     """Seconds of whole processes, by the clock and of the processor."""
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        picture = str(Path(folder) / "face.png")
+        image = str(Path(folder) / "face.png")
         face = draw_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
-        cv2.imwrite(picture, face.image[..., ::-1])
+        cv2.imwrite(image, face.image[..., ::-1])
         codes = STARTS | {
-            f"first landmarks by {runtime}": COLD.format(model=model, runtime=runtime, picture=picture)
+            f"first landmarks by {runtime}": COLD.format(model=model, runtime=runtime, image=image)
             for runtime in ("onnx", "torch")
         }
         for _ in range(n_repeats):

@@ -1,6 +1,6 @@
 """What the training loop costs: `fit` with `FaceBatches` beside a bare torch loop on ready batches.
 
-Both train the same network with the same optimizer on random pictures, in turns, so that a busy machine
+Both train the same network with the same optimizer on random images, in turns, so that a busy machine
 troubles both. The time of all cores together is given too: what the loop costs where no core is free.
 
     python benchmarks/training.py --size 64 --steps 20 --repeats 5

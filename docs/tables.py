@@ -198,8 +198,8 @@ def video_table() -> str:
 
 
 def turned_table() -> str:
-    """What experiments/turned_pictures.py wrote."""
-    return str(_experiment("turned_pictures").as_table(_measured("turned_pictures.json")[0]["rows"]))
+    """What experiments/rotated_images.py wrote."""
+    return str(_experiment("rotated_images").as_table(_measured("rotated_images.json")[0]["rows"]))
 
 
 def robustness_table() -> str:
@@ -264,7 +264,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,
     "robustness": robustness_table,
-    "turned-pictures": turned_table,
+    "rotated-images": turned_table,
 }
 
 

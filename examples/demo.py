@@ -18,7 +18,7 @@ from matplotlib.cbook import get_sample_data
 from rich.console import Console
 
 from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration, percent, rounds_table
-from fewmark.data.image_writer import write_picture
+from fewmark.data.image_writer import write_image
 from fewmark.data.samples import read_image
 from fewmark.data.splits_from_lists import read_training_lists
 from fewmark.data.synthetic.faces import draw_dataset
@@ -32,7 +32,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def draw(folder: Path, counts: list[int]) -> None:
-    """Pictures, annotations.csv and the three lists over them."""
+    """Images, annotations.csv and the three lists over them."""
     draw_dataset(folder, sum(counts), scheme=load_scheme("ibug-68"), seed=0)
     names = [f"images/{i:06d}.jpg" for i in range(sum(counts))]
     for part, n in zip(("labelled", "unlabelled", "validation"), counts, strict=True):
@@ -60,11 +60,11 @@ def train(faces: Path, run: Path, recipe: Path) -> None:
 
 
 def photograph(model: str, overlay: Path) -> None:
-    """The landmarks of a real face, drawn into its picture."""
+    """The landmarks of a real face, drawn into its image."""
     image = read_image(get_sample_data("grace_hopper.jpg", asfileobj=False))
     detector = Detector.load(model)
     faces = detector.detect(image)
-    write_picture(overlay, draw_landmarks(image, faces, detector.scheme))
+    write_image(overlay, draw_landmarks(image, faces, detector.scheme))
     console.print(f"{len(faces)} face in the photograph, {detector.scheme.n_landmarks} landmarks by {model}")
 
 

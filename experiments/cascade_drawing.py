@@ -46,7 +46,7 @@ def draw_angles(errors: Mapping[str, Floats], path: Path) -> None:
     axis.set(xlim=(0, FARTHEST), ylim=(0, 101.5), xlabel="error of the angle, degrees", ylabel="share of faces, %")
     n = len(next(iter(errors.values())))
     axis.set_title(f"Angle stage: how far from upright {n} test faces are left", fontsize=11, loc="left")
-    axis.legend(loc="lower right", frameon=False, title="pictures", alignment="left")
+    axis.legend(loc="lower right", frameon=False, title="images", alignment="left")
     _finish(axis)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -4,7 +4,7 @@
         --out runs/cascade-figures --peers runs/peers-measured/peers_landmarks.json
 
 The model is what `fewmark train --recipe cascade` writes. The angle stage is measured by itself; for the error curves each stage goes
-on from the one before, averaged with the mirrored picture where the model asks for it (`model.flip`). Beside its stages the packaged model, and the detectors in files of peers_landmarks.py. The box is
+on from the one before, averaged with the mirrored image where the model asks for it (`model.flip`). Beside its stages the packaged model, and the detectors in files of peers_landmarks.py. The box is
 the tight one of the true points, NME by the outer eye corners. Writes angle.png, ced.png and cascade_figures.json.
 """
 
@@ -25,13 +25,13 @@ from peers_landmarks import NORMALIZER, Numbers, as_table, cpu_ms, name_in_table
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
-from fewmark.core.geometry import box_of_points, wrap_angle
+from fewmark.core.geometry import Image, box_of_points, wrap_angle
 from fewmark.data.samples import read_image
 from fewmark.inference.cascade.component import ComponentStage
 from fewmark.inference.cascade.frames import MeanFace, face_angle, scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.cascade.predict import look, look_after_each
-from fewmark.inference.cascade.state import FaceState, Picture
+from fewmark.inference.cascade.state import FaceState
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import evaluate_samples
 from fewmark.landmarks.metrics import landmark_errors, nme_per_face, normalising_lengths
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="model file of a cascade")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--peers", type=Path, nargs="*", default=[], help="files of peers_landmarks.py")
-    parser.add_argument("--seed", type=int, default=0, help="of the angles that pictures are turned by")
+    parser.add_argument("--seed", type=int, default=0, help="of the angles that images are turned by")
     parser.add_argument("--repeats", type=int, default=5, help="looks at each face, for the time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -131,34 +131,34 @@ def mean_face_of(cascade: Cascade) -> MeanFace:
 
 
 def measure_angles(
-    cascade: Cascade, images: Sequence[Picture], starts: Sequence[FaceState], truth: NDArray[np.float32], seed: int
+    cascade: Cascade, images: Sequence[Image], starts: Sequence[FaceState], truth: NDArray[np.float32], seed: int
 ) -> dict[str, Floats]:
-    """(N,) |degrees| of the angle stage by itself, and of its mean with the mirrored picture.
+    """(N,) |degrees| of the angle stage by itself, and of its mean with the mirrored image.
 
     Args:
         cascade: begins with an angle stage.
         images: one a face.
         starts: boxes.
         truth: (N, K, 2) image px.
-        seed: of the angles that pictures are turned by.
+        seed: of the angles that images are turned by.
     """
     turned = turn_faces(images, starts, truth, cascade.scheme, seed)
-    pictures, faces = [image for image, _ in turned], [face for _, face in turned]
+    turned_images, faces = [image for image, _ in turned], [face for _, face in turned]
     points = [f.landmarks for f in faces if f.landmarks is not None]
     only, frame = up_to(cascade, "angle"), mean_face_of(cascade)
     errors = {}
     for name, some, boxes, true in (
         ("as they are", images, starts, truth),
-        ("turned by any angle", pictures, [FaceState(f.box_xyxy) for f in faces], points),
+        ("turned by any angle", turned_images, [FaceState(f.box_xyxy) for f in faces], points),
     ):
         errors[name] = angle_errors(only(some, boxes), true, frame)
         both = look_at_all(only, some, boxes, flip=True)["angle"]
-        errors[f"{name}, with the mirrored picture"] = angle_errors(both, true, frame)
+        errors[f"{name}, with the mirrored image"] = angle_errors(both, true, frame)
     return errors
 
 
 def look_at_all(
-    cascade: Cascade, images: Sequence[Picture], starts: Sequence[FaceState], flip: bool
+    cascade: Cascade, images: Sequence[Image], starts: Sequence[FaceState], flip: bool
 ) -> dict[str, list[FaceState]]:
     """Stage -> states after it, `BATCH` faces at a time."""
     found: dict[str, list[FaceState]] = {s.name: [] for s in cascade.stages}
@@ -169,13 +169,13 @@ def look_at_all(
 
 
 def time_cascade(
-    cascade: Cascade, images: Sequence[Picture], starts: Sequence[FaceState], flip: bool, repeats: int
+    cascade: Cascade, images: Sequence[Image], starts: Sequence[FaceState], flip: bool, repeats: int
 ) -> float:
     """ms a face, one face at a time; see `cpu_ms`."""
     return cpu_ms(lambda i: look(cascade, [images[i]], [starts[i]], flip=flip), range(len(images)), repeats)
 
 
-def time_packaged(detector: Detector, images: Sequence[Picture], starts: Sequence[FaceState], repeats: int) -> float:
+def time_packaged(detector: Detector, images: Sequence[Image], starts: Sequence[FaceState], repeats: int) -> float:
     flip = detector.checkpoint.flip
     return cpu_ms(
         lambda i: detector.locate([images[i]], [starts[i].box_xyxy], [1], flip=flip), range(len(images)), repeats

@@ -4,7 +4,7 @@
         --labelled runs/lists-ibug68/labelled.txt --list runs/lists-ibug68/test_full.txt --out runs/cascade/table.json
 
 For each list: NME by the scheme's own normaliser after each stage, from the real output of the stage before (v_real) and from the
-truth (v_gt), and with the mirrored picture's mean; the share of angles within 5 degrees, and what remains when the pictures are
+truth (v_gt), and with the mirrored image's mean; the share of angles within 5 degrees, and what remains when the images are
 turned by any angle; ms of one core's time a face. `cascade_lists.py` writes the lists.
 """
 
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from fewmark.core.files import write_text
-from fewmark.core.geometry import Similarity, warp_image, wrap_angle
+from fewmark.core.geometry import Image, Similarity, warp_image, wrap_angle
 from fewmark.core.procrustes import mirrored_mean_shape
 from fewmark.data.crops import FILL
 from fewmark.data.formats.io import read_faces
@@ -32,7 +32,7 @@ from fewmark.data.samples import FaceSample, read_image
 from fewmark.inference.cascade.frames import MeanFace, face_angle, inner_landmarks, scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade, Truth
 from fewmark.inference.cascade.predict import look_after_each
-from fewmark.inference.cascade.state import FaceState, Picture, Stage, move_face
+from fewmark.inference.cascade.state import FaceState, Stage, move_face
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -52,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--list", type=Path, nargs="+", required=True, dest="lists", help="the faces to measure")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file")
-    parser.add_argument("--seed", type=int, default=0, help="of the angles that pictures are turned by")
+    parser.add_argument("--seed", type=int, default=0, help="of the angles that images are turned by")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -111,17 +111,17 @@ def measure(cascade: Cascade, samples: Sequence[FaceSample], frame: MeanFace, se
         add("no angle stage", cascade.without("angle")(images, starts), truth)
         turned = turn_faces(images, starts, truth, scheme, seed)
         turned_truth = np.stack([f.landmarks for _, f in turned if f.landmarks is not None])
-        pictures = [i for i, _ in turned]
+        images = [i for i, _ in turned]
         blank = [FaceState(f.box_xyxy) for _, f in turned]
         angles = np.array([face_angle(t, frame) for t in turned_truth])
-        rows["% of angles within 5 degrees, turned faces"] = angle_share(cascade.stages[0], pictures, blank, angles)
-        add("turned faces", cascade(pictures, blank), turned_truth)
-        flipped = look_after_each(cascade, pictures, blank, flip=True)[cascade.stages[-1].name]
+        rows["% of angles within 5 degrees, turned faces"] = angle_share(cascade.stages[0], images, blank, angles)
+        add("turned faces", cascade(images, blank), turned_truth)
+        flipped = look_after_each(cascade, images, blank, flip=True)[cascade.stages[-1].name]
         add("turned faces, with flips", flipped, turned_truth)
     return rows
 
 
-def milliseconds(stage: Stage, images: Sequence[Picture], faces: Sequence[FaceState], repeats: int = 3) -> float:
+def milliseconds(stage: Stage, images: Sequence[Image], faces: Sequence[FaceState], repeats: int = 3) -> float:
     """Of one core, a face: the least of some repeats."""
     times = []
     for _ in range(repeats + 1):
@@ -159,17 +159,15 @@ def as_table(runs: Sequence[Results]) -> str:
     return "\n".join(lines)
 
 
-def angle_share(
-    stage: Stage, images: Sequence[Picture], starts: Sequence[FaceState], true: NDArray[np.float64]
-) -> float:
+def angle_share(stage: Stage, images: Sequence[Image], starts: Sequence[FaceState], true: NDArray[np.float64]) -> float:
     found = stage(images, starts)
     return 100 * float(np.mean([abs(wrap_angle(f.angle - t)) <= 5 for f, t in zip(found, true, strict=True)]))
 
 
 def turn_faces(
-    images: Sequence[Picture], faces: Sequence[FaceState], truth: NDArray[np.float32], scheme: LandmarkScheme, seed: int
-) -> list[tuple[Picture, FaceState]]:
-    """Each picture turned by any angle, on a canvas that holds it, and its face there with the box of a turned face."""
+    images: Sequence[Image], faces: Sequence[FaceState], truth: NDArray[np.float32], scheme: LandmarkScheme, seed: int
+) -> list[tuple[Image, FaceState]]:
+    """Each image turned by any angle, on a canvas that holds it, and its face there with the box of a turned face."""
     result = []
     rng = np.random.default_rng(seed)
     for image, face, points in zip(images, faces, truth, strict=True):

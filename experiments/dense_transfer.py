@@ -42,7 +42,7 @@ from fewmark.training.transfer_mlp import MlpTransfer
 
 TARGET = load_scheme("ibug-68")
 TESTS = ("common", "challenging")
-BATCH = 64  # pictures in memory at a time
+BATCH = 64  # images in memory at a time
 PAPER = "transferred, contour of stage 1"
 DIRECT = "direct, all stages"
 DRAWN = {"least squares, ridge": "transferred", DIRECT: "direct"}

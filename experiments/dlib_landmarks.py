@@ -1,10 +1,10 @@
-"""dlib's 68 landmarks of every picture of folders, for a Python that has dlib; needs nothing of fewmark.
+"""dlib's 68 landmarks of every image of folders, for a Python that has dlib; needs nothing of fewmark.
 
     python experiments/dlib_landmarks.py runs/still --model shape_predictor_68_face_landmarks.dat --out runs/dlib_still.csv
 
-Each picture is looked at by itself: the box is the largest that dlib's HOG detector finds in the picture at twice its size, as
-dlib's users run it. `--scale 3` shows it the picture three times as large instead, both to the detector and for the landmarks. Writes `file,x0,y0,...,x67,y67`, `file` relative to the folder, image px; dlib's landmarks are whole px of the picture that it sees.
-A picture without a face has empty cells.
+Each image is looked at by itself: the box is the largest that dlib's HOG detector finds in the image at twice its size, as
+dlib's users run it. `--scale 3` shows it the image three times as large instead, both to the detector and for the landmarks. Writes `file,x0,y0,...,x67,y67`, `file` relative to the folder, image px; dlib's landmarks are whole px of the image that it sees.
+An image without a face has empty cells.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="pictures (.jpg), searched below too")
+    parser.add_argument("folder", type=Path, help="images (.jpg), searched below too")
     parser.add_argument("--model", type=Path, required=True, help="dlib's shape_predictor_68_face_landmarks.dat")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scale", type=int, default=1)
@@ -33,7 +33,7 @@ def main() -> None:
                 image = dlib.resize_image(image, n * image.shape[0], n * image.shape[1])
             boxes = sorted(find(image, 1 if n == 1 else 0), key=lambda r: r.area())
             points = [v for p in place(image, boxes[-1]).parts() for v in (p.x, p.y)] if boxes else []
-            # (0, 0) is the centre of the first pixel, of the large picture as of the small one
+            # (0, 0) is the centre of the first pixel, of the large image as of the small one
             cells = [round((v + 0.5) / n - 0.5, 4) for v in points] or [""] * 136
             writer.writerow([path.relative_to(arguments.folder).as_posix(), *cells])
 

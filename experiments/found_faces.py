@@ -2,7 +2,7 @@
 
     python experiments/found_faces.py --data ../shared/data/mtfl5 --out docs/measured/found_faces.json
 
-Every fifth picture of MTFL, whose labelled face has five landmarks by hand. A find is the labelled face where it is the one whose box overlaps the
+Every fifth image of MTFL, whose labelled face has five landmarks by hand. A find is the labelled face where it is the one whose box overlaps the
 labelled landmarks' most, and covers at least half of that. Its landmarks are usable where none of the five (eyes' centres, nose, corners
 of the mouth) is further from the label than a fifth of the labelled landmarks' longer side. Other finds are people beside it, and no faces; nobody counted which.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     for name in arguments.models:
         detector = Detector.load(name, keep_all=True)
         judge = Detector(detector.checkpoint, locate=detector.locate)
-        counts = {"pictures": len(samples), "usable": [0, 0], "not usable": [0, 0], "others": [0, 0]}
+        counts = {"images": len(samples), "usable": [0, 0], "not usable": [0, 0], "others": [0, 0]}
         for s in samples:
             assert s.landmarks is not None
             faces = detector.detect(read_image(s.image))

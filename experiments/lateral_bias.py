@@ -1,10 +1,10 @@
-"""Do labels lie to one side? Of mirrored networks, and of the pictures themselves.
+"""Do labels lie to one side? Of mirrored networks, and of the images themselves.
 
     python experiments/lateral_bias.py --data ../shared/data --json docs/measured/lateral_bias.json
 
-Labels of 300-W and MERL-RAV against what a packaged model without its own bias finds, averaged with the mirrored pictures, and so
+Labels of 300-W and MERL-RAV against what a packaged model without its own bias finds, averaged with the mirrored images, and so
 the same to the left as to the right. Then without a network: near-frontal faces are laid on one mirrored shape by their labels
-and averaged; the mean picture is as good as symmetric, and its axis is where it fits its mirror image best. Last, the NME of validation
+and averaged; the mean image is as good as symmetric, and its axis is where it fits its mirror image best. Last, the NME of validation
 faces with the bias that other validation faces tell, and without. No test face is read.
 """
 
@@ -40,7 +40,7 @@ from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 
 SIDE = 257
 FACE = 180.0
-"""Of the mean shape's longer side in the mean picture of `SIDE` px."""
+"""Of the mean shape's longer side in the mean image of `SIDE` px."""
 FRONTAL = 9.0
 """Mean distance from the mean shape, px, up to which a face counts as frontal."""
 ROWS, COLUMNS = slice(70, 215), slice(60, 197)
@@ -51,7 +51,7 @@ Points = NDArray[np.float32]
 
 
 def mean_axis(samples: Sequence[FaceSample], points: Points, scheme: LandmarkScheme) -> tuple[float, int]:
-    """How far right of the pictures' own axis the points' axis lies, a part of the face's size; and of how many faces."""
+    """How far right of the images' own axis the points' axis lies, a part of the face's size; and of how many faces."""
     shape = mirrored_mean_shape(points, scheme_mean_face(scheme), scheme.mirror)
     target = (shape - 0.5) * FACE + (SIDE - 1) / 2
     total, n = np.zeros((SIDE, SIDE), np.float64), 0
@@ -81,7 +81,7 @@ def mean_axis(samples: Sequence[FaceSample], points: Points, scheme: LandmarkSch
 
 
 def compare(samples: Sequence[FaceSample], detector: Detector) -> dict[str, Any]:
-    """Labels against what is found, parts of the face's size, and both against the pictures' axis."""
+    """Labels against what is found, parts of the face's size, and both against the images' axis."""
     whole = [s for s in samples if s.landmarks is not None and np.isfinite(s.landmarks).all()]
     truth = np.stack([s.landmarks for s in whole if s.landmarks is not None])
     found = evaluate_samples(detector, whole, flip=True)
@@ -100,7 +100,7 @@ def compare(samples: Sequence[FaceSample], detector: Detector) -> dict[str, Any]
 def as_table(data: Mapping[str, Any]) -> str:
     """What the JSON holds, for docs/results.md."""
     lines = [
-        "| labels | faces | right of what a mirrored model finds | right of the mean picture's axis | the model, right of that axis |",
+        "| labels | faces | right of what a mirrored model finds | right of the mean image's axis | the model, right of that axis |",
         "|---|---|---|---|---|",
     ]
     for name, d in data["sources"].items():

@@ -33,7 +33,7 @@ POOLS = ("utkface_unlabelled", "ytf68", "scut86")
 
 
 def without_labels(samples: Sequence[FaceSample]) -> list[FaceSample]:
-    """Pictures alone: no landmarks, no box."""
+    """Images alone: no landmarks, no box."""
     return [replace(s, landmarks=None, box=None, occluded=None) for s in samples]
 
 

@@ -15,7 +15,7 @@ Writes two files:
 
 - peers_landmarks.json: {"faces": [name], "peers": {peer: {"points", "model_mb", "licence", "ms", "landmarks"}}}; `landmarks` has one
   entry a face: 68 of [x, y] (image px, 0-based, (0, 0) the centre of the first pixel), or null where the peer found nothing;
-  `ms` is the mean over the faces of the least process CPU time of `--repeats` looks at one, on one thread, picture in memory.
+  `ms` is the mean over the faces of the least process CPU time of `--repeats` looks at one, on one thread, image in memory.
 - peers.json: the same without landmarks, with NME, AUC and failure rate of each list. A face without landmarks is a failure and
   counts 0 in AUC; it is left out of the mean NME and counted as `n_undetected`.
 """

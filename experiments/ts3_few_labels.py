@@ -4,7 +4,7 @@
     python experiments/ts3_few_labels.py --data ../shared/data/ibug68 --out runs/few-labels --table
 
 Labelled: labelled/{percent}pct_seed{s}.txt; unlabelled: the rest of train.txt. Validation: 150 faces of train.txt that are in
-none of the labelled lists of any seed; their pictures are among the unlabelled, their labels train nothing. With `--percent 100
+none of the labelled lists of any seed; their images are among the unlabelled, their labels train nothing. With `--percent 100
 --selections none` all other faces are labelled: what the rounds cannot be expected to beat. The test lists are
 read by `--table` alone, which writes results.json and prints the table.
 """
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--table", action="store_true", help="measure what has ended on the test lists")
     parser.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, default=True, help="average with the flipped picture"
+        "--flip", action=argparse.BooleanOptionalAction, default=True, help="average with the flipped image"
     )
     arguments = parser.parse_args()
     table(arguments) if arguments.table else train(arguments)

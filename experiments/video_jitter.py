@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.files import write_text
 from fewmark.core.geometry import box_centre
-from fewmark.data.image_writer import write_picture
+from fewmark.data.image_writer import write_image
 from fewmark.video.metrics import face_size, jitter, lag, moving_frames, still_windows
 from fewmark.video.reader import read_video
 
@@ -36,7 +36,7 @@ CLIPS = ("cap12", "franck")
 N_STILL, NOISE, QUALITY = 60, 3.0, 90
 METHODS = {
     "dlib": "dlib, each frame by itself",
-    "dlib-enlarged": "dlib, picture 3 times as large",
+    "dlib-enlarged": "dlib, image 3 times as large",
     "single": "fewmark, each frame by itself",
     "tracked": "fewmark, tracked, not smoothed",
     "smoothed": "fewmark, tracked and smoothed",
@@ -122,7 +122,7 @@ def run(detector: Any, folder: Path) -> dict[str, Trajectory]:
 
 
 def read_dlib(path: Path, group: str) -> Trajectory:
-    """(T, 68, 2) px of the pictures in the folder `group`, by their names; NaN where dlib found no face."""
+    """(T, 68, 2) px of the images in the folder `group`, by their names; NaN where dlib found no face."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = sorted((r for r in csv.DictReader(file) if r["file"].startswith(f"{group}/")), key=lambda r: r["file"])
     if not rows:
@@ -192,7 +192,7 @@ def plot(path: Path, found: Mapping[str, Trajectory]) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png")
     pyplot.close(figure)
-    write_picture(path, cv2.imdecode(np.frombuffer(data.getvalue(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    write_image(path, cv2.imdecode(np.frombuffer(data.getvalue(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
 
 
 if __name__ == "__main__":

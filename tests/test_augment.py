@@ -26,7 +26,7 @@ NOTHING = AugmentRule(scale=0, rotation=0, shift=0, flip=0, colour=0, erase=0, b
 
 
 def dotted_face(side: float, points: NDArray[np.float32]) -> CachedFace:
-    """A face of `side` px in a dark picture: a red dot at its first landmark, a green one at its second."""
+    """A face of `side` px in a dark image: a red dot at its first landmark, a green one at its second."""
     low = 30.0
     at = low + points * side
     extent = int(side + 2 * low)
@@ -58,7 +58,7 @@ def test_a_dot_moves_as_its_landmark(points: tuple[float, float, float, float], 
     face = dotted_face(side, np.array(points, np.float32).reshape(2, 2))
     drawn = draw_augmentation(GEOMETRY, np.random.default_rng(seed), can_flip=True)
     crop = apply_augmentation(face, drawn, SIZE, PAIR)
-    for i in range(2):  # in a flipped picture the left landmark lies on what was the right one's dot
+    for i in range(2):  # in a flipped image the left landmark lies on what was the right one's dot
         dot = centroid(crop.image[..., 1 - i if drawn.flip else i])
         assert np.linalg.norm(dot - crop.landmarks[i]) < 0.15
     # and crop_from_image is the map that did it
@@ -116,7 +116,7 @@ def test_no_augmentation_is_the_upright_crop_to_the_grey_level() -> None:
     assert np.isnan(crop.landmarks[1]).any()
 
 
-def test_a_flip_is_the_flip_of_the_picture() -> None:
+def test_a_flip_is_the_flip_of_the_image() -> None:
     face = dotted_face(64.0, np.array([[0.3, 0.4], [0.7, 0.6]], np.float32))
     none = draw_augmentation(NOTHING, np.random.default_rng(0), can_flip=False)
     there = apply_augmentation(face, none, SIZE, PAIR)

@@ -71,7 +71,7 @@ def test_a_cell_that_is_no_number(value: str, said: str, data: Path, tiny_recipe
         assert word in line
 
 
-def test_points_outside_the_picture_are_found(data: Path) -> None:
+def test_points_outside_the_image_are_found(data: Path) -> None:
     change_rows(data, lambda row: [*row[:8], "900", *row[9:]] if "000002" in row[0] else row)
     result = CliRunner().invoke(app, ["inspect", str(data), "--json", "--scheme", "ibug-68"])
     (finding,) = json.loads(result.stdout)["findings"]
@@ -115,12 +115,12 @@ def test_a_labelled_face_without_landmarks(data: Path, tiny_recipe: Path, tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "missing"])
-def test_unusable_pictures(damage: str, data: Path, tiny_recipe: Path, tmp_path: Path) -> None:
-    picture = data / "images" / "000005.jpg"
-    raw = picture.read_bytes()
-    picture.unlink()
+def test_unusable_images(damage: str, data: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    image = data / "images" / "000005.jpg"
+    raw = image.read_bytes()
+    image.unlink()
     if damage != "missing":
-        picture.write_bytes({"truncated": raw[: len(raw) // 2], "empty": b"", "text": b"a photograph"}[damage])
+        image.write_bytes({"truncated": raw[: len(raw) // 2], "empty": b"", "text": b"a photograph"}[damage])
     out = tmp_path / "run"
     line = complaint(*train(data, tiny_recipe, out))
     assert "000005.jpg" in line
@@ -162,7 +162,7 @@ def test_model_files(tiny_model: Path, tmp_path: Path, drawn: Path) -> None:
     cut.write_bytes(raw[: len(raw) // 2])
     text = tmp_path / "text.safetensors"
     text.write_text("not a model", encoding="utf-8")
-    picture = drawn / "images" / "000000.jpg"
+    image = drawn / "images" / "000000.jpg"
     for file, words in (
         (other, ("format_version", "99", "newer")),
         (cut, ("truncated",)),
@@ -171,7 +171,7 @@ def test_model_files(tiny_model: Path, tmp_path: Path, drawn: Path) -> None:
     ):
         for verb in (
             ["inspect", file],
-            ["detect", file, picture, "--out", tmp_path / "o"],
+            ["detect", file, image, "--out", tmp_path / "o"],
             ["evaluate", file, drawn],
         ):
             line = complaint(*verb)
@@ -183,11 +183,11 @@ def test_model_files(tiny_model: Path, tmp_path: Path, drawn: Path) -> None:
 
 
 def test_boxes_that_do_not_fit(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
-    picture = drawn / "images" / "000000.jpg"
-    words = ["detect", tiny_model, picture, "--out", tmp_path / "o", "--boxes", tmp_path / "b.csv"]
-    (tmp_path / "b.csv").write_text(f"file\n{picture}\n", encoding="utf-8")
+    image = drawn / "images" / "000000.jpg"
+    words = ["detect", tiny_model, image, "--out", tmp_path / "o", "--boxes", tmp_path / "b.csv"]
+    (tmp_path / "b.csv").write_text(f"file\n{image}\n", encoding="utf-8")
     assert "b.csv: row 2" in complaint(*words)
-    (tmp_path / "b.csv").write_text(f"file,box_x0,box_y0,box_x1,box_y1\n{picture},900,900,990,990\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text(f"file,box_x0,box_y0,box_x1,box_y1\n{image},900,900,990,990\n", encoding="utf-8")
     result = CliRunner().invoke(app, [str(w) for w in words])
     assert result.exit_code == 1
     assert "000000.jpg: box 0" in result.stderr
@@ -197,8 +197,8 @@ def test_boxes_that_do_not_fit(drawn: Path, tiny_model: Path, tmp_path: Path) ->
     assert "add a row" in result.stderr
 
 
-def test_pictures_of_every_kind(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """The same face, however it is stored, has the same landmarks; a picture of 1x1 has no face."""
+def test_images_of_every_kind(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The same face, however it is stored, has the same landmarks; an image of 1x1 has no face."""
     rgb = read_image(drawn / "images" / "000000.jpg")
     cv2.imwrite(str(tmp_path / "rgb.png"), rgb[..., ::-1])
     Image.fromarray(np.dstack([rgb, np.full(rgb.shape[:2], 99, np.uint8)])).save(tmp_path / "rgba.png")
@@ -218,18 +218,18 @@ def test_pictures_of_every_kind(drawn: Path, tiny_model: Path, tmp_path: Path) -
     words = ["detect", tiny_model, *(tmp_path / f"{n}.png" for n in names), "--boxes", tmp_path / "b.csv"]
     result = CliRunner().invoke(app, [*map(str, words), "--out", str(out)])
     assert result.exit_code == 0, result.output
-    pictures = json.loads((out / "faces.json").read_text(encoding="utf-8"))["pictures"]
-    points = [np.array(p["faces"][0]["landmarks"]) for p in pictures]
+    images = json.loads((out / "faces.json").read_text(encoding="utf-8"))["images"]
+    points = [np.array(p["faces"][0]["landmarks"]) for p in images]
     for found in points[1:4]:
         np.testing.assert_allclose(found, points[0], atol=0.02)
     repeated = Detector.load(tiny_model).detect(np.repeat(grey[..., None], 3, 2), np.array([[10, 10, 50, 50.0]]))
     np.testing.assert_allclose(points[4], repeated[0].landmarks, atol=0.02)
     result = CliRunner().invoke(app, ["detect", str(tiny_model), str(tmp_path / "dot.png"), "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert "0 faces in 1 picture, no face in 1" in result.stdout
+    assert "0 faces in 1 image, no face in 1" in result.stdout
 
 
-def test_folders_without_pictures(tiny_model: Path, tmp_path: Path) -> None:
+def test_folders_without_images(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     for path in (tmp_path / "bare", tmp_path / "nowhere"):
         line = complaint("detect", tiny_model, path, "--out", tmp_path / "o")

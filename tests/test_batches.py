@@ -23,7 +23,7 @@ SIZE = 16
 
 
 def make_faces(n: int) -> list[CachedFace]:
-    """Small noise pictures; the face's number is in its landmarks."""
+    """Small noise images; the face's number is in its landmarks."""
     faces = []
     for i in range(n):
         image = np.random.default_rng(i).integers(0, 256, (20, 20, 3), np.uint8)
@@ -166,7 +166,7 @@ def test_landmarks_and_weights_in_place_of_the_faces_own() -> None:
 
 
 def test_weights_follow_flips() -> None:
-    """The left landmark weighs 1, the right one 0: in a flipped picture the other way round."""
+    """The left landmark weighs 1, the right one 0: in a flipped image the other way round."""
     weights = np.tile(np.array([1.0, 0.0], np.float32), (11, 1))
     rule = AugmentRule(scale=0, rotation=0, shift=0, flip=0.5, colour=0, erase=0, blur=0)
     seen = set()

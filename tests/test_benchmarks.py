@@ -50,7 +50,7 @@ def points(k: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(5, 60, (k, 2)).astype(np.float32)
 
 
-def picture(path: Path) -> Path:
+def make_image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((64, 70, 3), 90, np.uint8))
     return path
@@ -72,7 +72,7 @@ def make_300w(root: Path, boxes: str = "Bounding Boxes") -> Path:
     for part, files in PARTS.items():
         cells = np.empty((1, len(files)), object)
         for i, file in enumerate(files):
-            write_pts(picture(root / part / file).with_suffix(".pts"), points(68, i))
+            write_pts(make_image(root / part / file).with_suffix(".pts"), points(68, i))
             cells[0, i] = {
                 "imgName": file.replace(" ", "") if i else file,
                 "bb_detector": np.array([[11.0, 21, 31, 41]]) + i,
@@ -131,7 +131,7 @@ def test_300w_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_menpo(tmp_path: Path) -> None:
     for i, k in enumerate((68, 68, 39)):
-        write_pts(picture(tmp_path / "train" / f"{i}.jpg").with_suffix(".pts"), points(k, i))
+        write_pts(make_image(tmp_path / "train" / f"{i}.jpg").with_suffix(".pts"), points(k, i))
     assert [s.name for s in read_menpo(tmp_path, "semi-frontal", strict=False)] == [
         "train/0.jpg",
         "train/1.jpg",
@@ -172,7 +172,7 @@ def test_300vw(tmp_path: Path) -> None:
     for video in ("410", "562", "001"):
         for frame in (1, 2, 3):
             write_pts(tmp_path / video / f"annot/{frame:06d}.pts", points(68, frame))
-            picture(tmp_path / video / f"imgs/{frame:06d}.png")
+            make_image(tmp_path / video / f"imgs/{frame:06d}.png")
     frames = read_300vw(tmp_path, "test-c", strict=False)
     assert [s.name for s in frames[:2]] == ["410/imgs/000001.png", "410/imgs/000002.png"]
     assert [s.group for s in frames] == ["410"] * 3 + ["562"] * 3
@@ -264,7 +264,7 @@ def test_real_wflw_lines(tmp_path: Path) -> None:
 
 
 def test_lapa(tmp_path: Path) -> None:
-    picture(tmp_path / "val/images/1_0.jpg")
+    make_image(tmp_path / "val/images/1_0.jpg")
     (tmp_path / "val/landmarks").mkdir()
     labels = tmp_path / "val/landmarks/1_0.txt"
     labels.write_text("106\n" + "\n".join(f"{x} {y}" for x, y in points(106).tolist()))

@@ -133,8 +133,8 @@ def test_the_command_puts_it_into_the_model(
     after = load_checkpoint(model)
     assert after.calibration is not None
     assert after.to_metadata() | {"calibration": None} == before.to_metadata()
-    picture = next((drawn / "images").iterdir())
-    (face,) = Detector(after).detect(picture, np.array([8.0, 8, 56, 56]))
+    image = next((drawn / "images").iterdir())
+    (face,) = Detector(after).detect(image, np.array([8.0, 8, 56, 56]))
     assert face.expected_errors is not None
     assert (face.expected_errors > 0).all()
     shown = CliRunner().invoke(app, words)

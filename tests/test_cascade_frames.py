@@ -32,11 +32,11 @@ angles = st.floats(-180, 180)
 
 
 def laid(angle: float = 0.0, scale: float = 100.0, x: float = 40.0, y: float = 30.0) -> NDArray[np.float64]:
-    """The mean face in a picture, (68, 2) px."""
+    """The mean face in an image, (68, 2) px."""
     return Similarity.about(np.zeros(2), np.array([x, y]), scale=scale, angle=angle)(MEAN)
 
 
-def noise_picture(size: int = 90) -> NDArray[np.uint8]:
+def noise_image(size: int = 90) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
 
 
@@ -166,7 +166,7 @@ def test_a_moved_box_keeps_its_relation_to_the_face() -> None:
 
 @pytest.mark.parametrize("scale", [2.0, 0.9, 0.4])
 def test_many_patches_are_as_many_warps(scale: float) -> None:
-    image = noise_picture()
+    image = noise_image()
     maps = [Similarity.about(np.array([x, 40.0]), np.full(2, 7.5), scale=scale, angle=x) for x in (-3.0, 20.0, 60.0)]
     maps.append(Similarity.flip(16) @ maps[1])
     found = warp_patches(image, np.stack([m.matrix for m in maps]), 16, fill=(1, 2, 3))

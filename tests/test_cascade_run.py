@@ -27,7 +27,7 @@ from fewmark.inference.cascade.networks import NetworkPart
 from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.cascade.point import PatchLayout, PointStage
 from fewmark.inference.cascade.predict import look, look_after_each
-from fewmark.inference.cascade.state import FaceState, Picture
+from fewmark.inference.cascade.state import FaceState, Image
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint, save_checkpoint
 from fewmark.inference.checkpoint.metadata import METADATA_KEY, read_metadata
 from fewmark.inference.detector import Detector
@@ -232,7 +232,7 @@ def test_train_inspect_evaluate_detect(drawn: Path, tmp_path: Path) -> None:
         assert scores["n_faces"] == 4
     out = tmp_path / "out"
     call("detect", model, drawn / "images", "--boxes", drawn / "annotations.csv", "--out", out, "--overlay")
-    face = json.loads((out / "faces.json").read_text(encoding="utf-8"))["pictures"][0]["faces"][0]
+    face = json.loads((out / "faces.json").read_text(encoding="utf-8"))["images"][0]["faces"][0]
     assert all(0 < s <= 1 for s in face["scores"])
     assert -180 < face["angle"] <= 180
     assert len(face["landmarks"]) == 68
@@ -268,7 +268,7 @@ def checkpoint_of(cascade: Cascade) -> Checkpoint:
     return Checkpoint(SCHEME, [], CropRule(32, 0.15), cascade=cascade)
 
 
-def scene(seed: int = 0, shape: tuple[int, int] = (120, 160)) -> Picture:
+def scene(seed: int = 0, shape: tuple[int, int] = (120, 160)) -> Image:
     return np.random.default_rng(seed).integers(0, 255, (*shape, 3), np.uint8)
 
 
@@ -343,38 +343,38 @@ def test_a_cascade_of_another_scheme_is_not_saved(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "a.safetensors", other)
 
 
-def test_a_batch_is_its_faces_one_by_one_and_large_pictures_are_cut() -> None:
+def test_a_batch_is_its_faces_one_by_one_and_large_images_are_cut() -> None:
     detector = Detector(checkpoint_of(small_cascade()))
     large = np.tile(scene(1), (8, 8, 1))
     boxes = [np.stack([BOX, BOX + 5]), BOX[None] + 300]
     batch = detector.detect_batch([scene(), large], boxes)
     assert [len(b) for b in batch] == [2, 1]
-    for picture, given, faces in zip((scene(), large), boxes, batch, strict=True):
+    for image, given, faces in zip((scene(), large), boxes, batch, strict=True):
         for box, face in zip(given, faces, strict=True):
-            (alone,) = detector.detect(picture, box[None])
+            (alone,) = detector.detect(image, box[None])
             np.testing.assert_allclose(face.landmarks, alone.landmarks, atol=1e-2)
             assert face.angle == pytest.approx(alone.angle, abs=1e-2)
 
 
-def test_flips_make_a_mirrored_picture_the_mirror_of_the_answer() -> None:
-    """With flips, the answer for the mirrored picture is the mirrored answer; without them it is not."""
-    cascade, picture = small_cascade().without("angle"), scene(2, (121, 161))
-    mirrored = np.ascontiguousarray(picture[:, ::-1])
+def test_flips_make_a_mirrored_image_the_mirror_of_the_answer() -> None:
+    """With flips, the answer for the mirrored image is the mirrored answer; without them it is not."""
+    cascade, image = small_cascade().without("angle"), scene(2, (121, 161))
+    mirrored = np.ascontiguousarray(image[:, ::-1])
     box = np.array([160 - BOX[2], BOX[1], 160 - BOX[0], BOX[3]], np.float32)
     for flip in (True, False):
-        (a,), (b,) = (look(cascade, [p], [FaceState(g)], flip=flip) for p, g in ((picture, BOX), (mirrored, box)))
+        (a,), (b,) = (look(cascade, [p], [FaceState(g)], flip=flip) for p, g in ((image, BOX), (mirrored, box)))
         assert a.landmarks is not None
         assert b.landmarks is not None
         back = (b.landmarks * [-1, 1] + [160, 0])[list(SCHEME.mirror or ())]
         apart = float(np.abs(back - a.landmarks).max())
         assert (apart < 0.3) == flip, apart
-    states = look_after_each(cascade, [picture], [FaceState(BOX)], flip=True)
+    states = look_after_each(cascade, [image], [FaceState(BOX)], flip=True)
     assert list(states) == ["coarse", "component", "point"]
     np.testing.assert_array_equal(states["point"][0].box_xyxy, BOX)
 
 
 class Knows:
-    """A stage that tells given landmarks, in the picture that it is shown."""
+    """A stage that tells given landmarks, in the image that it is shown."""
 
     name, scheme = "coarse", SCHEME
 

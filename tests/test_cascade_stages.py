@@ -1,4 +1,4 @@
-"""Stages as folds over face states: exact ways back to the picture, one warp a crop, one call a network, bad input."""
+"""Stages as folds over face states: exact ways back to the image, one warp a crop, one call a network, bad input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCHEME = load_scheme("ibug-68")
 MEAN = scheme_mean_face(SCHEME)
 INNER = inner_components(SCHEME)
 RULE = CropRule(32, 0.1)
-PICTURE = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
 
 
 class Says(nn.Module):
@@ -117,12 +117,12 @@ def points_of(face: FaceState) -> NDArray[np.float32]:
 @given(st.floats(-180, 180), st.floats(3, 300), st.floats(-50, 150))
 @settings(max_examples=15, deadline=None)
 def test_no_offset_of_perfect_points_gives_them_back(angle: float, scale: float, x: float) -> None:
-    """Large and small faces at any angle, in the picture or beyond its edge."""
+    """Large and small faces at any angle, in the image or beyond its edge."""
     face = face_at(angle, scale, x)
     stage = components({name: nothing(len(indices)) for name, indices in INNER.items()})
     other = PointStage(SCHEME, silent_points(layout()), layout())
     for s in (stage, other):
-        found = points_of(s([PICTURE], [face])[0])
+        found = points_of(s([IMAGE], [face])[0])
         np.testing.assert_allclose(found, points_of(face), atol=1e-4 * scale + 1e-3)
 
 
@@ -137,7 +137,7 @@ def test_the_right_offset_of_any_points_gives_the_truth() -> None:
         places = component_from_mean(MEAN, indices, 32, 0.3)(MEAN[list(indices)])
         answer = torch.from_numpy(crop_from_image(truth[list(indices)]) - places)[None]
         networks[name] = says(lambda images, answer=answer: answer)
-    found = points_of(components(networks)([PICTURE], [wrong])[0])
+    found = points_of(components(networks)([IMAGE], [wrong])[0])
     np.testing.assert_allclose(found[17:], truth[17:], atol=1e-3)
     np.testing.assert_array_equal(found[:17], points_of(wrong)[:17])  # the contour stays the coarse stage's
 
@@ -148,7 +148,7 @@ def test_the_right_offset_of_any_points_gives_the_truth() -> None:
         for m, table, places in zip(maps, lay.neighbours, lay.places, strict=True)
     ]
     gates = torch.softmax(torch.randn(1, len(lay.points), 3), -1)
-    found = points_of(PointStage(SCHEME, says(lambda _: (offsets, gates)), lay)([PICTURE], [wrong])[0])
+    found = points_of(PointStage(SCHEME, says(lambda _: (offsets, gates)), lay)([IMAGE], [wrong])[0])
     np.testing.assert_allclose(found[17:], truth[17:], atol=1e-3)
 
 
@@ -156,14 +156,14 @@ def test_the_right_offset_of_any_points_gives_the_truth() -> None:
 @settings(max_examples=20, deadline=None)
 def test_the_angle_joins_the_state(before: float, seen: float) -> None:
     stage = AngleStage(SCHEME, NetworkPart("angle", {}, Directions(seen).eval()), RULE)
-    after = stage([PICTURE], [FaceState(face_at().box_xyxy, before)])[0].angle
+    after = stage([IMAGE], [FaceState(face_at().box_xyxy, before)])[0].angle
     assert -180 < after <= 180
     assert abs((after - before - seen + 180) % 360 - 180) < 0.1
 
 
 def test_a_face_that_looks_upside_down_from_one_side_is_set_right_by_the_others() -> None:
     stage = AngleStage(SCHEME, NetworkPart("angle", {}, Directions(10.0, first=-170.0).eval()), RULE)
-    (face,) = stage([PICTURE], [FaceState(face_at().box_xyxy)])
+    (face,) = stage([IMAGE], [FaceState(face_at().box_xyxy)])
     assert face.angle == pytest.approx(10, abs=0.1)
 
 
@@ -177,7 +177,7 @@ def test_the_coarse_crop_stands_upright_and_leads_back(angle: float) -> None:
     assert upright[27, 1] < upright[8, 1]
     network = says(lambda _: torch.from_numpy(upright)[None])
     stage = CoarseStage(SCHEME, (CoarsePart(tuple(range(68)), network),), RULE)
-    found = stage([PICTURE], [replace(face, landmarks=None)])[0]
+    found = stage([IMAGE], [replace(face, landmarks=None)])[0]
     np.testing.assert_allclose(points_of(found), points_of(face), atol=1e-3)
     assert found.angle == face.angle
 
@@ -191,26 +191,26 @@ def test_contour_and_inner_points_apart_are_the_whole() -> None:
     ]
     start = [FaceState(face_at().box_xyxy, 10.0)]
     both = join_parts(stages)
-    np.testing.assert_allclose(points_of(both([PICTURE], start)[0]), points_of(whole([PICTURE], start)[0]))
-    alone = points_of(stages[0]([PICTURE], start)[0])
+    np.testing.assert_allclose(points_of(both([IMAGE], start)[0]), points_of(whole([IMAGE], start)[0]))
+    alone = points_of(stages[0]([IMAGE], start)[0])
     assert np.isfinite(alone[:17]).all()
     assert np.isnan(alone[17:]).all()
     with pytest.raises(InputError, match="each in one part"):
         join_parts([stages[0], stages[0]])
 
 
-def test_one_warp_of_the_picture_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Angle and crop are composed: every crop is one resampling of the very picture."""
+def test_one_warp_of_the_image_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Angle and crop are composed: every crop is one resampling of the very image."""
     seen: list[Any] = []
     real = crops.warp_image
     monkeypatch.setattr(crops, "warp_image", lambda image, *a, **k: (seen.append(image), real(image, *a, **k))[1])
     network = says(lambda images: torch.zeros(len(images), 68, 2))
     coarse = CoarseStage(SCHEME, (CoarsePart(tuple(range(68)), network),), RULE)
-    coarse([PICTURE], [FaceState(face_at().box_xyxy, 77.0)])
+    coarse([IMAGE], [FaceState(face_at().box_xyxy, 77.0)])
     assert len(seen) == 1
-    components({"mouth": nothing(20), "nose": nothing(9)})([PICTURE], [face_at(77)])
+    components({"mouth": nothing(20), "nose": nothing(9)})([IMAGE], [face_at(77)])
     assert len(seen) == 3
-    assert all(image is PICTURE for image in seen)
+    assert all(image is IMAGE for image in seen)
 
 
 def test_all_faces_go_through_a_network_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,10 +222,10 @@ def test_all_faces_go_through_a_network_in_one_call(monkeypatch: pytest.MonkeyPa
     faces = [face_at(i) for i in range(7)]
     for stage, part in stages:
         assert isinstance(part.module, Says)
-        whole = stage([PICTURE] * 7, faces)
+        whole = stage([IMAGE] * 7, faces)
         assert part.module.calls == [7]
         monkeypatch.setattr(parts, "CHUNK", 3)
-        again = stage([PICTURE] * 7, faces)
+        again = stage([IMAGE] * 7, faces)
         assert part.module.calls == [7, 3, 3, 1]
         monkeypatch.undo()
         for a, b in zip(whole, again, strict=True):
@@ -262,7 +262,7 @@ def test_stages_come_back_from_plain_data_and_weights(name: str) -> None:
     scheme = load_scheme(name)
     stages = small_stages(scheme)
     box = np.array([20, 20, 60, 60], np.float32)
-    before = Cascade(tuple(stages))([PICTURE], [FaceState(box)])[0]
+    before = Cascade(tuple(stages))([IMAGE], [FaceState(box)])[0]
     loaded = []
     for stage in stages:
         data = json.loads(json.dumps(stage.to_dict()))
@@ -274,7 +274,7 @@ def test_stages_come_back_from_plain_data_and_weights(name: str) -> None:
                 nn.init.ones_(parameter)
             other.modules[key].load_state_dict(module.state_dict())
         loaded.append(other)
-    after = Cascade(tuple(loaded))([PICTURE], [FaceState(box)])[0]
+    after = Cascade(tuple(loaded))([IMAGE], [FaceState(box)])[0]
     assert after.angle == pytest.approx(before.angle)
     np.testing.assert_allclose(points_of(after), points_of(before), atol=1e-3)
 
@@ -284,17 +284,17 @@ def test_a_cascade_is_a_fold() -> None:
     start = [FaceState(np.array([20, 20, 60, 60], np.float32))]
     by_hand = start
     for stage in cascade.stages:
-        by_hand = stage([PICTURE], by_hand)
-    each = cascade.after_each([PICTURE], start)
+        by_hand = stage([IMAGE], by_hand)
+    each = cascade.after_each([IMAGE], start)
     assert list(each) == ["angle", "coarse", "component", "point"]
-    for found in (cascade([PICTURE], start), each["point"]):
+    for found in (cascade([IMAGE], start), each["point"]):
         np.testing.assert_array_equal(points_of(found[0]), points_of(by_hand[0]))
     without = cascade.without("angle", "point")
     assert [s.name for s in without.stages] == ["coarse", "component"]
-    assert without([PICTURE], start)[0].angle == 0
+    assert without([IMAGE], start)[0].angle == 0
     exchanged = cascade.replaced(replace(cascade.stages[2], size=48))  # type: ignore[type-var]
     assert [s.name for s in exchanged.stages] == [s.name for s in cascade.stages]
-    assert not np.array_equal(points_of(exchanged([PICTURE], start)[0]), points_of(by_hand[0]))
+    assert not np.array_equal(points_of(exchanged([IMAGE], start)[0]), points_of(by_hand[0]))
     with pytest.raises(InputError, match="cascade: no stage 'pose'; expected one of angle, coarse"):
         cascade.without("pose")
 
@@ -304,23 +304,23 @@ def test_truth_is_fed_in_a_stages_place() -> None:
     told = Truth(SCHEME, points_of(face)[None], MEAN, name="coarse")
     stages = small_stages()
     cascade = Cascade((stages[0], told, components({n: nothing(len(i)) for n, i in INNER.items()})))
-    found = cascade([PICTURE], [FaceState(face.box_xyxy)])[0]
+    found = cascade([IMAGE], [FaceState(face.box_xyxy)])[0]
     np.testing.assert_allclose(points_of(found), points_of(face), atol=1e-3)
     assert found.angle == pytest.approx(25, abs=1e-3)
-    only = Truth(SCHEME, points_of(face)[None], MEAN, name="angle")([PICTURE], [FaceState(face.box_xyxy)])[0]
+    only = Truth(SCHEME, points_of(face)[None], MEAN, name="angle")([IMAGE], [FaceState(face.box_xyxy)])[0]
     assert only.landmarks is None
     assert only.angle == pytest.approx(25, abs=1e-3)
     with pytest.raises(InputError, match="expected the 1 faces it knows, given 2"):
-        told([PICTURE] * 2, [face, face])
+        told([IMAGE] * 2, [face, face])
 
 
 @pytest.mark.parametrize(
     "box", [[1, 1, 9, 9], [-30, -30, 20, 20], [90, 70, 140, 120], [500, 500, 540, 540], [40, 40, 40.5, 40.5]]
 )
 def test_small_faces_and_faces_at_the_edge_are_answered(box: list[float]) -> None:
-    """A face of 8 px, beyond the picture's corners, out of it altogether, or of half a pixel: points near the box."""
+    """A face of 8 px, beyond the image's corners, out of it altogether, or of half a pixel: points near the box."""
     given_box = np.array(box, np.float32)
-    found = Cascade(tuple(small_stages()))([PICTURE], [FaceState(given_box)])[0]
+    found = Cascade(tuple(small_stages()))([IMAGE], [FaceState(given_box)])[0]
     side = box[2] - box[0]
     middle = (given_box[:2] + given_box[2:]) / 2
     assert np.isfinite(points_of(found)).all()
@@ -333,7 +333,7 @@ def test_missing_landmarks_of_a_truth() -> None:
     points[36:42] = np.nan
     face = replace(face_at(10), landmarks=points)
     for stage in small_stages()[2:]:
-        found = points_of(stage([PICTURE], [face])[0])
+        found = points_of(stage([IMAGE], [face])[0])
         assert np.isfinite(found[17:]).all()
 
 
@@ -360,7 +360,7 @@ def test_missing_landmarks_of_a_truth() -> None:
 def test_bad_faces_are_named(face: FaceState, message: str) -> None:
     for stage in small_stages()[2:]:
         with pytest.raises(InputError) as caught:
-            stage([PICTURE] * 2, [face_at(), face])
+            stage([IMAGE] * 2, [face_at(), face])
         assert message in str(caught.value)
         assert str(caught.value).startswith(stage.name)
 
@@ -373,8 +373,8 @@ def test_bad_cascades_are_named() -> None:
         Cascade((ours[1], ours[1]))
     with pytest.raises(InputError, match="expected stages of different names"):
         Cascade(())
-    with pytest.raises(InputError, match="expected one picture a face, given 1 and 0"):
-        ours[0]([PICTURE], [])
+    with pytest.raises(InputError, match="expected one image a face, given 1 and 0"):
+        ours[0]([IMAGE], [])
     with pytest.raises(InputError, match="no component 'ear'; expected some of left_eyebrow"):
         components({"ear": nothing(1)})
     with pytest.raises(InputError, match="expected a mean face of 68 landmarks"):

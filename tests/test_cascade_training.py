@@ -1,4 +1,4 @@
-"""Training the stages: labels that move with the picture, twins, shares, files to go on from, and errors that fall."""
+"""Training the stages: labels that move with the image, twins, shares, files to go on from, and errors that fall."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def dot_in(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
 
 
-def test_cached_faces_are_the_pictures_faces(drawn: Path, few: TrainingFaces) -> None:
+def test_cached_faces_are_the_images_faces(drawn: Path, few: TrainingFaces) -> None:
     samples = read_faces(drawn, scheme=SCHEME)[:6]
     assert len(few) == 6
     assert few.landmarks.shape == (6, 68, 2)
@@ -81,9 +81,9 @@ def test_cached_faces_are_the_pictures_faces(drawn: Path, few: TrainingFaces) ->
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_labels_move_exactly_as_the_picture(seed: int) -> None:
+def test_labels_move_exactly_as_the_image(seed: int) -> None:
     """Turned, flipped, scaled, shifted: the light in a crop is where the label says, in every stage's training crops."""
-    landmark = 39  # the left eye's inner corner; in a flipped picture it is the right one's, 42
+    landmark = 39  # the left eye's inner corner; in a flipped image it is the right one's, 42
     faces = dotted(landmark)
     for rule in (replace(MOVING, flip=0.0), replace(MOVING, flip=1.0)):
         told = 42 if rule.flip else landmark

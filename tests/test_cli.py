@@ -95,12 +95,12 @@ assert "torch" not in sys.modules and "lightning_fabric" not in sys.modules
 
 def test_without_torch_a_packaged_model_runs_and_training_says_what_to_install(tmp_path: Path) -> None:
     hidden = "import sys; sys.modules['torch'] = None; from fewmark.cli.app import app; app(sys.argv[1:])"
-    picture = Path(__file__).parents[1] / "docs/images/grace_hopper.png"
+    image = Path(__file__).parents[1] / "docs/images/grace_hopper.png"
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-c", hidden, *words], capture_output=True, text=True, timeout=120)
 
-    found = run("detect", "ibug-68", str(picture), "--out", str(tmp_path / "found"), "--json")
+    found = run("detect", "ibug-68", str(image), "--out", str(tmp_path / "found"), "--json")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["n_faces"] >= 1
     refused = run("export", "ibug-68", "--out", str(tmp_path / "a.onnx"))
@@ -154,7 +154,7 @@ def test_train(drawn: Path, tiny_recipe: Path, tmp_path: Path) -> None:
         "--scheme",
         "ibug-68",
     ]
-    more = tmp_path / "pictures"
+    more = tmp_path / "images"
     more.mkdir()
     shutil.copy(drawn / "images" / "000012.jpg", more / "other.jpg")
     words += [
@@ -278,35 +278,35 @@ def test_evaluate_draws_the_curve(drawn: Path, tiny_model: Path, tmp_path: Path)
     assert ".html" in wrong.stderr
 
 
-def test_detect_goes_on_after_a_bad_picture(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_detect_goes_on_after_a_bad_image(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes((drawn / "images" / "000000.jpg").read_bytes()[:700])
-    pictures = [drawn / "images" / "000000.jpg", bad, drawn / "images" / "000001.jpg"]
+    images = [drawn / "images" / "000000.jpg", bad, drawn / "images" / "000001.jpg"]
     out = tmp_path / "out"
-    words = ["detect", tiny_model, *pictures, "--out", out]
+    words = ["detect", tiny_model, *images, "--out", out]
     result = call(*words, code=1)
     assert "truncated" in result.stderr
-    assert "1 of 3 pictures failed" in result.stderr
+    assert "1 of 3 images failed" in result.stderr
     data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
-    assert [Path(p["file"]).name for p in data["pictures"]] == ["000000.jpg", "000001.jpg"]
+    assert [Path(p["file"]).name for p in data["images"]] == ["000000.jpg", "000001.jpg"]
     assert [Path(p["file"]).name for p in data["failed"]] == ["bad.jpg"]
 
 
 def test_detect_says_the_same_with_any_number_of_jobs(drawn: Path, tiny_model: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes((drawn / "images" / "000003.jpg").read_bytes()[:700])
-    pictures = sorted((drawn / "images").glob("*.jpg"))
-    words = ["detect", tiny_model, *pictures[:5], bad, *pictures[5:], "--format", "jsonl", "--overlay"]
+    images = sorted((drawn / "images").glob("*.jpg"))
+    words = ["detect", tiny_model, *images[:5], bad, *images[5:], "--format", "jsonl", "--overlay"]
     for jobs in (2, 5):
         result = call(*words, "--out", tmp_path / str(jobs), "--jobs", jobs, code=1)
-        assert "1 of 15 pictures failed" in result.stderr
+        assert "1 of 15 images failed" in result.stderr
     files = [sorted(p.name for p in (tmp_path / jobs).iterdir()) for jobs in "25"]
     assert files[0] == files[1]
     assert len(files[0]) == 15  # 14 overlays and the faces
     for name in files[0]:
         assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()
     lines = [json.loads(line) for line in (tmp_path / "2" / "faces.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [Path(line["file"]).name for line in lines] == [p.name for p in [*pictures[:5], bad, *pictures[5:]]]
+    assert [Path(line["file"]).name for line in lines] == [p.name for p in [*images[:5], bad, *images[5:]]]
     assert "jobs: expected 1 or more" in call(*words, "--out", tmp_path / "0", "--jobs", 0, code=1).stderr
 
 
@@ -315,7 +315,7 @@ def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_p
     out = tmp_path / "out"
     words = ["detect", tiny_model, drawn / "images", "--boxes", drawn / "annotations.csv", "--out", out]
     result = told(*words, "--format", form, "--overlay")
-    assert (result["n_pictures"], result["n_faces"], result["failed"]) == (14, 14, [])
+    assert (result["n_images"], result["n_faces"], result["failed"]) == (14, 14, [])
     assert len(list(out.glob("*_landmarks.jpg"))) == 14
     if form in ("csv", "coco"):
         faces = read_faces(out / ("faces.csv" if form == "csv" else "faces.coco.json"))
@@ -338,21 +338,21 @@ def test_detect_with_given_boxes(form: str, drawn: Path, tiny_model: Path, tmp_p
         assert read_image(lines[0]["file"]).shape == (lines[0]["height"], lines[0]["width"], 3)
     else:
         data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
-        face = data["pictures"][0]["faces"][0]
+        face = data["images"][0]["faces"][0]
         assert len(face["landmarks"]) == len(data["landmarks"]) == 68
         assert isinstance(face["quality"], float)
         assert face["occluded"] is None
 
 
-def test_pictures_of_one_name_get_places_of_their_own(drawn: Path, tmp_path: Path) -> None:
-    from fewmark.data.image_sources import find_pictures
+def test_images_of_one_name_get_places_of_their_own(drawn: Path, tmp_path: Path) -> None:
+    from fewmark.data.image_sources import find_images
 
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(drawn / "images" / "000000.jpg", tmp_path / folder / "x.jpg")
-    named = find_pictures([tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg", tmp_path / "a"])
+    named = find_images([tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg", tmp_path / "a"])
     assert [p.place for p in named] == ["x", "x-2"]
-    assert [p.place for p in find_pictures([tmp_path])] == ["a/x", "b/x"]
+    assert [p.place for p in find_images([tmp_path])] == ["a/x", "b/x"]
 
 
 def test_inspect_a_model(tiny_model: Path) -> None:
@@ -462,6 +462,6 @@ def test_the_display(terminal: bool) -> None:
     assert duration(3700) == "1:01 h"
 
 
-def test_numbered_picture_is_a_picture(tmp_path: Path) -> None:
+def test_numbered_image_is_an_image(tmp_path: Path) -> None:
     call("scheme", "show", "mtfl-5", "--out", tmp_path / "five.jpg")
     assert cv2.imread(str(tmp_path / "five.jpg")) is not None

@@ -173,13 +173,13 @@ def test_a_model_that_carries_the_transfer(model: Path, tiny_model: Path, data: 
     assert five["transfer"]["source"] == "ibug-68"
     assert five["transfer"]["expected_error"] > 0
     detector, truth = Detector.load(model), read_faces(data)
-    for picture, sample in list(zip(five["pictures"], truth, strict=True))[:3]:
-        assert Path(picture["file"]) == sample.image
+    for image, sample in list(zip(five["images"], truth, strict=True))[:3]:
+        assert Path(image["file"]) == sample.image
         assert sample.box is not None
         (face,) = detector.detect(sample.image, sample.box[None], scheme="mtfl-5")
-        np.testing.assert_allclose(picture["faces"][0]["landmarks"], face.landmarks, atol=0.001)
-        np.testing.assert_allclose(picture["faces"][0]["scores"], face.scores, atol=0.0001)
-        assert (picture["faces"][0]["scheme"], face.scheme.name) == ("mtfl-5", "mtfl-5")
+        np.testing.assert_allclose(image["faces"][0]["landmarks"], face.landmarks, atol=0.001)
+        np.testing.assert_allclose(image["faces"][0]["scores"], face.scores, atol=0.0001)
+        assert (image["faces"][0]["scheme"], face.scheme.name) == ("mtfl-5", "mtfl-5")
     csv = told(*words, "--out", tmp_path / "csv", "--scheme", "mtfl-5", "--format", "csv")
     assert len(read_faces(csv["out"][0], scheme=FIVE)) == 30
     line = complaint("detect", tiny_model, data / "images", "--out", tmp_path / "x", "--scheme", "mtfl-5")

@@ -1,4 +1,4 @@
-"""Crops: there and back, and the cache's window gives what the picture would give."""
+"""Crops: there and back, and the cache's window gives what the image would give."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fewmark.data.samples import FaceSample
 SIZE = 48
 
 
-def picture(width: int, height: int, wave: int = 12, seed: int = 0) -> NDArray[np.uint8]:
-    """A random picture of waves of this many px."""
+def make_image(width: int, height: int, wave: int = 12, seed: int = 0) -> NDArray[np.uint8]:
+    """A random image of waves of this many px."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (max(2, height // wave), max(2, width // wave), 3), np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -60,22 +60,22 @@ def test_crop_by_hand() -> None:
 # sides from enlarging to averaging by 2 and more; in the middle, over an edge, over a corner
 @pytest.mark.parametrize("side", [20, 47, 90, 130, 200, 300, 410])
 @pytest.mark.parametrize("place", [(0.5, 0.5), (0.0, 0.5), (1.0, 1.0), (0.9, 0.0)])
-def test_the_window_gives_the_crop_of_the_picture(side: int, place: tuple[float, float]) -> None:
-    image = picture(500, 430, wave=max(12, side // 8))
+def test_the_window_gives_the_crop_of_the_image(side: int, place: tuple[float, float]) -> None:
+    image = make_image(500, 430, wave=max(12, side // 8))
     cx, cy = place[0] * 499, place[1] * 429
     rule = CropRule(SIZE, 0.15)
     face = cache_face(sample(cx - side / 2, cy - side / 2, cx + side / 2, cy + side / 2), rule, 1, image)
     found = upright_crop(face, SIZE).astype(int)
     expected = cut(image, face.crop_from_image, SIZE).astype(int)
     difference = np.abs(found - expected)
-    # at the picture's edge a half-filled cell may fall to the one or to the other side
+    # at the image's edge a half-filled cell may fall to the one or to the other side
     assert np.percentile(difference, 90) <= 4
     assert difference.mean() < 1.5
     assert face.window.nbytes <= 3 * (2 * 1.5 * SIZE + 3) ** 2
 
 
 @pytest.mark.parametrize("side", [90, 130, 155, 200, 300])
-def test_the_cached_crop_is_as_sharp_as_the_pictures(side: int) -> None:
+def test_the_cached_crop_is_as_sharp_as_the_images(side: int) -> None:
     """Fine detail is averaged as the detector averages it: training sees nothing crisper."""
     image = np.random.default_rng(0).integers(0, 256, (430, 500, 3), np.uint8)
     box = (250 - side / 2, 215 - side / 2, 250 + side / 2, 215 + side / 2)
@@ -87,12 +87,12 @@ def test_the_cached_crop_is_as_sharp_as_the_pictures(side: int) -> None:
 
 
 def test_a_small_face_is_cached_without_resampling() -> None:
-    image = picture(300, 200)
+    image = make_image(300, 200)
     face = cache_face(sample(100, 50, 140, 90), CropRule(SIZE, 0.0), 1, image)
     x0, y0 = (face.crop_from_window.inverse() @ face.crop_from_image).inverse().matrix[:, 2].astype(int)
     h, w = face.window.shape[:2]
     assert np.array_equal(face.window, image[y0 : y0 + h, x0 : x0 + w])
-    assert face.window.base is None  # a view would keep the whole picture in memory
+    assert face.window.base is None  # a view would keep the whole image in memory
     assert abs(w - 1.5 * 40) <= 3
 
 
@@ -112,7 +112,7 @@ def test_a_large_face_is_averaged_and_its_dot_stays_in_place() -> None:
 
 
 @pytest.mark.parametrize("box", [(0, 0, 1, 1), (-5, -5, 5, 5), (-0.4, -0.4, 0.4, 0.4), (100, 100, 140, 140)])
-def test_a_picture_of_one_pixel(box: tuple[float, float, float, float]) -> None:
+def test_an_image_of_one_pixel(box: tuple[float, float, float, float]) -> None:
     image = np.full((1, 1, 3), 200, np.uint8)
     face = cache_face(sample(*box), CropRule(SIZE, 0.0), 2, image)
     assert upright_crop(face, SIZE).shape == (SIZE, SIZE, 3)
@@ -123,7 +123,7 @@ def test_a_picture_of_one_pixel(box: tuple[float, float, float, float]) -> None:
 
 def test_landmarks_go_with_the_crop_and_missing_ones_stay_missing() -> None:
     labels = np.array([[50.0, 40.0], [np.nan, np.nan]], np.float32)
-    face = cache_face(sample(38, 28, 62, 52, landmarks=labels), CropRule(48, 0.0), 2, picture(100, 100))
+    face = cache_face(sample(38, 28, 62, 52, landmarks=labels), CropRule(48, 0.0), 2, make_image(100, 100))
     assert face.landmarks[0].tolist() == [23.5, 23.5]
     assert np.isnan(face.landmarks[1]).all()
     assert face.landmarks.dtype == np.float32
@@ -131,7 +131,7 @@ def test_landmarks_go_with_the_crop_and_missing_ones_stay_missing() -> None:
 
 def test_faces_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "two.png"
-    image = picture(120, 90)
+    image = make_image(120, 90)
     cv2.imwrite(str(path), image[..., ::-1])
     boxes = [np.array(b, np.float32) for b in ([10, 10, 40, 40], [60, 20, 100, 60])]
     faces = cache_faces([FaceSample(path, b) for b in boxes], CropRule(32, 0.1), 3)
@@ -152,7 +152,7 @@ def test_faces_of_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_bad_faces_are_refused_in_one_line(given_sample: FaceSample, words: str) -> None:
-    image = None if given_sample.image.name == "missing.png" else picture(20, 20)
+    image = None if given_sample.image.name == "missing.png" else make_image(20, 20)
     with pytest.raises(InputError, match=words) as caught:
         cache_face(given_sample, CropRule(SIZE, 0.0), 2, image)
     assert str(given_sample.image) in str(caught.value)

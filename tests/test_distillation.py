@@ -30,11 +30,11 @@ from fewmark.training.multi_view import look_often
 from fewmark.training.run import TrainingData, run_training
 
 DOTS = np.array([[60.0, 52.0], [88.0, 70.0], [71.0, 97.0]])
-"""Of the drawn picture, px: one in each colour."""
+"""Of the drawn image, px: one in each colour."""
 
 
 class DotFinder:
-    """A detector whose three landmarks are the middles of a red, a green and a blue dot, so it moves with the picture."""
+    """A detector whose three landmarks are the middles of a red, a green and a blue dot, so it moves with the image."""
 
     def __init__(self, tmp_path: Path, error: float = 0.0) -> None:
         self.scheme = replace_landmarks(load_scheme("mtfl-5"), 3)
@@ -42,18 +42,18 @@ class DotFinder:
         self.checkpoint = self
 
     def locate(
-        self, pictures: list[NDArray[np.uint8]], boxes: Any, n_passes: list[int], *, flip: bool | None = None
+        self, images: list[NDArray[np.uint8]], boxes: Any, n_passes: list[int], *, flip: bool | None = None
     ) -> Located:
         found = []
-        for picture in pictures:
-            away = np.abs(picture.astype(int) - picture.min(axis=2, keepdims=True)) > 60
-            ys, xs = np.mgrid[: picture.shape[0], : picture.shape[1]]
-            weights = picture * away
+        for image in images:
+            away = np.abs(image.astype(int) - image.min(axis=2, keepdims=True)) > 60
+            ys, xs = np.mgrid[: image.shape[0], : image.shape[1]]
+            weights = image * away
             total = weights.reshape(-1, 3).sum(0)
             x = (weights * xs[..., None]).reshape(-1, 3).sum(0) / total
             y = (weights * ys[..., None]).reshape(-1, 3).sum(0) / total
             found.append(np.stack([x + self.error, y], 1))
-        n = len(pictures)
+        n = len(images)
         return Located(
             np.asarray(found, np.float32), np.ones((n, 3), np.float32), np.zeros(n), np.full(n, np.nan, np.float32)
         )
@@ -70,17 +70,17 @@ def replace_landmarks(scheme: Any, k: int) -> Any:
 
 @pytest.fixture
 def dots(tmp_path: Path) -> FaceSample:
-    picture = np.zeros((150, 160, 3), np.uint8)
+    image = np.zeros((150, 160, 3), np.uint8)
     for channel, (x, y) in enumerate(DOTS):
         colour = [0, 0, 0]
         colour[channel] = 255
-        cv2.circle(picture, (int(x), int(y)), 5, colour, -1, cv2.LINE_AA)
+        cv2.circle(image, (int(x), int(y)), 5, colour, -1, cv2.LINE_AA)
     path = tmp_path / "dots.png"
-    cv2.imwrite(str(path), picture[..., ::-1])
+    cv2.imwrite(str(path), image[..., ::-1])
     return FaceSample(path, box=np.array([50, 45, 95, 100], np.float32))
 
 
-def test_looks_from_all_sides_agree_where_the_detector_moves_with_the_picture(dots: FaceSample, tmp_path: Path) -> None:
+def test_looks_from_all_sides_agree_where_the_detector_moves_with_the_image(dots: FaceSample, tmp_path: Path) -> None:
     looks = look_often([DotFinder(tmp_path)], [dots], n_looks=6, seed=1)  # type: ignore[list-item]
     np.testing.assert_allclose(looks.landmarks[0], DOTS, atol=0.2)
     assert looks.spread.max() < 0.01
@@ -283,7 +283,7 @@ def test_a_face_may_be_unfound_but_not_all(tiny_model: Path, config: Config, dra
     empty = tmp_path / "empty.png"
     cv2.imwrite(str(empty), np.full((64, 64, 3), 120, np.uint8))
     data = replace(faces_of(drawn), unlabelled=[FaceSample(empty, name="empty.png")])
-    with pytest.raises(InputError, match="in none of 1 unlabelled pictures"):
+    with pytest.raises(InputError, match="in none of 1 unlabelled images"):
         run_training(config, data, tmp_path / "run", teachers=[Detector.load(tiny_model)])
 
 

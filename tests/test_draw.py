@@ -16,7 +16,7 @@ from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.visualization.charts import line_chart, nice_ticks, scatter_chart
 from fewmark.visualization.draw import PALETTE, contact_sheet, draw_landmarks, face_tile, landmark_colours
 from fewmark.visualization.labels import magnify_for
-from fewmark.visualization.report import ced_points, picture_uri, write_report
+from fewmark.visualization.report import ced_points, image_uri, write_report
 
 SCHEME = LandmarkScheme(
     "three",
@@ -31,7 +31,7 @@ GREY = np.full((100, 120, 3), 128, np.uint8)
 def test_the_dots_are_where_the_points_are() -> None:
     before = GREY.copy()
     drawn = draw_landmarks(GREY, [POINTS], SCHEME)
-    assert (before == GREY).all(), "the picture itself is left as it is"
+    assert (before == GREY).all(), "the image itself is left as it is"
     for (x, y), colour in zip(POINTS.astype(int), landmark_colours(SCHEME), strict=True):
         np.testing.assert_allclose(drawn[y, x].astype(int), colour, atol=40)
     assert (drawn[20, 45:55] != 128).any(), "the edge between a and b"
@@ -59,7 +59,7 @@ def test_missing_points_and_their_edges_are_not_drawn() -> None:
 
 
 @pytest.mark.parametrize("shift", [[-500.0, 0.0], [0.0, 9e5], [-19.0, -19.0]])
-def test_points_outside_the_picture(shift: list[float]) -> None:
+def test_points_outside_the_image(shift: list[float]) -> None:
     assert draw_landmarks(GREY, [POINTS + shift], SCHEME, numbers=True).shape == GREY.shape
 
 
@@ -106,7 +106,7 @@ def test_contact_sheet() -> None:
     assert (captioned[76:] < 100).any()
     with pytest.raises(ValueError, match="captions"):
         contact_sheet([red], 1, ["a", "b"])
-    with pytest.raises(ValueError, match="pictures"):
+    with pytest.raises(ValueError, match="images"):
         contact_sheet([], 1)
 
 
@@ -215,9 +215,9 @@ def test_an_empty_report(tmp_path: Path) -> None:
     assert "<svg" not in (tmp_path / "report.html").read_text()
 
 
-def test_ced_and_pictures() -> None:
+def test_ced_and_images() -> None:
     assert ced_points(np.array([np.nan]), 0.08) == [(0.0, 0.0), (8.0, 0.0)]
-    assert picture_uri(GREY).startswith("data:image/jpeg;base64,")
+    assert image_uri(GREY).startswith("data:image/jpeg;base64,")
 
 
 def test_labels_magnify_small_faces() -> None:

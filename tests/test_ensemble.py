@@ -27,7 +27,7 @@ class Fixed(nn.Module):
 
 
 class Sees(nn.Module):
-    """Map k is the k-th channel of the picture, averaged down, and biased to one side."""
+    """Map k is the k-th channel of the image, averaged down, and biased to one side."""
 
     def __init__(self, bias: float = 0.0) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ def test_the_mean_of_distributions_is_the_mean_of_the_points() -> None:
 
 
 @pytest.mark.parametrize("logits", [False, True])
-def test_flip_averaging_changes_sides_with_the_picture(logits: bool) -> None:
-    """What is said of the flipped picture is the flip of what is said, though the student favours a side."""
+def test_flip_averaging_changes_sides_with_the_image(logits: bool) -> None:
+    """What is said of the flipped image is the flip of what is said, though the student favours a side."""
     decoding = "soft-argmax" if logits else "parabola"
     codec = HeatmapCodec(STRIDE, 5.0, logits=logits, decoding=decoding)
     mirror = [1, 0, 2]

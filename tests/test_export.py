@@ -98,7 +98,7 @@ def exported(model: Path) -> Path:
     return path
 
 
-def picture(seed: int = 0) -> NDArray[np.uint8]:
+def make_image(seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (60, 70, 3), np.uint8)
 
 
@@ -106,16 +106,16 @@ BOX = np.array([[10.0, 8.0, 50.0, 47.0]])
 
 
 def answers(path: Path, **options: Any) -> NDArray[np.float32]:
-    """What a process of its own says of the picture; at the top of the module, as spawned processes need it."""
-    return Detector.load(path, **options).detect(picture(), BOX)[0].landmarks
+    """What a process of its own says of the image; at the top of the module, as spawned processes need it."""
+    return Detector.load(path, **options).detect(make_image(), BOX)[0].landmarks
 
 
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 99), n=st.integers(1, 40), flip=st.sampled_from([None, True, False]))
 def test_it_says_what_torch_says(model: Path, exported: Path, seed: int, n: int, flip: bool | None) -> None:
     boxes = np.random.default_rng(seed).uniform(2, 20, (n, 4)) + np.array([0, 0, 20, 20])
-    by_torch = Detector.load(model, runtime="torch").detect(picture(seed), boxes, flip=flip, passes=2)
-    by_onnx = Detector.load(exported).detect(picture(seed), boxes, flip=flip, passes=2)
+    by_torch = Detector.load(model, runtime="torch").detect(make_image(seed), boxes, flip=flip, passes=2)
+    by_onnx = Detector.load(exported).detect(make_image(seed), boxes, flip=flip, passes=2)
     assert len(by_onnx) == n
     for a, b in zip(by_torch, by_onnx, strict=True):
         np.testing.assert_allclose(b.landmarks, a.landmarks, atol=0.02)  # of a crop that is magnified up to 1.5 times
@@ -142,7 +142,7 @@ def test_the_teachers_quality_is_an_output(tmp_path: Path, n_students: int, shar
     assert made.n_bytes < 200_000 or not share
     for flip in (False, True):
         by_torch, by_onnx = (
-            Detector.load(path, runtime=r).detect(picture(), np.concatenate([BOX, BOX + 3]), flip=flip, passes=2)  # type: ignore[arg-type]
+            Detector.load(path, runtime=r).detect(make_image(), np.concatenate([BOX, BOX + 3]), flip=flip, passes=2)  # type: ignore[arg-type]
             for r in ("torch", "onnx")
         )
         assert [f.quality for f in by_onnx] == pytest.approx([f.quality for f in by_torch], abs=1e-3)
@@ -161,7 +161,7 @@ def test_files_of_older_versions_say_no_quality(tmp_path: Path) -> None:
     graph = onnx.load(made.path)
     del graph.graph.output[-1]
     made.path.write_bytes(graph.SerializeToString())
-    assert Detector.load(made.path).detect(picture(), BOX)[0].quality is None
+    assert Detector.load(made.path).detect(make_image(), BOX)[0].quality is None
 
 
 def test_the_file_alone_is_a_detector(model: Path, exported: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_file_alone_is_a_detector(model: Path, exported: Path, tmp_path: Pat
         assert getattr(read, name) == getattr(written, name)
     assert read.scheme.to_dict() == written.scheme.to_dict()
     np.testing.assert_array_equal(read.transfers[0].matrix, written.transfers[0].matrix)
-    (face,) = Detector.load(moved).detect(picture(), BOX, scheme="eyes-3")
+    (face,) = Detector.load(moved).detect(make_image(), BOX, scheme="eyes-3")
     assert face.landmarks.shape == (3, 2)
     assert face.quality is None
     properties = read_properties(moved)
@@ -199,7 +199,7 @@ def test_flip_is_the_models_unless_another_is_asked_for(tmp_path: Path, model: P
     assert not export_onnx(asks_not, tmp_path / "a.onnx").flip
     assert export_onnx(asks_not, tmp_path / "b.onnx", flip=True).flip
     a, b = Detector.load(tmp_path / "a.onnx"), Detector.load(tmp_path / "b.onnx")
-    image = picture()
+    image = make_image()
     one, both = a.detect(image, BOX)[0].landmarks, b.detect(image, BOX)[0].landmarks
     assert not np.array_equal(one, both)
     np.testing.assert_array_equal(one, b.detect(image, BOX, flip=False)[0].landmarks)
@@ -245,9 +245,9 @@ def test_shared_weights_are_in_the_other_file_alone(tmp_path: Path) -> None:
 
 def test_threads_share_a_detector(exported: Path) -> None:
     detector = Detector.load(exported, threads=1)
-    expected = [detector.detect(picture(i), BOX)[0].landmarks for i in range(12)]
+    expected = [detector.detect(make_image(i), BOX)[0].landmarks for i in range(12)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda i: detector.detect(picture(i), BOX)[0].landmarks, range(12)))
+        found = list(pool.map(lambda i: detector.detect(make_image(i), BOX)[0].landmarks, range(12)))
     np.testing.assert_array_equal(np.stack(found), np.stack(expected))
 
 
@@ -274,10 +274,10 @@ assert same and "torch" not in sys.modules
 
 def test_a_spawned_process_and_a_pickled_detector(exported: Path, tmp_path: Path) -> None:
     detector = Detector.load(exported, threads=1)
-    expected = detector.detect(picture(), BOX)[0].landmarks
+    expected = detector.detect(make_image(), BOX)[0].landmarks
     again = pickle.loads(pickle.dumps(detector.locate))
     assert again._sessions == {}
-    found = Detector(again.checkpoint, locate=again).detect(picture(), BOX)[0].landmarks
+    found = Detector(again.checkpoint, locate=again).detect(make_image(), BOX)[0].landmarks
     np.testing.assert_array_equal(found, expected)
     (tmp_path / "locate.pickle").write_bytes(pickle.dumps(detector.locate))
     code = f"""

@@ -81,20 +81,20 @@ def test_the_package_draws_what_was_found() -> None:
     xy = np.array([[20, 10], [30, 10], [np.nan, np.nan], [30, 25]], np.float32)
     found = Face(BOX, xy, np.array([0.5, 0.9, np.nan, 0.7], np.float32), 0.75, scheme)
     points = found.to_supervision()
-    picture = np.zeros((40, 40, 3), np.uint8)
-    drawn = supervision.VertexAnnotator(radius=1).annotate(picture.copy(), points).any(-1)
+    image = np.zeros((40, 40, 3), np.uint8)
+    drawn = supervision.VertexAnnotator(radius=1).annotate(image.copy(), points).any(-1)
     assert drawn[10, 20]
     assert drawn[10, 30]
     assert drawn[25, 30]
     edges = [(a + 1, b + 1) for a, b in scheme.edges]  # supervision counts from 1
-    lines = supervision.EdgeAnnotator(edges=edges, thickness=1).annotate(picture.copy(), points).any(-1)
+    lines = supervision.EdgeAnnotator(edges=edges, thickness=1).annotate(image.copy(), points).any(-1)
     assert lines[10, 25]
     assert not lines[:8, :18].any(), "no line leads to the missing landmark at (0, 0)"
     if "detection_confidence" in supervision.KeyPoints.__dataclass_fields__:  # 0.25 draws a dot there
         assert not drawn[:8, :18].any()
         assert points.detection_confidence.tolist() == [0.75]
         assert to_supervision([found, replace(found, box_score=None)]).detection_confidence is None
-    supervision.VertexAnnotator().annotate(picture, to_supervision([]))
+    supervision.VertexAnnotator().annotate(image, to_supervision([]))
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

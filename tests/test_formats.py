@@ -51,7 +51,7 @@ def make_scheme(k: int) -> LandmarkScheme:
     return LandmarkScheme("tiny", tuple(f"p{i}" for i in range(k)), edges=((0, k - 1),) if k > 1 else ())
 
 
-def picture(path: Path, width: int = 40, height: int = 30) -> Path:
+def make_image(path: Path, width: int = 40, height: int = 30) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((height, width, 3), 128, np.uint8))
     return path
@@ -71,7 +71,7 @@ coordinates = st.floats(-300, 3000, width=32)
 
 @st.composite
 def faces(draw: st.DrawFn, max_faces: int = 4) -> list[FaceSample]:
-    """Faces of one scheme, some points missing, some flags, some boxes, some groups, some pictures shared."""
+    """Faces of one scheme, some points missing, some flags, some boxes, some groups, some images shared."""
     k = draw(st.integers(1, 5))
     samples = []
     for _ in range(draw(st.integers(1, max_faces))):
@@ -153,7 +153,7 @@ def test_csv_by_hand(tmp_path: Path) -> None:
     assert third.occluded is None
 
 
-def test_csv_of_pictures_alone_is_unlabelled(tmp_path: Path) -> None:
+def test_csv_of_images_alone_is_unlabelled(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("file\na.jpg\nb.jpg\n")
     assert [s.landmarks for s in read_csv(tmp_path / "a.csv", n_landmarks=68)] == [None, None]
 
@@ -264,11 +264,11 @@ def test_pts_refuses(text: str, words: list[str], tmp_path: Path) -> None:
     refused(lambda: read_pts(tmp_path / "a.pts", n_landmarks=2), "a.pts", *words)
 
 
-def test_pts_folder_and_bare_pictures(tmp_path: Path) -> None:
+def test_pts_folder_and_bare_images(tmp_path: Path) -> None:
     points = np.array([[1, 2], [3, 4]], np.float32)
-    write_pts(picture(tmp_path / "afw/x_1.jpg").with_suffix(".pts"), points)
-    picture(tmp_path / "b.PNG")
-    picture(tmp_path / ".hidden/c.jpg")
+    write_pts(make_image(tmp_path / "afw/x_1.jpg").with_suffix(".pts"), points)
+    make_image(tmp_path / "b.PNG")
+    make_image(tmp_path / ".hidden/c.jpg")
     labelled, unlabelled = read_pts_folder(tmp_path)
     assert (labelled.name, unlabelled.name) == ("afw/x_1.jpg", "b.PNG")
     assert same_array(labelled.landmarks, points)
@@ -278,13 +278,13 @@ def test_pts_folder_and_bare_pictures(tmp_path: Path) -> None:
     assert [s.landmarks for s in read_faces(tmp_path)] == [None, None]
     refused(lambda: read_pts_folder(tmp_path), "no .pts")
     write_pts(tmp_path / "lonely.pts", points)
-    refused(lambda: read_faces(tmp_path), "lonely.pts", "no picture")
+    refused(lambda: read_faces(tmp_path), "lonely.pts", "no image")
     (tmp_path / "empty").mkdir()
-    refused(lambda: read_faces(tmp_path / "empty"), "expected pictures")
+    refused(lambda: read_faces(tmp_path / "empty"), "expected images")
 
 
-def test_pts_folder_writes_pictures_too(tmp_path: Path) -> None:
-    image = picture(tmp_path / "in/deep/a.png")
+def test_pts_folder_writes_images_too(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "in/deep/a.png")
     points = [np.full((2, 2), v, np.float32) for v in (1, 2)]
     samples = [FaceSample(image, landmarks=p, name=f"deep/a.png#{i + 1}") for i, p in enumerate(points)]
     samples.append(FaceSample(image, landmarks=points[0], name="../../escape.png"))
@@ -315,7 +315,7 @@ def test_coco_there_and_back(samples: list[FaceSample], tmp_path: Path) -> None:
             and (a.occluded is None or same_array(a.occluded, b.occluded))
         ]  # fmt: skip
         if a.landmarks is None and a.box is None and any(s.image == a.image for s in samples if s is not a):
-            continue  # a bare picture says nothing beside an annotation of it
+            continue  # a bare image says nothing beside an annotation of it
         assert alike
     assert len(back) <= len(samples)
 
@@ -454,7 +454,7 @@ def test_dlib_refuses(text: str, words: list[str], tmp_path: Path) -> None:
 
 def test_convert_round_trip_through_every_format(tmp_path: Path) -> None:
     scheme = make_scheme(3)
-    image = picture(tmp_path / "a.png")
+    image = make_image(tmp_path / "a.png")
     points = np.array([[1, 2], [30, 4], [15, 25]], np.float32)
     source = [FaceSample(image, landmarks=points, name="a.png")]
     for fmt, target in (("csv", "b.csv"), ("coco", "b.json"), ("dlib", "b.xml"), ("pts", "folder")):
@@ -482,12 +482,12 @@ def test_data_that_is_no_data(tmp_path: Path) -> None:
     refused(lambda: write_faces(tmp_path / "a.xyz", None, [face]), "a.xyz", "csv, pts, coco, dlib")
     refused(lambda: write_faces(tmp_path / "a.json", "coco", [face]), "scheme")
     write_pts(tmp_path / "b.pts", np.zeros((67, 2)))
-    picture(tmp_path / "b.jpg")
+    make_image(tmp_path / "b.jpg")
     refused(lambda: read_faces(tmp_path, scheme=make_scheme(68)), "b.pts", "expected 68 points, given 67")
 
 
 def test_check_samples_reports(tmp_path: Path) -> None:
-    image = picture(tmp_path / "a.png", 40, 30)
+    image = make_image(tmp_path / "a.png", 40, 30)
     scheme = make_scheme(2)
 
     def face(x: float, y: float, **fields: object) -> FaceSample:
@@ -507,7 +507,7 @@ def test_check_samples_reports(tmp_path: Path) -> None:
     assert "box" in line
     (line,) = check_samples([face(1, 1), face(1, 1)], scheme)
     assert "2 times" in line
-    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "bad.png").write_text("no image")
     lines = check_samples([FaceSample(tmp_path / "bad.png", name="b"), FaceSample(tmp_path / "none.png", name="c")])
     assert [("bad.png" in a, "none.png" in a) for a in lines] == [(True, False), (False, True)]
 
@@ -539,7 +539,7 @@ def test_list_names(tmp_path: Path) -> None:
         "1 more of 3",
         "a/1.jpg",
     )
-    refused(lambda: chosen("1.jpg\n"), "'1.jpg' fits 2 pictures", "a/1.jpg", "b/1.jpg")
+    refused(lambda: chosen("1.jpg\n"), "'1.jpg' fits 2 images", "a/1.jpg", "b/1.jpg")
     refused(lambda: chosen("2.jpg\n\n2.jpg\n"), "line 3", "'2.jpg' is there twice", "line 1")
     refused(lambda: chosen("2.jpg\nb/2.jpg\n"), "'b/2.jpg' is there twice", "'2.jpg'")
     refused(lambda: chosen("3.jpg\nc/3.jpg#2\n"), "twice")

@@ -241,7 +241,7 @@ def test_warp_does_not_alias(shrink: float) -> None:
     assert np.abs(inner.astype(int) - 127.5).max() <= 127.5 / 3 + 1
 
 
-def test_warp_fills_outside_and_keeps_grey_pictures_grey() -> None:
+def test_warp_fills_outside_and_keeps_grey_images_grey() -> None:
     image = np.full((4, 4, 3), 200, np.uint8)
     warped = warp_image(image, Similarity.translation(4, 0), (4, 8), fill=(1, 2, 3))
     assert (warped[:, :4] == (1, 2, 3)).all()
@@ -250,7 +250,7 @@ def test_warp_fills_outside_and_keeps_grey_pictures_grey() -> None:
 
 
 def test_warp_of_one_pixel() -> None:
-    """Nothing to average down: the picture is smaller than the factor."""
+    """Nothing to average down: the image is smaller than the factor."""
     assert warp_image(np.full((1, 1, 3), 9, np.uint8), Similarity.scaling(0.1), (2, 2)).shape == (2, 2, 3)
 
 

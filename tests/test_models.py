@@ -82,7 +82,7 @@ def test_gradients_reach_every_parameter(name: str, arguments: dict[str, Any], n
 
 
 @each_student
-def test_each_stage_depends_on_the_picture(name: str, arguments: dict[str, Any], n_stages: int) -> None:
+def test_each_stage_depends_on_the_image(name: str, arguments: dict[str, Any], n_stages: int) -> None:
     model = make(name, **arguments).eval()
     with torch.no_grad():
         for a, b in zip(model(images(1, 64, 64, 1)), model(images(1, 64, 64, 2)), strict=True):
@@ -199,7 +199,7 @@ def test_teacher_gradients(norm: str) -> None:
     assert float(maps.grad.abs().max()) > 0
 
 
-def test_teacher_reads_maps_of_any_stride_in_the_pictures_frame() -> None:
+def test_teacher_reads_maps_of_any_stride_in_the_images_frame() -> None:
     """A ramp over the crop is the same ramp from 8x8 and 16x16 cells, but for the rim: cell centres agree."""
     teacher = make("teacher", width=8).eval()
     seen: list[Tensor] = []

@@ -17,7 +17,7 @@ def face(folder: str, name: str, value: float | None, k: int = 2, group: str = "
     return FaceSample(Path(folder) / name.partition("#")[0], landmarks=landmarks, name=name, group=group)
 
 
-def test_by_the_same_picture_whatever_it_is_called() -> None:
+def test_by_the_same_image_whatever_it_is_called() -> None:
     ours = [face("/data", "images/a.jpg", 1), face("/data", "images/b.jpg", 2), face("/data", "images/c.jpg", 3)]
     theirs = [
         face("/data/images", "c.jpg", 30, k=3),
@@ -43,7 +43,7 @@ def test_by_file_name_in_other_folders(ours: str, theirs: str) -> None:
     assert len(pairs.source) == 1
 
 
-def test_faces_of_one_picture_are_matched_by_their_order() -> None:
+def test_faces_of_one_image_are_matched_by_their_order() -> None:
     ours = [face("/one", "a.jpg#1", 1), face("/one", "b.jpg", 2), face("/one", "a.jpg#2", 3)]
     theirs = [face("/two", "b.jpg", 20), face("/two", "a.jpg#1", 10), face("/two", "a.jpg#2", 30)]
     pairs = match_faces(ours, theirs)
@@ -64,7 +64,7 @@ def test_unlabelled_faces_are_left_out_but_count_in_the_order() -> None:
     pairs = match_faces(ours, theirs)
     assert pairs.target_points[:, 0, 0].tolist() == [30]
     assert (pairs.n_source, pairs.n_target) == (1, 2)
-    with pytest.raises(InputError, match="labelled in both data sets, given none of 1 pictures"):
+    with pytest.raises(InputError, match="labelled in both data sets, given none of 1 images"):
         match_faces(ours[:1], theirs[:1])
 
 
@@ -91,12 +91,12 @@ def test_nothing_in_common() -> None:
         match_faces([], theirs)
 
 
-def test_a_name_that_fits_two_pictures() -> None:
+def test_a_name_that_fits_two_images() -> None:
     ours = [
         face("/one", "x/a.jpg", 1),
         face("/one", "y/a.jpg", 2),
         face("/one", "y/b.jpg", 2),
         face("/one", "x/b.jpg", 2),
     ]
-    with pytest.raises(InputError, match=r"SRC: a: two pictures have this name .*use the same folders"):
+    with pytest.raises(InputError, match=r"SRC: a: two images have this name .*use the same folders"):
         match_faces(ours, [face("/two", "z/a.jpg", 1)])

@@ -22,7 +22,7 @@ DOTS = HeatmapCodec(1, 3.0, decoding="soft-argmax")  # of heights: the centroid 
 
 
 def dotted_faces(n: int, n_dots: int = 2) -> list[CachedFace]:
-    """Dark pictures with a bright dot at each landmark; the left one in the left half."""
+    """Dark images with a bright dot at each landmark; the left one in the left half."""
     faces = []
     for i in range(n):
         rng = np.random.default_rng(i)
@@ -134,7 +134,7 @@ def test_own_loss_of_logits_compares_distributions() -> None:
 
 
 class Judge(nn.Module):
-    """Says how bright the picture and the maps are."""
+    """Says how bright the image and the maps are."""
 
     def label_quality(self, images: Tensor, heatmaps: Tensor) -> Tensor:
         assert images.shape[-1] == SIZE

@@ -80,7 +80,7 @@ def test_commands(folder: Path, model: str) -> None:
         if words[1] != "scheme":
             words = [model if w == MODEL else w for w in words]
         printed += run([sys.executable, "-m", "fewmark.cli", *words[1:]], folder).stdout
-    assert "1 face in 1 picture" in printed
+    assert "1 face in 1 image" in printed
     assert "68 landmarks" in printed
     for file in ("found/faces.json", "found/photo_landmarks.jpg", "ibug-68.png"):
         assert (folder / file).stat().st_size > 1000, file

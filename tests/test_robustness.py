@@ -1,4 +1,4 @@
-"""Disturbed faces: labels and pictures move together, and the numbers are those by hand."""
+"""Disturbed faces: labels and images move together, and the numbers are those by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RULE = CropRule(size=64, margin=0.5)
 
 
 class SeesColours(Locator):
-    """Each landmark is the middle of its colour: exact, wherever the picture's dots are."""
+    """Each landmark is the middle of its colour: exact, wherever the image's dots are."""
 
     def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
         rgb = crops.astype(np.float64)
@@ -69,7 +69,7 @@ def detector(kind: type[Locator], scheme: LandmarkScheme = SCHEME) -> Detector:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> list[FaceSample]:
-    """Three pictures with a red and a green dot each."""
+    """Three images with a red and a green dot each."""
     folder = tmp_path_factory.mktemp("dots")
     samples = []
     for i, (x, y, dx, dy) in enumerate([(320, 300, 70, 60), (300, 330, -75, 50), (310.4, 290.7, 60, -80)]):

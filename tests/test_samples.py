@@ -1,4 +1,4 @@
-"""The one door through which pictures enter."""
+"""The one door through which images enter."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_truncated_pictures_are_refused(suffix: str, tmp_path: Path) -> None:
+def test_truncated_images_are_refused(suffix: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     path = write(tmp_path / f"a.{suffix}", noise)
     data = path.read_bytes()
@@ -94,7 +94,7 @@ def test_truncated_pictures_are_refused(suffix: str, tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jpg.*cannot be read"):
         read_image(tmp_path / "none.jpg")
     with pytest.raises(InputError, match="cannot be read"):
@@ -102,10 +102,10 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"empty\.jpg.*is empty"):
         read_image(tmp_path / "empty.jpg")
-    (tmp_path / "text.jpg").write_text("not a picture")
-    with pytest.raises(InputError, match=r"text\.jpg.*not a picture"):
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(InputError, match=r"text\.jpg.*not an image"):
         read_image(tmp_path / "text.jpg")
-    with pytest.raises(InputError, match=r"text\.jpg.*not a picture"):
+    with pytest.raises(InputError, match=r"text\.jpg.*not an image"):
         read_size(tmp_path / "text.jpg")
     with pytest.raises(InputError, match=r"none\.jpg"):
         read_size(tmp_path / "none.jpg")

@@ -1,4 +1,4 @@
-"""scheme: reading, refusing, normalisers by hand, the flip; scheme_check: what it finds; scheme_picture."""
+"""scheme: reading, refusing, normalisers by hand, the flip; scheme_check: what it finds; scheme_image."""
 
 from __future__ import annotations
 
@@ -211,18 +211,18 @@ def test_check_scheme_finds(changed: dict[str, Any], message: str) -> None:
     assert not [line for line in found if "\n" in line]
 
 
-def test_picture_shows_every_component_in_its_colour() -> None:
+def test_image_shows_every_component_in_its_colour() -> None:
     scheme = scheme_from_dict(SMALL)
-    picture = draw_scheme(scheme, 256)
-    assert picture.shape == (256, 256, 3)
-    assert picture.dtype == np.uint8
-    flat = {tuple(int(c) for c in colour) for colour in picture.reshape(-1, 3)}
+    image = draw_scheme(scheme, 256)
+    assert image.shape == (256, 256, 3)
+    assert image.dtype == np.uint8
+    flat = {tuple(int(c) for c in colour) for colour in image.reshape(-1, 3)}
     for name in ("left_eye", "right_eye", "nose", "mouth"):
         assert COLOURS[name] in flat
     assert component_colours(scheme)[3] == COLOURS["mouth"]
 
 
-def test_picture_refuses_what_it_cannot_draw() -> None:
+def test_image_refuses_what_it_cannot_draw() -> None:
     with pytest.raises(InputError, match="small has no mean face to draw"):
         draw_scheme(scheme_from_dict(small(mean_face=None)))
     with pytest.raises(InputError, match="at least 128 px, given 20"):

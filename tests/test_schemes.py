@@ -268,10 +268,10 @@ def test_only_a_face_of_one_side_may_be_its_own_mirror() -> None:
 
 
 @pytest.mark.parametrize("name", ["menpo-39", "ibug-68", "cofw-29"])
-def test_picture(name: str) -> None:
-    picture = draw_scheme(load_scheme(name), 512)
-    assert picture.shape == (512, 512, 3)
-    inked = (picture != 255).any(-1)
+def test_image(name: str) -> None:
+    image = draw_scheme(load_scheme(name), 512)
+    assert image.shape == (512, 512, 3)
+    inked = (image != 255).any(-1)
     assert 0.005 < inked.mean() < 0.25
     assert not inked[:, 0].any()
     assert not inked[-1].any()

@@ -1,4 +1,4 @@
-"""Which pictures a person names: files, folders, globs, standard input; HEIC and AVIF."""
+"""Which images a person names: files, folders, globs, standard input; HEIC and AVIF."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, features
 
 from fewmark.core.errors import InputError
 from fewmark.data.image_size import read_size
-from fewmark.data.image_sources import STDIN, find_pictures
+from fewmark.data.image_sources import STDIN, find_images
 from fewmark.data.samples import read_image
 
 RED = Image.fromarray(np.full((32, 48, 3), (220, 20, 20), np.uint8))
@@ -23,41 +23,39 @@ def folder(tmp_path: Path) -> Path:
     for name in ("a.jpg", "b.png", "sub/a.jpg", "sub/deep/c.jpg", ".hidden/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         RED.save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
 
 def test_globs(folder: Path) -> None:
-    assert [p.place for p in find_pictures([folder / "*.jpg"])] == ["a"]
-    assert [p.place for p in find_pictures([folder / "**" / "*.jpg"])] == ["a", "sub/a", "sub/deep/c"]
-    assert [p.place for p in find_pictures([folder / "*"])] == ["a", "b"]
+    assert [p.place for p in find_images([folder / "*.jpg"])] == ["a"]
+    assert [p.place for p in find_images([folder / "**" / "*.jpg"])] == ["a", "sub/a", "sub/deep/c"]
+    assert [p.place for p in find_images([folder / "*"])] == ["a", "b"]
     (folder / "x[1].jpg").write_bytes((folder / "a.jpg").read_bytes())
-    assert [p.path.name for p in find_pictures([folder / "x[1].jpg"])] == ["x[1].jpg"], (
-        "a file that is there is no glob"
-    )
-    with pytest.raises(InputError, match=r"\*\.gif: no picture fits"):
-        find_pictures([folder / "*.gif"])
-    with pytest.raises(InputError, match="no such picture"):
-        find_pictures([folder / "none.jpg"])
+    assert [p.path.name for p in find_images([folder / "x[1].jpg"])] == ["x[1].jpg"], "a file that is there is no glob"
+    with pytest.raises(InputError, match=r"\*\.gif: no image fits"):
+        find_images([folder / "*.gif"])
+    with pytest.raises(InputError, match="no such image"):
+        find_images([folder / "none.jpg"])
 
 
 def test_paths_by_standard_input(folder: Path) -> None:
     lines = f"{folder / 'a.jpg'}\r\n\n{folder / 'sub'}\n".encode()
-    assert [p.place for p in find_pictures(["-"], io.BytesIO(lines))] == ["a", "a-2", "deep/c"]
+    assert [p.place for p in find_images(["-"], io.BytesIO(lines))] == ["a", "a-2", "deep/c"]
     nul = f"{folder / 'a.jpg'}\0{folder / 'b.png'}\0".encode()
-    assert [p.path.name for p in find_pictures([STDIN], io.BytesIO(nul))] == ["a.jpg", "b.png"]
+    assert [p.path.name for p in find_images([STDIN], io.BytesIO(nul))] == ["a.jpg", "b.png"]
     with pytest.raises(InputError, match="is empty"):
-        find_pictures(["-"], io.BytesIO(b"\n"))
-    with pytest.raises(InputError, match="neither a picture"):
-        find_pictures(["-"], io.BytesIO(b"\xf0\x00\xff"))
+        find_images(["-"], io.BytesIO(b"\n"))
+    with pytest.raises(InputError, match="neither an image"):
+        find_images(["-"], io.BytesIO(b"\xf0\x00\xff"))
     with pytest.raises(InputError, match="given twice"):
-        find_pictures(["-", "-"], io.BytesIO(nul))
+        find_images(["-", "-"], io.BytesIO(nul))
 
 
-def test_a_picture_by_standard_input(folder: Path) -> None:
+def test_an_image_by_standard_input(folder: Path) -> None:
     data = (folder / "a.jpg").read_bytes()
-    (picture,) = find_pictures(["-"], io.BytesIO(data))
-    assert (picture.path, picture.place, picture.data) == (STDIN, "stdin", data)
+    (image,) = find_images(["-"], io.BytesIO(data))
+    assert (image.path, image.place, image.data) == (STDIN, "stdin", data)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow is built without AVIF")
@@ -91,7 +89,7 @@ def quarters() -> Image.Image:
 
 
 def heic_turned(orientation: int) -> bytes:
-    """As telephones write it: the container turns the picture, and EXIF says the same turn."""
+    """As telephones write it: the container turns the image, and EXIF says the same turn."""
     heif = pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -136,7 +134,7 @@ def test_heic_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("suffix", ["webp", "tiff", "png"])
-def test_turned_pictures_of_other_kinds(suffix: str, tmp_path: Path) -> None:
+def test_rotated_images_of_other_kinds(suffix: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     RED.save(tmp_path / f"a.{suffix}", exif=exif)

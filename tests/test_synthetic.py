@@ -26,7 +26,7 @@ from fewmark.data.synthetic.pose import (
     Camera,
     Pose,
     Relief,
-    face_from_picture,
+    face_from_image,
     project_visible,
     sample_pose,
 )
@@ -182,7 +182,7 @@ def test_what_is_painted_at_a_landmark_is_seen_there(k: int) -> None:
 
 
 def test_rays_come_back_to_the_landmarks() -> None:
-    """From a landmark in the picture back to the face and forward again: the same place."""
+    """From a landmark in the image back to the face and forward again: the same place."""
     errors = []
     for seed in range(10):
         rng = np.random.default_rng(seed)
@@ -192,7 +192,7 @@ def test_rays_come_back_to_the_landmarks() -> None:
         seen, at = project_visible(relief, camera, controls[17:68])
         x, y, depth = (
             cv2.resize(m, (240, 240), interpolation=cv2.INTER_LINEAR)
-            for m in face_from_picture(relief, camera, (0, 0), (80, 80), 3)
+            for m in face_from_image(relief, camera, (0, 0), (80, 80), 3)
         )
         column, row = seen.astype(np.float32).T.reshape(2, 1, -1)
         found = [cv2.remap(m, column, row, cv2.INTER_LINEAR)[0] for m in (x, y, depth)]
@@ -226,10 +226,10 @@ def test_the_parts_are_painted_where_their_landmarks_are() -> None:
         p = (controls - (X0, Y0)) * unit - 0.5
         grey = cv2.cvtColor(texture, cv2.COLOR_RGB2GRAY).astype(float)
 
-        def mean_inside(outline: np.ndarray, picture: np.ndarray = grey) -> float:
-            mask = np.zeros(picture.shape, np.uint8)
+        def mean_inside(outline: np.ndarray, image: np.ndarray = grey) -> float:
+            mask = np.zeros(image.shape, np.uint8)
             cv2.fillPoly(mask, [np.rint(outline).astype(np.int32)], 1)
-            return float(picture[mask > 0].mean())
+            return float(image[mask > 0].mean())
 
         cheek = mean_inside(p[31] + np.array([(-30, -8), (-20, -8), (-20, 2), (-30, 2)]))
         for eye in (p[36:42], p[42:48]):
@@ -253,8 +253,8 @@ def test_the_parts_are_painted_where_their_landmarks_are() -> None:
         assert difference.max() > 15, "the open mouth is not of the lips' colour"
 
 
-def test_pictures_change_at_the_contour(ibug: LandmarkScheme) -> None:
-    """Across the labelled contour the picture changes more than a little further inside."""
+def test_images_change_at_the_contour(ibug: LandmarkScheme) -> None:
+    """Across the labelled contour the image changes more than a little further inside."""
     at_edge, inside = [], []
     for face in draw_faces(8, ibug, 3, size=160):
         grey = cv2.GaussianBlur(cv2.cvtColor(face.image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)

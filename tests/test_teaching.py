@@ -129,7 +129,7 @@ def test_folds_are_joined_in_order() -> None:
 
 
 def planted(n: int, seed: int) -> JudgedPredictions:
-    """Noise pictures with two maps; the blunter the maps are drawn, the worse they are said to be."""
+    """Noise images with two maps; the blunter the maps are drawn, the worse they are said to be."""
     rng = np.random.default_rng(seed)
     bluntness = rng.uniform(2, 8, n)
     maps = []

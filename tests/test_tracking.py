@@ -55,13 +55,13 @@ class Stage:
     def is_face(self, scores: NDArray[np.float32]) -> bool:
         return not float(scores.mean()) < self.least_score
 
-    def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
+    def find_faces(self, image: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
         self.n_looks += 1
         points = sorted(self.points(), key=lambda p: -float(box_size(box_of_points(p)).max()))
         return [(box_of_points(p), 0.8) for p in points] if self.found else []
 
     def locate(
-        self, pictures: Sequence[Any], boxes: Sequence[Box], n_passes: Sequence[int], *, flip: bool, angles: Any
+        self, images: Sequence[Any], boxes: Sequence[Box], n_passes: Sequence[int], *, flip: bool, angles: Any
     ) -> Located:
         landmarks, scores = np.zeros((len(boxes), 68, 2), np.float32), np.full((len(boxes), 68), np.nan, np.float32)
         for i, box in enumerate(boxes):
@@ -192,7 +192,7 @@ def test_distance_to_the_mean_face() -> None:
     assert np.isnan(shape_distance(np.zeros((68, 2)), MEAN))
 
 
-def test_a_drawn_face_crosses_the_picture() -> None:
+def test_a_drawn_face_crosses_the_image() -> None:
     face = list(draw_faces(7, SCHEME, 3, size=120))[6]
 
     def scene(i: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

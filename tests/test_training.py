@@ -157,10 +157,10 @@ def test_a_scheme_of_one_landmark_without_a_mirror(drawn: Path, tiny_recipe: Pat
 
 
 def test_faces_without_a_box_are_looked_for(drawn: Path, tmp_path: Path) -> None:
-    """A picture without any face cannot be cropped and is left out."""
-    from fewmark.data.image_writer import write_picture
+    """An image without any face cannot be cropped and is left out."""
+    from fewmark.data.image_writer import write_image
 
-    write_picture(tmp_path / "empty.png", np.full((64, 64, 3), 90, np.uint8))
+    write_image(tmp_path / "empty.png", np.full((64, 64, 3), 90, np.uint8))
     boxed = FaceSample(tmp_path / "empty.png", np.array([1, 1, 9, 9], np.float32))
     kept = with_boxes([FaceSample(tmp_path / "empty.png"), boxed], (0.0, 0.0, 1.0))
     assert kept == [boxed]

@@ -38,7 +38,7 @@ MIX = np.array([[0.7, 0.1, 0.1, 0.1], [0.0, 0.8, 0.2, 0.0], [-0.5, 0.0, 0.75, 0.
 
 
 def faces(seed: int, n: int, noise: float = 0.0) -> tuple[Floats, Floats]:
-    """n pairs: squares out of shape, anywhere in a picture, and their target landmarks with noise, in sides."""
+    """n pairs: squares out of shape, anywhere in an image, and their target landmarks with noise, in sides."""
     rng = np.random.default_rng(seed)
     x = SQUARE + 0.15 * rng.normal(size=(n, 4, 2))
     y = MIX @ x + noise * rng.normal(size=(n, 3, 2))

@@ -24,7 +24,7 @@ FPS = 12.5
 
 
 def bars(n: int, size: tuple[int, int] = (96, 128)) -> list[NDArray[np.uint8]]:
-    """A grey picture whose upper left quarter is red, brighter from frame to frame."""
+    """A grey image whose upper left quarter is red, brighter from frame to frame."""
     frames = []
     for i in range(n):
         image = np.full((*size, 3), 20 + 5 * i, np.uint8)
@@ -110,7 +110,7 @@ def test_what_is_no_video(tmp_path: Path, backend: str) -> None:
         ("empty.mp4", "empty"),
         ("none.mp4", "no such video"),
         ("folder", "a folder without"),
-        ("photo.png", "a picture; expected a video"),
+        ("photo.png", "an image; expected a video"),
     ):
         with pytest.raises(InputError, match=says) as caught:
             read_video(tmp_path / name, backend=backend)  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def test_a_camera_that_is_not_there() -> None:
 def test_a_folder_is_read_by_the_numbers_in_its_names(tmp_path: Path) -> None:
     for name, value in (("f10.png", 100), ("f2.png", 20), ("f1.png", 10), (".f0.png", 0)):
         cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), value, np.uint8))
-    (tmp_path / "f3.png").write_bytes(b"no picture")
+    (tmp_path / "f3.png").write_bytes(b"no image")
     video = read_video(tmp_path, fps=10)
     frames = list(video)
     assert [int(f.image[0, 0, 0]) for f in frames] == [10, 20, 100]

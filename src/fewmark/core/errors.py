@@ -8,5 +8,5 @@ class InputError(ValueError):
     """
 
 
-class BadPictureWarning(UserWarning):
-    """A picture of a batch cannot be used and was left out; the message is that of the `InputError`."""
+class BadImageWarning(UserWarning):
+    """An image of a batch cannot be used and was left out; the message is that of the `InputError`."""

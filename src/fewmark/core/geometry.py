@@ -1,7 +1,7 @@
 """Points, boxes and the maps between frames.
 
-Points are xy, and (0, 0) is the centre of the top-left pixel; a picture of width W covers x from -0.5 to W - 0.5.
-Boxes are x0 y0 x1 y1 in the same frame. Angles are degrees, counter-clockwise as a person sees the picture (y down).
+Points are xy, and (0, 0) is the centre of the top-left pixel; an image of width W covers x from -0.5 to W - 0.5.
+Boxes are x0 y0 x1 y1 in the same frame. Angles are degrees, counter-clockwise as a person sees the image (y down).
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.floating[Any]]
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB, or (H, W) grey where a function says so."""
 Box = NDArray[np.float32]
 """(4,) x0 y0 x1 y1 image px."""
 
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """A map between two frames of a picture: turn, uniform scale, shift and, for the flip of an image, a reflection.
+    """A map between two frames of an image: turn, uniform scale, shift and, for the flip of an image, a reflection.
 
     Name an instance `target_from_source`: ``target_points = target_from_source(source_points)``, and maps compose as
     ``c_from_a = c_from_b @ b_from_a``.
@@ -75,7 +77,7 @@ class Similarity:
 
     @property
     def angle(self) -> float:
-        """Degrees counter-clockwise by which the content of the picture is turned, in (-180, 180]."""
+        """Degrees counter-clockwise by which the content of the image is turned, in (-180, 180]."""
         return math.degrees(math.atan2(self.matrix[0, 1], self.matrix[0, 0]))
 
     @classmethod
@@ -92,7 +94,7 @@ class Similarity:
 
     @classmethod
     def flip(cls, width: float) -> Similarity:
-        """The left-right flip of a picture of this width (px): x -> width - 1 - x."""
+        """The left-right flip of an image of this width (px): x -> width - 1 - x."""
         return cls(np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]]))
 
     @classmethod
@@ -170,7 +172,7 @@ def box_size(box_xyxy: FloatArray) -> NDArray[np.float64]:
 
 
 def crop_from_box(box_xyxy: FloatArray, size: int, *, margin: float = 0.0, angle: float = 0.0) -> Similarity:
-    """The map from the picture to a square crop of `size` px round a box.
+    """The map from the image to a square crop of `size` px round a box.
 
     The crop's side is the box's longer side widened by `margin` of it on each side. The box's centre lands on the
     crop's centre, (size - 1) / 2, and `angle` turns the content counter-clockwise.
@@ -202,16 +204,16 @@ def warp_image(
     *,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> NDArray[np.uint8]:
-    """Resample a picture once, bilinear; the only place where pixels move.
+    """Resample an image once, bilinear; the only place where pixels move.
 
-    Where the map shrinks the picture by 2 or more, the picture is first averaged down by a whole number (cv2's area
+    Where the map shrinks the image by 2 or more, the image is first averaged down by a whole number (cv2's area
     filter), so that the result does not alias.
 
     Args:
         image: (H, W, 3) or (H, W) uint8.
         target_from_image: image px -> target px.
         size: (height, width) of the result.
-        fill: colour outside the picture.
+        fill: colour outside the image.
     """
     image, factor = _averaged(image, target_from_image.scale)
     matrix = target_from_image.matrix
@@ -239,14 +241,14 @@ def warp_patches(
     *,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> NDArray[np.uint8]:
-    """Resample many small squares of one picture at once; each is what `warp_image` gives, to the rounding.
+    """Resample many small squares of one image at once; each is what `warp_image` gives, to the rounding.
 
     Args:
         image: (H, W, 3) uint8.
-        patch_from_image: (P, 2, 3) matrices of similarities, image px -> patch px; of about one scale, since the picture is
+        patch_from_image: (P, 2, 3) matrices of similarities, image px -> patch px; of about one scale, since the image is
             averaged down as the one that shrinks it least allows.
         size: side of a patch, px.
-        fill: colour outside the picture.
+        fill: colour outside the image.
 
     Returns:
         (P, size, size, 3) uint8.
@@ -265,8 +267,8 @@ def warp_patches(
 
 
 def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], int]:
-    """The picture averaged down by a whole number where `scale` (target px for one image px) is 1/2 or less, and that number; or
-    the picture as it is, and 1."""
+    """The image averaged down by a whole number where `scale` (target px for one image px) is 1/2 or less, and that number; or
+    the image as it is, and 1."""
     factor = int(1 / max(scale, 1e-6) + 1e-6)
     h, w = image.shape[0] // max(factor, 1), image.shape[1] // max(factor, 1)
     if factor < 2 or h < 1 or w < 1:
@@ -276,5 +278,5 @@ def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8]
 
 
 def _first(factor: int) -> float:
-    """Where the first px of a picture averaged down lies, image px: its px i covers i * factor ..."""
+    """Where the first px of an image averaged down lies, image px: its px i covers i * factor ..."""
     return (factor - 1) / 2

@@ -123,7 +123,7 @@ def disturb(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
 
 
 def recolour(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
-    """An augmentation's brightness, contrast, channel gains and greyness on a picture (H, W, 3) of any size."""
+    """An augmentation's brightness, contrast, channel gains and greyness on an image (H, W, 3) of any size."""
     if a.grey:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     levels = (np.arange(256, dtype=np.float32) / 255) ** a.gamma * 255

@@ -1,4 +1,4 @@
-"""Crops: the part of a picture that a network sees, by one warp; and the cache they are cut from."""
+"""Crops: the part of an image that a network sees, by one warp; and the cache they are cut from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewmark.core.geometry import FloatArray, Similarity, crop_from_box, warp_im
 from fewmark.data.samples import FaceSample, read_image
 
 FILL = (124, 116, 104)
-"""Colour outside the picture: the mean, 0 after normalisation."""
+"""Colour outside the image: the mean, 0 after normalisation."""
 
 REACH = 1.5
 """Side of a cached window over the crop's side: what an augmentation brings in, but for the far corners."""
@@ -21,7 +21,7 @@ REACH = 1.5
 
 @dataclass(frozen=True)
 class CropRule:
-    """Which part of a picture a network sees: a square round the face box.
+    """Which part of an image a network sees: a square round the face box.
 
     Attributes:
         size: of the crop, px.
@@ -41,7 +41,7 @@ class CropRule:
         return self.size / (1 + 2 * self.margin)
 
     def crop_from_image(self, box_xyxy: FloatArray, angle: float = 0.0) -> Similarity:
-        """The map from the picture to the crop; `angle` turns the content counter-clockwise, degrees."""
+        """The map from the image to the crop; `angle` turns the content counter-clockwise, degrees."""
         return crop_from_box(box_xyxy, self.size, margin=self.margin, angle=angle)
 
 
@@ -61,13 +61,13 @@ class FaceCrop:
 
 
 def cut(image: NDArray[np.uint8], crop_from_image: Similarity, size: int) -> NDArray[np.uint8]:
-    """The crop (size, size, 3) of a picture, by one warp."""
+    """The crop (size, size, 3) of an image, by one warp."""
     return warp_image(image, crop_from_image, (size, size), fill=FILL)
 
 
 @dataclass(frozen=True, eq=False)
 class CachedFace:
-    """A decoded face in memory: a window of its picture, as it is or averaged down by a whole number.
+    """A decoded face in memory: a window of its image, as it is or averaged down by a whole number.
 
     Attributes:
         window: (H, W, 3) uint8.
@@ -93,11 +93,11 @@ def cache_face(
     """Decode one face.
 
     Args:
-        image: the picture, where it is already decoded.
+        image: the image, where it is already decoded.
         reach: side of the window over the crop's side.
 
     Raises:
-        InputError: the picture cannot be read, the face has neither box nor landmarks, or not `n_landmarks`
+        InputError: the image cannot be read, the face has neither box nor landmarks, or not `n_landmarks`
             of them.
     """
     if sample.landmarks is not None and sample.landmarks.shape != (n_landmarks, 2):
@@ -121,7 +121,7 @@ def cache_face(
     x1, y1 = (int(v) for v in np.clip(high, [x0 + 1, y0 + 1], [width, height]))
     window = image[y0:y1, x0:x1]
     crop_from_window = crop_from_image @ Similarity.translation(x0, y0)
-    # as warp_image averages the whole picture: training sees crops as sharp as the detector will
+    # as warp_image averages the whole image: training sees crops as sharp as the detector will
     factor = int(1 / crop_from_window.scale + 1e-6)
     if factor >= 2 and min(window.shape[:2]) >= factor:
         small = Similarity(np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]]))
@@ -139,7 +139,7 @@ def cache_face(
 def cache_faces(
     samples: Sequence[FaceSample], rule: CropRule, n_landmarks: int, *, reach: float = REACH
 ) -> list[CachedFace]:
-    """Decode faces once; see `cache_face`. A picture with several faces in a row is read once."""
+    """Decode faces once; see `cache_face`. An image with several faces in a row is read once."""
     cached, last_path, last_image = [], None, None
     for sample in samples:
         if sample.image != last_path:

@@ -1,4 +1,4 @@
-"""HEIC and AVIF pictures: the kinds of file that cv2 reads nowhere, or not on every machine."""
+"""HEIC and AVIF images: the kinds of file that cv2 reads nowhere, or not on every machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def heif_kind(data: bytes) -> str | None:
 
 
 def decode_heif(data: bytes, where: str) -> NDArray[np.uint8] | None:
-    """The picture as RGB uint8 (H, W, 3), turned as its file says; None: this Pillow knows no AVIF, cv2 may.
+    """The image as RGB uint8 (H, W, 3), turned as its file says; None: this Pillow knows no AVIF, cv2 may.
 
     HEIC is turned by the container's own transformation, which the library applies; its EXIF orientation, which
     repeats that one, is not applied again.
@@ -43,11 +43,11 @@ def decode_heif(data: bytes, where: str) -> NDArray[np.uint8] | None:
         upright = ImageOps.exif_transpose(image) if heif_kind(data) == "avif" else image
         return np.asarray(upright.convert("RGB"), np.uint8).copy()
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{where}: cannot be decoded as a picture ({error}); copy the file again") from error
+        raise InputError(f"{where}: cannot be decoded as an image ({error}); copy the file again") from error
 
 
 def heif_size(data: bytes, where: str) -> tuple[int, int] | None:
-    """Width and height in px of an upright picture, from its head; None as in `decode_heif`.
+    """Width and height in px of an upright image, from its head; None as in `decode_heif`.
 
     Raises:
         InputError: as `decode_heif`.
@@ -55,7 +55,7 @@ def heif_size(data: bytes, where: str) -> tuple[int, int] | None:
     try:
         image = _open(data, where)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{where}: not a picture, or damaged ({error})") from error
+        raise InputError(f"{where}: not an image, or damaged ({error})") from error
     if image is None:
         return None
     turned = heif_kind(data) == "avif" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)

@@ -1,4 +1,4 @@
-"""What a picture's header says, without decoding it."""
+"""What an image's header says, without decoding it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """Width and height in px, EXIF orientation applied.
 
     Raises:
-        InputError: the file is missing or no picture.
+        InputError: the file is missing or no image.
     """
     try:
         with Path(path).open("rb") as file:
@@ -32,10 +32,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{path}: not a picture, or damaged; expected JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF"
+            f"{path}: not an image, or damaged; expected JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF"
         ) from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error.strerror or error}); check the path") from error
+        raise InputError(f"{path}: cannot be read as an image ({error.strerror or error}); check the path") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: a picture of too many pixels ({error})") from error
+        raise InputError(f"{path}: an image of too many pixels ({error})") from error
     return (height, width) if turned else (width, height)

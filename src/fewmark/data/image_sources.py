@@ -1,4 +1,4 @@
-"""The pictures that a person names: files, folders, globs, standard input."""
+"""The images that a person names: files, folders, globs, standard input."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"P5"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture to look at.
+class ImageSource:
+    """An image to look at.
 
     Attributes:
-        path: the file; `STDIN` for a picture that came by standard input.
+        path: the file; `STDIN` for an image that came by standard input.
         place: where its results go, relative to the results' folder, without a suffix; unique.
-        data: the bytes of a picture that is no file.
+        data: the bytes of an image that is no file.
     """
 
     path: Path
@@ -34,11 +34,11 @@ class Picture:
     data: bytes | None = None
 
 
-def find_pictures(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> list[Picture]:
-    """The pictures that paths name.
+def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> list[ImageSource]:
+    """The images that paths name.
 
-    A folder is all pictures in it and below. A path that is not there and holds `*`, `?` or `[` is a glob (`**` is any
-    number of folders): the pictures among its matches. `-` is standard input: one picture's bytes, or a list of
+    A folder is all images in it and below. A path that is not there and holds `*`, `?` or `[` is a glob (`**` is any
+    number of folders): the images among its matches. `-` is standard input: one image's bytes, or a list of
     paths, one a line (or each ended by a NUL, as `find -print0` writes), each a file, a folder or a glob.
 
     Args:
@@ -46,7 +46,7 @@ def find_pictures(paths: Sequence[str | Path], stdin: BinaryIO | None = None) ->
         stdin: what "-" reads; the process's own if None.
 
     Raises:
-        InputError: a path is missing, a folder or a glob has no picture, or standard input is empty.
+        InputError: a path is missing, a folder or a glob has no image, or standard input is empty.
     """
     found: dict[Path, str] = {}
     data: bytes | None = None
@@ -56,7 +56,7 @@ def find_pictures(paths: Sequence[str | Path], stdin: BinaryIO | None = None) ->
         elif data is None and STDIN not in found:
             given = (stdin or sys.stdin.buffer).read()
             if not given.strip():
-                raise InputError("-: standard input is empty; expected a picture, or paths of pictures one a line")
+                raise InputError("-: standard input is empty; expected an image, or paths of images one a line")
             if given.startswith(_MAGIC) or heif_kind(given) is not None:
                 data, found[STDIN] = given, "stdin"
             else:
@@ -66,14 +66,14 @@ def find_pictures(paths: Sequence[str | Path], stdin: BinaryIO | None = None) ->
         else:
             raise InputError("-: given twice; standard input can be read once")
     used: set[str] = set()
-    pictures = []
+    images = []
     for f, place in found.items():
         unique, n = place, 2
         while unique.lower() in used:
             unique, n = f"{place}-{n}", n + 1
         used.add(unique.lower())
-        pictures.append(Picture(f, unique, data if f == STDIN else None))
-    return pictures
+        images.append(ImageSource(f, unique, data if f == STDIN else None))
+    return images
 
 
 def _lines(given: bytes) -> list[str]:
@@ -81,18 +81,18 @@ def _lines(given: bytes) -> list[str]:
         text = given.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            "-: standard input is neither a picture of a known format nor paths in UTF-8, one a line"
+            "-: standard input is neither an image of a known format nor paths in UTF-8, one a line"
         ) from error
     lines = text.split("\0") if "\0" in text else [line.strip() for line in text.splitlines()]
     return [line for line in lines if line]
 
 
 def _add(found: dict[Path, str], path: Path) -> None:
-    """Add a path's pictures with the places of their results."""
+    """Add a path's images with the places of their results."""
     if path.is_dir():
         files = _visible(path.rglob("*"), path)
         if not files:
-            raise InputError(f"{path}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given a folder without")
+            raise InputError(f"{path}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without")
         for f in files:
             found.setdefault(f, f.relative_to(path).with_suffix("").as_posix())
     elif path.exists():
@@ -102,14 +102,14 @@ def _add(found: dict[Path, str], path: Path) -> None:
         root = Path(*path.parts[:fixed])
         files = _visible(map(Path, glob.glob(str(path), recursive=True)), root)
         if not files:
-            raise InputError(f"{path}: no picture fits; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+            raise InputError(f"{path}: no image fits; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
         for f in files:
             found.setdefault(f, f.relative_to(root).with_suffix("").as_posix())
     else:
-        raise InputError(f"{path}: no such picture or folder; check the path")
+        raise InputError(f"{path}: no such image or folder; check the path")
 
 
 def _visible(files: Iterable[Path], folder: Path) -> list[Path]:
-    """The pictures among files, sorted, without hidden ones and those in hidden folders below `folder`."""
-    pictures = sorted(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-    return [f for f in pictures if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
+    """The images among files, sorted, without hidden ones and those in hidden folders below `folder`."""
+    images = sorted(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+    return [f for f in images if not any(p.startswith(".") for p in f.relative_to(folder).parts)]

@@ -1,4 +1,4 @@
-"""Writing pictures, whole or not at all."""
+"""Writing images, whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 JPEG_QUALITY = 92
 
 
-def write_picture(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture by `atomic_path`.
+def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Write an image by `atomic_path`.
 
     Args:
         path: its suffix is one of `SUFFIXES`.

@@ -44,11 +44,11 @@ def read_list(path: str | Path) -> list[str]:
 def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSample]:
     """The faces that a list names, in the list's order.
 
-    A line is a face's name; its picture's file (all faces of that picture); or, where only one picture in
+    A line is a face's name; its image's file (all faces of that image); or, where only one image in
     the data has it, the file without its folders, without its suffix, or without both.
 
     Raises:
-        InputError: the list is empty or cannot be read; a name is not in the data, fits several pictures, or
+        InputError: the list is empty or cannot be read; a name is not in the data, fits several images, or
             comes twice.
     """
     names = read_list(list_path)
@@ -68,10 +68,10 @@ def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSam
         if found is None:
             unknown.append(name)
             continue
-        pictures = sorted({files[i] for i in found})
-        if len(pictures) > 1:
+        images = sorted({files[i] for i in found})
+        if len(images) > 1:
             raise InputError(
-                f"{list_path}: {name!r} fits {len(pictures)} pictures ({pictures[0]}, {pictures[1]}); "
+                f"{list_path}: {name!r} fits {len(images)} images ({images[0]}, {images[1]}); "
                 "write the whole `file` name"
             )
         for i in found:
@@ -92,7 +92,7 @@ def check_disjoint(a: Sequence[FaceSample], b: Sequence[FaceSample], what: str =
     """See that no face is in both sets.
 
     Args:
-        a, b: the sets; the same face has the same picture and the same number in it.
+        a, b: the sets; the same face has the same image and the same number in it.
         what: the two sets' names, for the message.
 
     Raises:

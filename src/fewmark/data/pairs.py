@@ -1,4 +1,4 @@
-"""The same faces in two data sets: matched by their pictures' files and, within a file, by their order."""
+"""The same faces in two data sets: matched by their images' files and, within a file, by their order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FacePairs:
     """Faces that are labelled in both of two data sets.
 
     Attributes:
-        source: N faces of the first, picture by picture.
+        source: N faces of the first, image by image.
         target: the same faces in the second.
         n_source: labelled faces of the first.
         n_target: labelled faces of the second.
@@ -64,7 +64,7 @@ class FacePairs:
 
     @property
     def groups(self) -> list[str]:
-        """N persons, scenes or videos, as either data set says; else the picture."""
+        """N persons, scenes or videos, as either data set says; else the image."""
         return [a.group or b.group or str(a.image) for a, b in zip(self.source, self.target, strict=True)]
 
 
@@ -73,8 +73,8 @@ def match_faces(
 ) -> FacePairs:
     """Match two data sets' faces.
 
-    Pictures are matched by the first of these by which any are: the same picture on disk; the same `file` name; the same
-    name without folders and suffix. Faces of one picture are matched by their order. What is in one data set alone, or
+    Images are matched by the first of these by which any are: the same image on disk; the same `file` name; the same
+    name without folders and suffix. Faces of one image are matched by their order. What is in one data set alone, or
     unlabelled in either, is left out.
 
     Args:
@@ -83,10 +83,10 @@ def match_faces(
         names: what to call the two in messages.
 
     Raises:
-        InputError: no picture is in both, a name fits two pictures, a picture has other numbers of faces in the two, or no
+        InputError: no image is in both, a name fits two images, an image has other numbers of faces in the two, or no
             face is labelled in both.
     """
-    for key in (_picture, _file, _stem):
+    for key in (_image, _file, _stem):
         ours, theirs = _by_key(source, key), _by_key(target, key)
         shared = [name for name in ours if name in theirs]
         if shared:
@@ -100,22 +100,22 @@ def match_faces(
     b: list[FaceSample] = []
     for name in shared:
         for faces, where in ((ours[name], names[0]), (theirs[name], names[1])):
-            pictures = sorted({_picture(s) for s in faces})
-            if len(pictures) > 1:
+            images = sorted({_image(s) for s in faces})
+            if len(images) > 1:
                 raise InputError(
-                    f"{where}: {name}: two pictures have this name ({pictures[0]}, {pictures[1]}), so that their faces cannot "
+                    f"{where}: {name}: two images have this name ({images[0]}, {images[1]}), so that their faces cannot "
                     "be matched; use the same folders in both data sets"
                 )
         if len(ours[name]) != len(theirs[name]):
             raise InputError(
                 f"{names[1]}: {name}: expected {len(ours[name])} faces as in {names[0]}, given {len(theirs[name])}; faces of "
-                "one picture are matched by their order"
+                "one image are matched by their order"
             )
         both = [p for p in zip(ours[name], theirs[name], strict=True) if all(s.landmarks is not None for s in p)]
         a += [p[0] for p in both]
         b += [p[1] for p in both]
     if not a:
-        raise InputError(f"{names[1]}: expected faces labelled in both data sets, given none of {len(shared)} pictures")
+        raise InputError(f"{names[1]}: expected faces labelled in both data sets, given none of {len(shared)} images")
     counts = [sum(s.landmarks is not None for s in faces) for faces in (source, target)]
     return FacePairs(a, b, *counts)
 
@@ -132,7 +132,7 @@ def _by_key(samples: Sequence[FaceSample], key: Callable[[FaceSample], str]) -> 
     return found
 
 
-def _picture(sample: FaceSample) -> str:
+def _image(sample: FaceSample) -> str:
     return os.path.realpath(sample.image)
 
 

@@ -1,4 +1,4 @@
-"""FaceSample: one face in one picture. And the one door through which pictures enter."""
+"""FaceSample: one face in one image. And the one door through which images enter."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ IMAGE_SUFFIXES = (*_USUAL, ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 @dataclass(frozen=True, eq=False)
 class FaceSample:
-    """One face in one picture: labelled, unlabelled or pseudo-labelled.
+    """One face in one image: labelled, unlabelled or pseudo-labelled.
 
     Attributes:
-        image: the picture's file.
+        image: the image's file.
         box: (4,) x0 y0 x1 y1 image px, or None.
         landmarks: (K, 2) image px, NaN rows where not annotated; None = unlabelled.
         occluded: (K,) bool, or None where the annotation does not say.
@@ -53,10 +53,10 @@ class FaceSample:
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read a picture as RGB uint8 (H, W, 3), EXIF orientation applied, alpha dropped, 16 bit scaled to 8.
+    """Read an image as RGB uint8 (H, W, 3), EXIF orientation applied, alpha dropped, 16 bit scaled to 8.
 
     Raises:
-        InputError: the file is missing, empty, truncated or no picture.
+        InputError: the file is missing, empty, truncated or no image.
     """
     path = Path(path)
     try:
@@ -64,15 +64,15 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if raw.size == 0:
-        raise InputError(f"{path}: the file is empty; expected a picture")
+        raise InputError(f"{path}: the file is empty; expected an image")
     return decode_image(raw.tobytes(), str(path))
 
 
-def decode_image(data: bytes, where: str = "picture") -> NDArray[np.uint8]:
-    """Decode a picture's bytes; see `read_image`.
+def decode_image(data: bytes, where: str = "image") -> NDArray[np.uint8]:
+    """Decode an image's bytes; see `read_image`.
 
     Raises:
-        InputError: the bytes are no picture, a truncated one, or HEIC where the extra `heic` is not installed.
+        InputError: the bytes are no image, a truncated one, or HEIC where the extra `heic` is not installed.
     """
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
         raise InputError(f"{where}: a truncated JPEG (no end marker); copy the file again")
@@ -86,9 +86,9 @@ def decode_image(data: bytes, where: str = "picture") -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise InputError(f"{where}: cannot be decoded as a picture ({error.err})") from error
+        raise InputError(f"{where}: cannot be decoded as an image ({error.err})") from error
     if image is None:
-        raise InputError(f"{where}: not a picture, or damaged; expected JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")
+        raise InputError(f"{where}: not an image, or damaged; expected JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")
     if image.ndim == 3 and image.dtype in (np.uint8, np.uint16):
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fifty times as fast as turning the last axis round
     elif image.ndim == 3:
@@ -100,7 +100,7 @@ def as_rgb(image: NDArray[np.generic], where: str = "image") -> NDArray[np.uint8
     """An array as RGB uint8 (H, W, 3): grey is repeated, alpha dropped, 16 bit divided by 257, floats in [0, 1] times 255.
 
     Raises:
-        InputError: the array is no picture.
+        InputError: the array is no image.
     """
     array = np.asarray(image)
     if array.ndim == 2:

@@ -17,7 +17,7 @@ def split_groups(
     """Split faces into parts so that no group (person, scene, video) is in two of them.
 
     Groups are taken in random order, the largest of them first where they differ much, and each goes to the
-    part that is furthest below its share. A face without a group is a group of its own; faces of one picture
+    part that is furthest below its share. A face without a group is a group of its own; faces of one image
     stay together.
 
     Args:
@@ -91,7 +91,7 @@ def few_labels(samples: Sequence[FaceSample], fractions: Sequence[float], seed: 
 
 
 def _groups(samples: Sequence[FaceSample]) -> list[list[int]]:
-    """Indices that must stay together: faces joined by a group or by a picture, in order of first
+    """Indices that must stay together: faces joined by a group or by an image, in order of first
     appearance."""
     parent = list(range(len(samples)))
 
@@ -103,7 +103,7 @@ def _groups(samples: Sequence[FaceSample]) -> list[list[int]]:
 
     first: dict[tuple[str, str], int] = {}
     for i, s in enumerate(samples):
-        for key in [("picture", str(s.image))] + ([("group", s.group)] if s.group else []):
+        for key in [("image", str(s.image))] + ([("group", s.group)] if s.group else []):
             a, b = root(first.setdefault(key, i)), root(i)
             parent[max(a, b)] = min(a, b)
     groups: dict[int, list[int]] = {}

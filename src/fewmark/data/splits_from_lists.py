@@ -22,7 +22,7 @@ class TrainingLists:
     Attributes:
         labelled: every face has at least one landmark.
         unlabelled: boxes and hidden labels are kept where the data has them.
-        validation: as `labelled`; may share pictures with `unlabelled`.
+        validation: as `labelled`; may share images with `unlabelled`.
     """
 
     labelled: list[FaceSample]

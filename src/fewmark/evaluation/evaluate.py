@@ -34,7 +34,7 @@ def evaluate_lists(
     """Score a detector on each list, and on all their faces together.
 
     Args:
-        detector: its settings say whether it looks at the flipped picture too.
+        detector: its settings say whether it looks at the flipped image too.
         lists: name -> labelled faces; a face that is in several lists is looked at, and counted in all, once.
         box: where a face is, see `evaluate_samples`.
         normalizer: of the scheme; None = its default.

@@ -33,7 +33,7 @@ def head_poses(landmarks: FloatArray, scheme: LandmarkScheme) -> Floats:
         scheme: of the landmarks.
 
     Returns:
-        (N, 3) degrees, with the signs of `data.synthetic_pose.Pose`: yaw > 0: the nose to the picture's right, pitch > 0: it
+        (N, 3) degrees, with the signs of `data.synthetic_pose.Pose`: yaw > 0: the nose to the image's right, pitch > 0: it
         rises, roll > 0: counter-clockwise. NaN where fewer than 4 usable landmarks are present, or all in one place.
 
     Raises:

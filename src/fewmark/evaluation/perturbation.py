@@ -1,4 +1,4 @@
-"""One labelled face, disturbed: its box moved or scaled, or its picture turned or reduced."""
+"""One labelled face, disturbed: its box moved or scaled, or its image turned or reduced."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DIRECTIONS = {
     "up": (0.0, -1.0),
     "up right": (_DIAGONAL, -_DIAGONAL),
 }
-"""Where a box is moved; unit vectors in the picture (y down)."""
+"""Where a box is moved; unit vectors in the image (y down)."""
 NEUTRAL = {"shift": 0.0, "scale": 1.0, "rotation": 0.0}
 """What changes nothing."""
 
-_LARGEST = 400  # px; a larger face is reduced to it as it is turned, so that no large picture is turned
+_LARGEST = 400  # px; a larger face is reduced to it as it is turned, so that no large image is turned
 _ROOM = 1.5  # side of a window over the detector's crop: the crop's corners if it is turned, and room for interpolation
 
 
@@ -39,7 +39,7 @@ class Disturbance:
     """What is done to a face.
 
     Attributes:
-        kind: "shift" and "scale" change the box alone, "rotation" and "size" the picture and its labels.
+        kind: "shift" and "scale" change the box alone, "rotation" and "size" the image and its labels.
         value: by how much: "shift" a part of the box's longer side, "scale" a factor of both sides, "rotation" degrees
             counter-clockwise, "size" px that the box's longer side has at most.
         direction: of a shift, one of `DIRECTIONS`.
@@ -72,19 +72,19 @@ class Disturbance:
 
 
 def disturb(
-    disturbance: Disturbance, picture: NDArray[np.uint8], landmarks: FloatArray, rule: CropRule
+    disturbance: Disturbance, image: NDArray[np.uint8], landmarks: FloatArray, rule: CropRule
 ) -> tuple[NDArray[np.uint8], Box, Similarity]:
     """A disturbed face, as a detector is to see it.
 
     Args:
         disturbance: what is done.
-        picture: (H, W, 3) RGB.
+        image: (H, W, 3) RGB.
         landmarks: (K, 2) image px, of which one at least is present; the face's box is their tight one.
-        rule: what a detector sees of a picture round a box; of a turned or reduced picture only a window with room round that
-            is made, grey where the picture ends.
+        rule: what a detector sees of an image round a box; of a turned or reduced image only a window with room round that
+            is made, grey where the image ends.
 
     Returns:
-        a picture (H', W', 3), the face's box in it (4,), and picture px -> px of the new picture: what the landmarks move by.
+        an image (H', W', 3), the face's box in it (4,), and image px -> px of the new image: what the landmarks move by.
     """
     kind, value = disturbance.kind, disturbance.value
     box = box_of_points(landmarks)
@@ -95,7 +95,7 @@ def disturb(
             centre = centre + value * side * np.array(DIRECTIONS[disturbance.direction])
         else:
             size = size * value
-        return picture, np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32), Similarity.identity()
+        return image, np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32), Similarity.identity()
     if kind == "rotation":
         changed = Similarity.about(centre, np.zeros(2), scale=min(1.0, _LARGEST / side), angle=value)
     else:
@@ -104,11 +104,11 @@ def disturb(
     n = math.ceil(float(box_size(new_box).max()) * (1 + 2 * max(rule.margin, 0)) * _ROOM) + 4
     corner = np.floor(box_centre(new_box) - n / 2)
     new_from_image = Similarity.translation(-corner[0], -corner[1]) @ changed
-    window = warp_image(picture, new_from_image, (n, n), fill=FILL)
+    window = warp_image(image, new_from_image, (n, n), fill=FILL)
     return window, box_of_points(new_from_image(landmarks)), new_from_image
 
 
 def _reduced(factor: float) -> Similarity:
-    """The reduction of a picture whose px meet at its corner: x -> (x + 0.5) factor - 0.5."""
+    """The reduction of an image whose px meet at its corner: x -> (x + 0.5) factor - 0.5."""
     shift = 0.5 * factor - 0.5
     return Similarity(np.array([[factor, 0.0, shift], [0.0, factor, shift]]))

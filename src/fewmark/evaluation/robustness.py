@@ -1,4 +1,4 @@
-"""How much worse landmarks become where the box is off, the head or the picture is turned, or the face is small."""
+"""How much worse landmarks become where the box is off, the head or the image is turned, or the face is small."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHIFTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
 SCALES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
 """Of the box."""
 ANGLES = (-90.0, -60.0, -45.0, -30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
-"""Of the picture about the face, degrees counter-clockwise."""
+"""Of the image about the face, degrees counter-clockwise."""
 SIDES = (200.0, 128.0, 96.0, 64.0, 48.0, 32.0, 24.0)
 """That the face's box has at most, px."""
 YAWS = (0.0, 10.0, 20.0, 30.0, 180.0)
@@ -39,7 +39,7 @@ ROLLS = (0.0, 5.0, 10.0, 180.0)
 RISE = 0.1
 """The rise of NME that a model's tolerance to shifts is read at."""
 
-_PICTURES = 64  # pictures in memory at a time
+_IMAGES = 64  # images in memory at a time
 _LOOKS: dict[str, tuple[int, ...]] = {"shift": (1, 2), "scale": (1, 2), "rotation": (1, 2), "size": (1,)}
 
 Floats = NDArray[np.float64]
@@ -155,12 +155,12 @@ def measure_robustness(
     """Measure a detector on disturbed faces.
 
     Every face is looked at in the tight box of its true landmarks, disturbed: moved ("shift"), scaled ("scale"), in a
-    picture that is turned about the box's centre ("rotation") or reduced ("size"). Landmarks are carried back into the
-    undisturbed picture and compared there, so an error stays relative to the same length. Yaw and roll are read off the true
+    image that is turned about the box's centre ("rotation") or reduced ("size"). Landmarks are carried back into the
+    undisturbed image and compared there, so an error stays relative to the same length. Yaw and roll are read off the true
     landmarks (`head_poses`) and sort the undisturbed faces.
 
     Args:
-        detector: its settings say whether it looks at the flipped picture too.
+        detector: its settings say whether it looks at the flipped image too.
         samples: labelled in the detector's scheme.
         kinds: what is measured, in this order.
         normalizer: of the scheme; None = its default.
@@ -185,12 +185,12 @@ def measure_robustness(
     boxes = [labelled_box(s, scheme.n_landmarks) for s in samples]
     wanted = [d for kind in kinds for d in _disturbances(kind)]
     errors: dict[tuple[Disturbance | None, int], list[Floats]] = {}
-    for start in range(0, len(samples), _PICTURES):
-        part = slice(start, start + _PICTURES)
+    for start in range(0, len(samples), _IMAGES):
+        part = slice(start, start + _IMAGES)
         for key, values in _look_at(detector, samples[part], boxes[part], wanted, rule).items():
             errors.setdefault(key, []).append(values)
         if on_faces is not None:
-            on_faces(min(start + _PICTURES, len(samples)))
+            on_faces(min(start + _IMAGES, len(samples)))
     nmes = {key: np.concatenate(values) for key, values in errors.items()}
     plain = nmes[None, 1]
     scored = ~np.isnan(plain)
@@ -244,10 +244,10 @@ def _look_at(
     normalizer: Normalizer,
 ) -> dict[tuple[Disturbance | None, int], Floats]:
     """(disturbance or None, looks) -> the NME of each face, (N,); one that changes nothing has the numbers of None."""
-    pictures: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.uint8]] = []
     for i, sample in enumerate(samples):
         same = i > 0 and samples[i - 1].image == sample.image
-        pictures.append(pictures[-1] if same else read_image(sample.image))
+        images.append(images[-1] if same else read_image(sample.image))
     true = np.stack([s.landmarks for s in samples if s.landmarks is not None]).astype(np.float64)
     lengths = normalising_lengths(true, np.stack([s.face_box() for s in samples]), normalizer)
 
@@ -257,13 +257,13 @@ def _look_at(
 
     twice = any(2 in _LOOKS[d.kind] for d in disturbances)
     result: dict[tuple[Disturbance | None, int], Floats] = {}
-    for n, found in enumerate(_looks(detector, pictures, boxes, 2 if twice else 1), 1):
+    for n, found in enumerate(_looks(detector, images, boxes, 2 if twice else 1), 1):
         result[None, n] = nme(found, None)
     for d in disturbances:
         if not d.changes:
             result.update({(d, n): result[None, n] for n in _LOOKS[d.kind]})
             continue
-        seen = [disturb(d, p, t, detector.checkpoint.crop) for p, t in zip(pictures, true, strict=True)]
+        seen = [disturb(d, p, t, detector.checkpoint.crop) for p, t in zip(images, true, strict=True)]
         looks = _looks(detector, [p for p, _, _ in seen], [b for _, b, _ in seen], max(_LOOKS[d.kind]))
         for n, found in enumerate(looks, 1):
             result[d, n] = nme(found, [m for _, _, m in seen])
@@ -271,13 +271,13 @@ def _look_at(
 
 
 def _looks(
-    detector: Detector, pictures: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], n_looks: int
+    detector: Detector, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], n_looks: int
 ) -> list[NDArray[np.float32]]:
     """The landmarks after one look, and after two: (N, K, 2) image px each."""
-    ones = [1] * len(pictures)
-    found = [detector.locate(pictures, boxes, ones).landmarks]
+    ones = [1] * len(images)
+    found = [detector.locate(images, boxes, ones).landmarks]
     if n_looks == 2:
-        found.append(detector.locate(pictures, boxes, [2] * len(pictures)).landmarks)
+        found.append(detector.locate(images, boxes, [2] * len(images)).landmarks)
     return found
 
 

@@ -19,7 +19,7 @@ SUFFIXES = (".html", ".json", ".png")
 TITLES: Mapping[Kind, str] = {
     "shift": "Box moved, mean over 8 directions",
     "scale": "Box scaled",
-    "rotation": "Picture turned about the face",
+    "rotation": "Image turned about the face",
     "size": "Face reduced",
     "yaw": "Head turned to a side",
     "roll": "Head tilted",
@@ -69,7 +69,7 @@ def write_robustness(
         path: its suffix says what: .html (charts and tables on a page that needs nothing else), .json (`Robustness.to_dict`), or
             .png (the charts, by matplotlib).
         result: with one curve at least.
-        title: of page and picture.
+        title: of page and image.
         about: more fields of the JSON, before the others.
 
     Raises:
@@ -83,7 +83,7 @@ def write_robustness(
     elif suffix == ".html":
         write_text(path, _page(result, title))
     else:
-        _picture(path, result, title)
+        _image(path, result, title)
 
 
 def kinds_of(result: Robustness) -> list[Kind]:
@@ -205,7 +205,7 @@ def _page(result: Robustness, title: str) -> str:
     )
 
 
-def _picture(path: Path, result: Robustness, title: str) -> None:
+def _image(path: Path, result: Robustness, title: str) -> None:
     from matplotlib.figure import Figure
 
     kinds = kinds_of(result)

@@ -1,4 +1,4 @@
-"""Many pictures in, files of faces out: what `fewmark detect` does."""
+"""Many images in, files of faces out: what `fewmark detect` does."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.data.image_sources import Picture
-from fewmark.data.image_writer import write_picture
+from fewmark.data.image_sources import ImageSource
+from fewmark.data.image_writer import write_image
 from fewmark.data.samples import decode_image, read_image
 from fewmark.inference.writers import FaceFormat, open_results
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from fewmark.inference.face import Face
     from fewmark.visualization.labels import Label
 
-_AHEAD = 2  # pictures a job that are under way or wait to be written
+_AHEAD = 2  # images a job that are under way or wait to be written
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What became of one picture: its faces, or why it failed.
+    """What became of one image: its faces, or why it failed.
 
     Attributes:
         size: (width, height) px.
@@ -45,13 +45,13 @@ class _Seen:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """What became of the pictures.
+    """What became of the images.
 
     Attributes:
         files: written.
         n_faces: found.
-        n_without_face: pictures that could be read and have no face.
-        failures: picture -> why it failed.
+        n_without_face: images that could be read and have no face.
+        failures: image -> why it failed.
     """
 
     files: list[Path]
@@ -60,9 +60,9 @@ class DetectionResult:
     failures: dict[Path, str]
 
 
-def detect_pictures(
+def detect_images(
     detector: Detector,
-    pictures: Sequence[Picture],
+    sources: Sequence[ImageSource],
     folder: str | Path,
     *,
     form: FaceFormat = "json",
@@ -71,23 +71,23 @@ def detect_pictures(
     label: Label = "none",
     scheme: str | None = None,
     jobs: int = 1,
-    on_picture: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> DetectionResult:
-    """Find the faces of pictures and write them; a picture that cannot be used does not stop the others.
+    """Find the faces of images and write them; an image that cannot be used does not stop the others.
 
     Args:
-        detector: its settings say whether it looks at the flipped picture too.
-        pictures: see `find_pictures`.
+        detector: its settings say whether it looks at the flipped image too.
+        sources: see `find_images`.
         folder: gets the files of `form`; and, with `overlay`, PLACE_landmarks.jpg.
-        form: of the faces, see `results_out`; jsonl and csv are written picture by picture, and no face is kept.
-        boxes: resolved path -> (N, 4) x0 y0 x1 y1 image px; a picture without an entry fails. None: faces are
+        form: of the faces, see `results_out`; jsonl and csv are written image by image, and no face is kept.
+        boxes: resolved path -> (N, 4) x0 y0 x1 y1 image px; an image without an entry fails. None: faces are
             looked for.
-        overlay: write pictures with the landmarks drawn in.
+        overlay: write images with the landmarks drawn in.
         label: of an overlay: each landmark's number or name; small faces are magnified for it.
         scheme: of the landmarks, see `Detector.detect`.
-        jobs: pictures that are looked at beside each other, by as many threads; best with a detector of one thread. What is
+        jobs: images that are looked at beside each other, by as many threads; best with a detector of one thread. What is
             written is the same, and in the same order.
-        on_picture: called after each.
+        on_image: called after each.
 
     Raises:
         InputError: nothing can be written to the folder, the model carries no transfer to the scheme, or jobs below 1.
@@ -104,59 +104,61 @@ def detect_pictures(
     overlays: list[Path] = []
     n_faces = n_none = 0
 
-    def look(picture: Picture) -> _Seen:
+    def look(source: ImageSource) -> _Seen:
         try:
-            image = read_image(picture.path) if picture.data is None else decode_image(picture.data, "-")
+            image = read_image(source.path) if source.data is None else decode_image(source.data, "-")
             given = None
             if boxes is not None:
-                given = boxes.get(picture.path.resolve())
+                given = boxes.get(source.path.resolve())
                 if given is None:
-                    raise InputError(f"{picture.path}: the file of boxes has none for this picture; add a row")
+                    raise InputError(f"{source.path}: the file of boxes has none for this image; add a row")
             found = detector.detect(image, given, flip=flip, scheme=scheme)
         except InputError as error:
-            message = str(error).removeprefix("picture 0: ")  # one picture at a time goes in
-            return _Seen(failure=message if str(picture.path) in message else f"{picture.path}: {message}")
+            message = str(error).removeprefix("image 0: ")  # one image at a time goes in
+            return _Seen(failure=message if str(source.path) in message else f"{source.path}: {message}")
         file = None
         if overlay:
-            file = folder / f"{picture.place}_landmarks.jpg"
+            file = folder / f"{source.place}_landmarks.jpg"
             larger, points = magnify_for(label, image, [f.landmarks for f in found])
             drawn = draw_landmarks(larger, points, meaning, numbers=label == "numbers", names=label == "names")
-            write_picture(file, drawn)
+            write_image(file, drawn)
         return _Seen((image.shape[1], image.shape[0]), found, file)
 
     whole = False
     try:
-        for picture, seen in _each(look, pictures, jobs):
+        for source, seen in _each(look, sources, jobs):
             if seen.failure is not None:
-                failures[picture.path] = seen.failure
-                results.fail(picture, seen.failure)
+                failures[source.path] = seen.failure
+                results.fail(source, seen.failure)
             else:
                 n_faces, n_none = n_faces + len(seen.faces), n_none + (not seen.faces)
-                results.add(picture, seen.size, seen.faces)
+                results.add(source, seen.size, seen.faces)
             if seen.overlay is not None:
                 overlays.append(seen.overlay)
-            on_picture()
+            on_image()
         whole = True
     finally:
         results.close(whole=whole)
     return DetectionResult([*results.files, *overlays], n_faces, n_none, failures)
 
 
-def _each(look: Callable[[Picture], _Seen], pictures: Sequence[Picture], jobs: int) -> Iterator[tuple[Picture, _Seen]]:
-    """Every picture and what is seen of it, in order, by some threads; few pictures are under way, however slow the reader is."""
+def _each(
+    look: Callable[[ImageSource], _Seen], sources: Sequence[ImageSource], jobs: int
+) -> Iterator[tuple[ImageSource, _Seen]]:
+    """Every image and what is seen of it, in order, by some threads; few images are under way, however slow the reader is."""
     if jobs == 1:
-        yield from ((picture, look(picture)) for picture in pictures)
+        yield from ((source, look(source)) for source in sources)
         return
-    waiting: deque[tuple[Picture, Future[_Seen]]] = deque()
+    waiting: deque[tuple[ImageSource, Future[_Seen]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            for picture in pictures:
+            for source in sources:
                 if len(waiting) >= _AHEAD * jobs:
                     first, future = waiting.popleft()
                     yield first, future.result()
-                waiting.append((picture, pool.submit(look, picture)))
+                waiting.append((source, pool.submit(look, source)))
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # whoever stops early waits for the pictures under way alone
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever stops early waits for the images under way alone

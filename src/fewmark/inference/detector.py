@@ -1,4 +1,4 @@
-"""Detector: faces and their landmarks in a picture, from a model file. What most users import."""
+"""Detector: faces and their landmarks in an image, from a model file. What most users import."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal, cast, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.errors import BadPictureWarning, InputError
+from fewmark.core.errors import BadImageWarning, InputError
 from fewmark.core.geometry import Box, FloatArray
 from fewmark.data.samples import as_rgb, read_image
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face import Face
-from fewmark.inference.face_detection.base import FaceFinder, SlimeFaceFinder, WholePicture, adapt_box
+from fewmark.inference.face_detection.base import FaceFinder, FullImage, SlimeFaceFinder, adapt_box
 from fewmark.inference.predictor import Locator
 from fewmark.inference.predictor_onnx import OnnxLocator, export_beside
 from fewmark.landmarks.calibration import face_sizes
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import torch
 
 Runtime = Literal["auto", "onnx", "torch"]
-Image = NDArray[np.generic] | str | Path
+ImageLike = NDArray[np.generic] | str | Path
 
-_PICTURES = 32  # in memory at a time
+_IMAGES = 32  # in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +38,15 @@ class _Look:
     """A face whose landmarks are wanted.
 
     Attributes:
-        owner: the place of its picture in the batch.
-        picture: (H, W, 3) RGB.
+        owner: the place of its image in the batch.
+        image: (H, W, 3) RGB.
         box: (4,) image px, of the kind that the model was trained on.
         box_score: of the face detector, None for a given box.
         n_passes: how often it is looked at.
     """
 
     owner: int
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     box: Box
     box_score: float | None
     n_passes: int
@@ -154,7 +154,7 @@ class Detector:
     @overload
     def detect(  # type: ignore[overload-overlap]  # a str is a sequence of str, and means one file
         self,
-        image: Image,
+        image: ImageLike,
         boxes_xyxy: FloatArray | None = None,
         *,
         flip: bool | None = None,
@@ -165,7 +165,7 @@ class Detector:
     @overload
     def detect(
         self,
-        image: Sequence[Image],
+        image: Sequence[ImageLike],
         boxes_xyxy: Sequence[FloatArray | None] | None = None,
         *,
         flip: bool | None = None,
@@ -175,20 +175,20 @@ class Detector:
 
     def detect(
         self,
-        image: Image | Sequence[Image],
+        image: ImageLike | Sequence[ImageLike],
         boxes_xyxy: FloatArray | Sequence[FloatArray | None] | None = None,
         *,
         flip: bool | None = None,
         passes: int | None = None,
         scheme: str | None = None,
     ) -> list[Face] | list[list[Face]]:
-        """The faces of one picture, or of each of several.
+        """The faces of one image, or of each of several.
 
         Args:
             image: a file, or an array as `fewmark.data.samples.as_rgb` takes it; a list or another sequence of these is a
                 batch, see `detect_batch`.
             boxes_xyxy: (N, 4) image px, of the kind that the model was trained on (the tight box of the
-                landmarks); None: the faces are looked for. Of a batch one such entry a picture.
+                landmarks); None: the faces are looked for. Of a batch one such entry an image.
             flip: average with what is seen in the flipped crop; twice the time, a little more accurate. None: as the model
                 asks.
             passes: how often each face is looked at, at most; every further pass cuts its crop round the points of the
@@ -199,11 +199,11 @@ class Detector:
                 transferred landmark's score is the weighted mean of the scores that it comes from.
 
         Returns:
-            in the order of the boxes, or the largest first; [] if there is none. Of a batch a list of them, one a picture.
+            in the order of the boxes, or the largest first; [] if there is none. Of a batch a list of them, one an image.
 
         Raises:
-            InputError: no picture, a scheme that the model carries no transfer to, or a box that is not finite, has no
-                extent or lies outside the picture. Of a batch see `detect_batch`.
+            InputError: no image, a scheme that the model carries no transfer to, or a box that is not finite, has no
+                extent or lies outside the image. Of a batch see `detect_batch`.
         """
         if isinstance(image, Sequence) and not isinstance(image, str):
             boxes = cast(Sequence[FloatArray | None] | None, boxes_xyxy)
@@ -213,7 +213,7 @@ class Detector:
 
     def detect_batch(
         self,
-        images: Sequence[Image],
+        images: Sequence[ImageLike],
         boxes_xyxy: Sequence[FloatArray | None] | None = None,
         *,
         flip: bool | None = None,
@@ -221,54 +221,54 @@ class Detector:
         scheme: str | None = None,
         on_error: Callable[[int, InputError], None] | None = None,
     ) -> list[list[Face]]:
-        """The faces of each of several pictures, whose crops share batches; 32 pictures are in memory at a time.
+        """The faces of each of several images, whose crops share batches; 32 images are in memory at a time.
 
-        A picture that cannot be used does not stop the others: its faces are [], and `on_error` is told.
+        An image that cannot be used does not stop the others: its faces are [], and `on_error` is told.
 
         Args:
             images: files or arrays.
-            boxes_xyxy: one (N, 4) a picture, None for a picture whose faces are looked for.
+            boxes_xyxy: one (N, 4) an image, None for an image whose faces are looked for.
             flip: see `detect`.
             passes: see `detect`.
             scheme: see `detect`.
-            on_error: called with the place of a picture that cannot be used and why; e.g. `failures.__setitem__` of a dict, or
-                something that raises. None: a `BadPictureWarning` each.
+            on_error: called with the place of an image that cannot be used and why; e.g. `failures.__setitem__` of a dict, or
+                something that raises. None: a `BadImageWarning` each.
 
         Returns:
-            one list a picture, in their order; see `detect`.
+            one list an image, in their order; see `detect`.
 
         Raises:
-            InputError: what is wrong with the request and not with a picture: another number of boxes than of pictures, passes
+            InputError: what is wrong with the request and not with an image: another number of boxes than of images, passes
                 below 1, a scheme that the model carries no transfer to, or no face detector.
         """
         if isinstance(images, str):
-            raise InputError(f"images: expected a list of pictures, given {images!r}; detect takes one picture")
+            raise InputError(f"images: expected a list of images, given {images!r}; detect takes one image")
         return self._detect_each(images, boxes_xyxy, flip, passes, scheme, on_error or _warn)
 
     def _detect_each(
         self,
-        images: Sequence[Image],
+        images: Sequence[ImageLike],
         boxes_xyxy: Sequence[FloatArray | None] | None,
         flip: bool | None,
         passes: int | None,
         scheme: str | None,
         on_error: Callable[[int, InputError], None] | None,
     ) -> list[list[Face]]:
-        """See `detect_batch`; without `on_error` a picture that cannot be used raises."""
+        """See `detect_batch`; without `on_error` an image that cannot be used raises."""
         self.checkpoint.transfer_to(scheme)
         if boxes_xyxy is not None and len(boxes_xyxy) != len(images):
             raise InputError(
-                f"boxes_xyxy: expected one entry for each of {len(images)} pictures, given {len(boxes_xyxy)}"
+                f"boxes_xyxy: expected one entry for each of {len(images)} images, given {len(boxes_xyxy)}"
             )
         if passes is not None and passes < 1:
             raise InputError(f"passes: expected 1 or more, given {passes}")
         given = [None] * len(images) if boxes_xyxy is None else list(boxes_xyxy)
         if any(boxes is None for boxes in given):
-            _ = self.finder  # that there is none is no picture's fault
+            _ = self.finder  # that there is none is no image's fault
         result: list[list[Face]] = [[] for _ in images]
-        for start in range(0, len(images), _PICTURES):
+        for start in range(0, len(images), _IMAGES):
             looks: list[_Look] = []
-            for p in range(start, min(len(images), start + _PICTURES)):
+            for p in range(start, min(len(images), start + _IMAGES)):
                 try:
                     looks += self._find(images[p], given[p], p, passes)
                 except InputError as error:
@@ -276,33 +276,31 @@ class Detector:
                         raise
                     on_error(
                         p, InputError(str(error))
-                    )  # one that is kept does not keep the pictures, as its frames would
+                    )  # one that is kept does not keep the images, as its frames would
             for look, face in zip(looks, self._locate(looks, flip, scheme), strict=True):
                 if face is not None:
                     result[look.owner].append(face)
         return result
 
-    def _find(self, image: Image, boxes: FloatArray | None, owner: int, passes: int | None) -> list[_Look]:
-        """The faces of one picture, not yet their landmarks.
+    def _find(self, image: ImageLike, boxes: FloatArray | None, owner: int, passes: int | None) -> list[_Look]:
+        """The faces of one image, not yet their landmarks.
 
         Raises:
-            InputError: no picture, or a bad box.
+            InputError: no image, or a bad box.
         """
         if isinstance(image, str | Path):
-            picture, where = read_image(image), str(image)
+            rgb, where = read_image(image), str(image)
         else:
-            picture, where = as_rgb(image), f"picture {owner}"
+            rgb, where = as_rgb(image), f"image {owner}"
         if boxes is None:
-            return [_Look(owner, picture, box, score, passes or 2) for box, score in self.find_faces(picture)]
-        checked = check_boxes(boxes, (picture.shape[0], picture.shape[1]), where)
-        return [_Look(owner, picture, box, None, passes or 1) for box in checked]
+            return [_Look(owner, rgb, box, score, passes or 2) for box, score in self.find_faces(rgb)]
+        checked = check_boxes(boxes, (rgb.shape[0], rgb.shape[1]), where)
+        return [_Look(owner, rgb, box, None, passes or 1) for box in checked]
 
     def _locate(self, looks: Sequence[_Look], flip: bool | None, scheme: str | None) -> list[Face | None]:
         """The landmarks of each; None where a found face is none."""
         transfer = self.checkpoint.transfer_to(scheme)
-        located = self.locate(
-            [x.picture for x in looks], [x.box for x in looks], [x.n_passes for x in looks], flip=flip
-        )
+        located = self.locate([x.image for x in looks], [x.box for x in looks], [x.n_passes for x in looks], flip=flip)
         landmarks, scores = located.landmarks, located.scores
         if transfer is not None:
             landmarks = transfer.apply(landmarks).astype(np.float32)
@@ -330,26 +328,26 @@ class Detector:
             scores: (K,) of the model's own scheme.
         """
         calibration = self.checkpoint.calibration
-        if self.keep_all or calibration is None or isinstance(self._finder, WholePicture):
+        if self.keep_all or calibration is None or isinstance(self._finder, FullImage):
             return True
         return calibration.is_face(scores)
 
-    def find_faces(self, picture: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
+    def find_faces(self, image: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
         """Boxes of the kind that the model was trained on, from the face detector, and its scores; the
         largest first.
 
         Args:
-            picture: (H, W, 3) RGB.
+            image: (H, W, 3) RGB.
         """
         adapter = self.checkpoint.box_from_detector
         return [
-            (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score) for f in self.finder(picture)
+            (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score) for f in self.finder(image)
         ]
 
 
 def _warn(place: int, error: InputError) -> None:
-    message = str(error).removeprefix(f"picture {place}: ")
-    warnings.warn(f"picture {place} is left out: {message}", BadPictureWarning, stacklevel=4)  # who asked for the batch
+    message = str(error).removeprefix(f"image {place}: ")
+    warnings.warn(f"image {place} is left out: {message}", BadImageWarning, stacklevel=4)  # who asked for the batch
 
 
 def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> NDArray[np.float32]:
@@ -357,11 +355,11 @@ def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> ND
 
     Args:
         boxes_xyxy: (N, 4), or (4,) for one; image px.
-        size: of the picture, (H, W) px.
-        where: the picture, for messages.
+        size: of the image, (H, W) px.
+        where: the image, for messages.
 
     Raises:
-        InputError: another shape, or a box that is not finite, has no extent or lies outside the picture.
+        InputError: another shape, or a box that is not finite, has no extent or lies outside the image.
     """
     boxes = np.asarray(boxes_xyxy, np.float32)
     if boxes.size == 0:
@@ -377,5 +375,5 @@ def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], where: str) -> ND
                 f"{where}: box {i}: expected x0 < x1 and y0 < y1 (px), given {given}; is it x y width height?"
             )
         if x1 <= -0.5 or y1 <= -0.5 or x0 >= width - 0.5 or y0 >= height - 0.5:
-            raise InputError(f"{where}: box {i}: expected a box in the picture of {width} x {height} px, given {given}")
+            raise InputError(f"{where}: box {i}: expected a box in the image of {width} x {height} px, given {given}")
     return boxes

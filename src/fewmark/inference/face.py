@@ -72,7 +72,7 @@ def _numbers(values: NDArray[np.float32], digits: int) -> list[float | None]:
 
 
 def to_supervision(faces: Sequence[Face]) -> Any:
-    """The faces of one picture as `supervision.KeyPoints`, which its annotators draw.
+    """The faces of one image as `supervision.KeyPoints`, which its annotators draw.
 
     Args:
         faces: of one scheme; may be empty.

@@ -17,7 +17,7 @@ from fewmark.inference.face_detection.base import box_overlap
 
 BoxKind = Literal["gt", "detect", "column"]
 
-_PICTURES = 64  # pictures in memory at a time
+_IMAGES = 64  # images in memory at a time
 
 
 def locate_samples(
@@ -55,9 +55,9 @@ def locate_samples(
     transfer = detector.checkpoint.transfer_to(scheme)
     predicted = np.full((len(samples), k, 2), np.nan, np.float32)
     scores = np.full((len(samples), k), np.nan, np.float32)
-    for part in _chunks(len(samples), _PICTURES):
+    for part in _chunks(len(samples), _IMAGES):
         rows: list[int] = []
-        pictures: list[NDArray[np.uint8]] = []
+        images: list[NDArray[np.uint8]] = []
         boxes: list[Box] = []
         last: tuple[Path, NDArray[np.uint8]] | None = None
         for i in part:
@@ -75,10 +75,10 @@ def locate_samples(
                     continue
                 found = candidates[int(np.argmax(overlaps))]
             rows.append(i)
-            pictures.append(last[1])
+            images.append(last[1])
             boxes.append(found)
         n_passes = [passes or (2 if box == "detect" else 1)] * len(rows)
-        located = detector.locate(pictures, boxes, n_passes, flip=flip)
+        located = detector.locate(images, boxes, n_passes, flip=flip)
         predicted[rows] = located.landmarks if transfer is None else transfer.apply(located.landmarks)
         scores[rows] = located.scores if transfer is None else transfer.apply_scores(located.scores)
         if box == "detect":

@@ -70,7 +70,7 @@ class Locator(ABC):
     """Finds the landmarks of faces.
 
     Args:
-        checkpoint: says what part of a picture the networks see, and what they find.
+        checkpoint: says what part of an image the networks see, and what they find.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -87,7 +87,7 @@ class Locator(ABC):
 
     def __call__(
         self,
-        pictures: Sequence[NDArray[np.uint8]],
+        images: Sequence[NDArray[np.uint8]],
         boxes_xyxy: Sequence[Box],
         n_passes: Sequence[int],
         *,
@@ -97,7 +97,7 @@ class Locator(ABC):
         """Landmarks of N faces.
 
         Args:
-            pictures: one (H, W, 3) RGB a face.
+            images: one (H, W, 3) RGB a face.
             boxes_xyxy: one (4,) image px a face.
             n_passes: one number a face; every pass after the first begins with the landmarks of the one before. There are fewer
                 where a pass finds the face where it looked for it (`SETTLED`), but not of a cascade, which looks upright again.
@@ -106,12 +106,12 @@ class Locator(ABC):
                 `next_box` says them; None: the faces are looked at as they are.
         """
         flip = self.checkpoint.flip if flip is None else flip
-        start = np.zeros(len(pictures)) if angles is None else angles
-        found, first = self._look_often(pictures, boxes_xyxy, n_passes, start, flip)
+        start = np.zeros(len(images)) if angles is None else angles
+        found, first = self._look_often(images, boxes_xyxy, n_passes, start, flip)
         for i, n in enumerate(n_passes):
             if n > 1 and self.checkpoint.cascade is None and (self._doubts(first, i) or self._doubts(found, i)):
                 turns = [face_turn(first.landmarks[i], self.checkpoint.scheme.mean_face), *(start[i] + _QUARTERS)]
-                sides, _ = self._look_often([pictures[i]] * 4, [boxes_xyxy[i]] * 4, [n] * 4, turns, flip)
+                sides, _ = self._look_often([images[i]] * 4, [boxes_xyxy[i]] * 4, [n] * 4, turns, flip)
                 best = int(sides.scores.mean(1).argmax())
                 if sides.scores[best].mean() > SURER * found.scores[i].mean():
                     for mine, theirs in zip(vars(found).values(), vars(sides).values(), strict=True):
@@ -120,14 +120,14 @@ class Locator(ABC):
 
     def _look_often(
         self,
-        pictures: Sequence[NDArray[np.uint8]],
+        images: Sequence[NDArray[np.uint8]],
         boxes_xyxy: Sequence[Box],
         n_passes: Sequence[int],
         angles: Sequence[float] | NDArray[np.float64],
         flip: bool,
     ) -> tuple[Located, Located]:
         """What one pass after the other finds, see `__call__`; and what the first one found."""
-        n_faces, k = len(pictures), self.checkpoint.scheme.n_landmarks
+        n_faces, k = len(images), self.checkpoint.scheme.n_landmarks
         found = Located(
             np.full((n_faces, k, 2), np.nan, np.float32),
             np.full((n_faces, k), np.nan, np.float32),
@@ -145,7 +145,7 @@ class Locator(ABC):
                 for i in rows:
                     boxes[i] = next_box(boxes[i], found.landmarks[i])
             for start in range(0, len(rows), _BATCH):
-                self._look(pictures, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
+                self._look(images, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
             if n == 0 and max(n_passes) > 1:
                 first = Located(*(values.copy() for values in vars(found).values()))
         return found, first
@@ -168,7 +168,7 @@ class Locator(ABC):
 
     def _look(
         self,
-        pictures: Sequence[NDArray[np.uint8]],
+        images: Sequence[NDArray[np.uint8]],
         boxes: Sequence[Box],
         rows: Sequence[int],
         found: Located,
@@ -179,7 +179,7 @@ class Locator(ABC):
         """Write what is seen of some faces into `found`; `again` says that it holds what an earlier pass saw."""
         rule = self.checkpoint.crop
         maps = [rule.crop_from_image(boxes[i], -float(found.angles[i])) for i in rows]
-        crops = [cut_window(pictures[i], m, rule) for i, m in zip(rows, maps, strict=True)]
+        crops = [cut_window(images[i], m, rule) for i, m in zip(rows, maps, strict=True)]
         seen = self.read_crops(np.stack(crops) if len(crops) > 1 else crops[0][None], flip=flip)
         for j, i in enumerate(rows):
             found.landmarks[i] = maps[j].inverse()(seen.landmarks[j])
@@ -189,7 +189,7 @@ class Locator(ABC):
 
 
 def cut_window(image: NDArray[np.uint8], crop_from_image: Similarity, rule: CropRule) -> NDArray[np.uint8]:
-    """The crop, from the face's window of the picture only, so that a large picture costs no more than a
+    """The crop, from the face's window of the image only, so that a large image costs no more than a
     small one."""
     (a, b, x), (c, d, y) = crop_from_image.matrix.tolist()
     area = abs(a * d - b * c)  # in plain numbers: arrays of four cost more than the warp

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewmark.core.geometry import Box
+from fewmark.core.geometry import Box, Image
 from fewmark.inference.cascade.frames import face_angle, scheme_mean_face
 from fewmark.inference.cascade.predict import look
 from fewmark.inference.cascade.serialization import cascade_modules
-from fewmark.inference.cascade.state import FaceState, Picture
+from fewmark.inference.cascade.state import FaceState
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.predictor import Located, Locator, Seen
 from fewmark.landmarks.lateral_bias import with_bias
@@ -56,7 +56,7 @@ class TorchLocator(Locator):
 
     def _look(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[Image],
         boxes: Sequence[Box],
         rows: Sequence[int],
         found: Located,
@@ -67,7 +67,7 @@ class TorchLocator(Locator):
         """Of a cascade, another pass begins upright, by the angle of the landmarks of the one before."""
         cascade = self.checkpoint.cascade
         if cascade is None:
-            super()._look(pictures, boxes, rows, found, again=again, flip=flip)
+            super()._look(images, boxes, rows, found, again=again, flip=flip)
             return
         turns = "angle" in [s.name for s in cascade.stages]
         if again and turns:
@@ -76,7 +76,7 @@ class TorchLocator(Locator):
             cascade = cascade.without("angle")
         starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
         bias = self.checkpoint.lateral_bias
-        for i, face in zip(rows, look(cascade, [pictures[i] for i in rows], starts, flip=flip), strict=True):
+        for i, face in zip(rows, look(cascade, [images[i] for i in rows], starts, flip=flip), strict=True):
             found.landmarks[i] = face.landmarks
             if bias is not None:  # no crop whose box it could be a part of
                 found.landmarks[i] = with_bias(found.landmarks[i : i + 1], bias)[0]

@@ -16,7 +16,7 @@ from fewmark.core.files import write_text
 from fewmark.data.formats.coco import coco_data
 from fewmark.data.formats.csv import BOX_COLUMNS, cells, relative_file
 from fewmark.data.formats.pts import write_pts
-from fewmark.data.image_sources import STDIN, Picture
+from fewmark.data.image_sources import STDIN, ImageSource
 from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.transfers import transfer_facts
 
@@ -37,35 +37,35 @@ class JsonFaces:
         self.head: dict[str, Any] = {"scheme": scheme.name, "landmarks": list(scheme.landmarks)}
         if transfer is not None:
             self.head["transfer"] = transfer_facts(transfer)
-        self.pictures: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
         self.failed: list[dict[str, Any]] = []
 
-    def add(self, picture: Picture, size: tuple[int, int], faces: Sequence[Face]) -> None:
-        self.pictures.append({"file": _file(picture), "faces": [f.to_dict() for f in faces]})
+    def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
+        self.images.append({"file": _file(image), "faces": [f.to_dict() for f in faces]})
 
-    def fail(self, picture: Picture, error: str) -> None:
-        self.failed.append({"file": _file(picture), "error": error})
+    def fail(self, image: ImageSource, error: str) -> None:
+        self.failed.append({"file": _file(image), "error": error})
 
     def close(self, *, whole: bool) -> None:
         if whole:
-            data = self.head | {"pictures": self.pictures, "failed": self.failed}
+            data = self.head | {"images": self.images, "failed": self.failed}
             write_text(self.path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
             self.files.append(self.path)
 
 
 class JsonLines:
-    """faces.jsonl: one line a picture, in the file before the next picture is looked at."""
+    """faces.jsonl: one line an image, in the file before the next image is looked at."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files = [folder / "faces.jsonl"]
         self.scheme = scheme
         self.stream = _open(self.files[0])
 
-    def add(self, picture: Picture, size: tuple[int, int], faces: Sequence[Face]) -> None:
+    def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
         found = [f.to_dict() for f in faces]
         self._write(
             {
-                "file": _file(picture),
+                "file": _file(image),
                 "width": size[0],
                 "height": size[1],
                 "scheme": self.scheme.name,
@@ -73,8 +73,8 @@ class JsonLines:
             }
         )
 
-    def fail(self, picture: Picture, error: str) -> None:
-        self._write({"file": _file(picture), "error": error})
+    def fail(self, image: ImageSource, error: str) -> None:
+        self._write({"file": _file(image), "error": error})
 
     def _write(self, line: dict[str, Any]) -> None:
         self.stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -85,7 +85,7 @@ class JsonLines:
 
 
 class CsvFaces:
-    """faces.csv: one row a face, in the file before the next picture is looked at. `read_faces` reads it."""
+    """faces.csv: one row a face, in the file before the next image is looked at. `read_faces` reads it."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files = [folder / "faces.csv"]
@@ -97,15 +97,15 @@ class CsvFaces:
         )
         self.stream.flush()
 
-    def add(self, picture: Picture, size: tuple[int, int], faces: Sequence[Face]) -> None:
-        file = _file(picture) if picture.path == STDIN else relative_file(picture.path, self.folder)
+    def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
+        file = _file(image) if image.path == STDIN else relative_file(image.path, self.folder)
         said = ["" if f.quality is None else round(f.quality, 3) for f in faces]
         self.rows.writerows(
             [file, *cells(f.box), *cells(f.landmarks), quality] for f, quality in zip(faces, said, strict=True)
         )
         self.stream.flush()
 
-    def fail(self, picture: Picture, error: str) -> None:
+    def fail(self, image: ImageSource, error: str) -> None:
         pass
 
     def close(self, *, whole: bool) -> None:
@@ -113,7 +113,7 @@ class CsvFaces:
 
 
 class CocoFaces:
-    """faces.coco.json: COCO keypoints with every picture that could be read, written at the end."""
+    """faces.coco.json: COCO keypoints with every image that could be read, written at the end."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files: list[Path] = []
@@ -122,13 +122,13 @@ class CocoFaces:
         self.quality: list[float | None] = []  # of each face, in the order of the annotations
         self.sizes: dict[Path, tuple[int, int]] = {}
 
-    def add(self, picture: Picture, size: tuple[int, int], faces: Sequence[Face]) -> None:
-        self.sizes[picture.path] = size
-        found = [FaceSample(picture.path, f.box, f.landmarks, f.occluded) for f in faces]
-        self.samples += found or [FaceSample(picture.path)]
+    def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
+        self.sizes[image.path] = size
+        found = [FaceSample(image.path, f.box, f.landmarks, f.occluded) for f in faces]
+        self.samples += found or [FaceSample(image.path)]
         self.quality += [None if f.quality is None else round(f.quality, 3) for f in faces]
 
-    def fail(self, picture: Picture, error: str) -> None:
+    def fail(self, image: ImageSource, error: str) -> None:
         pass
 
     def close(self, *, whole: bool) -> None:
@@ -141,19 +141,19 @@ class CocoFaces:
 
 
 class PtsFaces:
-    """PLACE.pts, or PLACE_1.pts, PLACE_2.pts, ... where a picture has several faces."""
+    """PLACE.pts, or PLACE_1.pts, PLACE_2.pts, ... where an image has several faces."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files: list[Path] = []
         self.folder = folder
 
-    def add(self, picture: Picture, size: tuple[int, int], faces: Sequence[Face]) -> None:
+    def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
         for i, face in enumerate(faces):
-            name = picture.place if len(faces) == 1 else f"{picture.place}_{i + 1}"
+            name = image.place if len(faces) == 1 else f"{image.place}_{i + 1}"
             self.files.append(self.folder / f"{name}.pts")
             write_pts(self.files[-1], np.asarray(face.landmarks))
 
-    def fail(self, picture: Picture, error: str) -> None:
+    def fail(self, image: ImageSource, error: str) -> None:
         pass
 
     def close(self, *, whole: bool) -> None:
@@ -174,8 +174,8 @@ _KINDS: dict[str, type[Results]] = {
 def open_results(
     form: FaceFormat, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None = None
 ) -> Results:
-    """The files of one format in a folder: `add` or `fail` once a picture, then `close`; `whole=False` of `close` says that
-    not every picture was looked at, and then a document that is written at the end is not.
+    """The files of one format in a folder: `add` or `fail` once an image, then `close`; `whole=False` of `close` says that
+    not every image was looked at, and then a document that is written at the end is not.
 
     Raises:
         InputError: an unknown format, or the file cannot be written.
@@ -193,5 +193,5 @@ def _open(path: Path) -> IO[str]:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
 
 
-def _file(picture: Picture) -> str:
-    return "-" if picture.path == STDIN else Path(os.path.abspath(picture.path)).as_posix()
+def _file(image: ImageSource) -> str:
+    return "-" if image.path == STDIN else Path(os.path.abspath(image.path)).as_posix()

@@ -1,7 +1,7 @@
 """What labels have that a mirrored network cannot learn: how far they lie to one side.
 
 A network that learns from mirrored faces as from the others, or is averaged with its own mirror, treats left and right alike. Where
-labels do not - 300-W's and MERL-RAV's lie 0.4 % of the face's size too far right of where pictures are symmetric - it learns
+labels do not - 300-W's and MERL-RAV's lie 0.4 % of the face's size too far right of where images are symmetric - it learns
 what lies between the labels and their mirror image. The rest is a number or two a landmark, which a few labelled faces tell.
 """
 

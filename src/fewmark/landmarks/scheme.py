@@ -89,9 +89,9 @@ class LandmarkScheme:
     Attributes:
         name: "ibug-68".
         landmarks: K unique names; order = index.
-        mirror: (K,) the index that each landmark takes in a flipped picture, or None where nothing is known: then no
+        mirror: (K,) the index that each landmark takes in a flipped image, or None where nothing is known: then no
             face is ever flipped.
-        components: name -> indices ("contour", "left_eyebrow", ...). Left is the picture's left unless the name says subject.
+        components: name -> indices ("contour", "left_eyebrow", ...). Left is the image's left unless the name says subject.
         edges: pairs of indices to draw.
         normalizers: what this scheme's landmarks allow ("outer-eye-corners", "pupils"); the box ones always exist.
         default_normalizer: the one that the scheme's benchmark uses.
@@ -143,11 +143,11 @@ class LandmarkScheme:
         return found
 
     def flip_landmarks(self, landmarks: FloatArray, width: float) -> FloatArray:
-        """Landmarks of the flipped picture: x -> width - 1 - x, then every landmark takes its mirror's place.
+        """Landmarks of the flipped image: x -> width - 1 - x, then every landmark takes its mirror's place.
 
         Args:
             landmarks: (..., K, 2) px.
-            width: the picture's width, px.
+            width: the image's width, px.
 
         Raises:
             InputError: the scheme has no mirror.

@@ -1,4 +1,4 @@
-"""Angle: which way a face is turned in the plane of the picture, as a point on the unit circle.
+"""Angle: which way a face is turned in the plane of the image, as a point on the unit circle.
 
 Source: coarse-to-fine, section 3.1 ("an angle regression network is trained and rotate the face to the vertical
 direction"); the paper gives no layers.

@@ -1,4 +1,4 @@
-"""What several students say together: Eq. 5 of TS3, with averaging over the flipped picture."""
+"""What several students say together: Eq. 5 of TS3, with averaging over the flipped image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ensemble(nn.Module):
     Args:
         students: each (B, 3, H, W) -> network stages of (B, K', h, w).
         codecs: one a student.
-        mirror: (K,) permutation of a flipped picture, or None: then nothing is flipped.
+        mirror: (K,) permutation of a flipped image, or None: then nothing is flipped.
         teacher: judges the averaged maps, or None; see `models.teacher.Teacher`.
         bias: (K, 2) crop px added to the landmarks, see `lateral_bias`, or None.
 
@@ -114,7 +114,7 @@ class Ensemble(nn.Module):
 
         Args:
             images: (B, 3, H, W) normalised, see `to_tensor`.
-            flip: average with what is seen in the flipped picture, where the scheme has a mirror.
+            flip: average with what is seen in the flipped image, where the scheme has a mirror.
         """
         self.eval()
         maps = self.heatmaps(images)

@@ -34,7 +34,7 @@ class RunSettings(_Settings):
 
 
 class CropSettings(_Settings):
-    """Which part of a picture the networks see."""
+    """Which part of an image the networks see."""
 
     size: int = Field(64, description="side of the crop, px", ge=16, le=1024)
     margin: float = Field(
@@ -146,7 +146,7 @@ class CascadeSettings(_Settings):
 class ModelSettings(_Settings):
     """What the model file says of itself."""
 
-    flip: bool = Field(True, description="the detector averages with the flipped picture")
+    flip: bool = Field(True, description="the detector averages with the flipped image")
     half: bool = Field(False, description="weights stored in 16 bit")
     licence: str = Field(NOT_STATED, description="of the model, as its training data allows")
     provenance: str = Field(NOT_STATED, description="what it was trained on")

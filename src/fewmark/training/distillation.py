@@ -103,10 +103,10 @@ def distil(
         adapter: from the face detector's boxes to the labels', for unlabelled faces without a box.
         starts: the weights from which each student begins; none = random ones.
         folder: of the weights and of the labels that were written, for a run that goes on.
-        begin: called when all pictures could be read.
+        begin: called when all images could be read.
 
     Raises:
-        InputError: no unlabelled face is found, a selection that needs what the models do not have, or a picture that
+        InputError: no unlabelled face is found, a selection that needs what the models do not have, or an image that
             cannot be read.
     """
     rule, size = CropRule(config.crop.size, config.crop.margin), config.crop.size
@@ -243,7 +243,7 @@ def _write_looks(
         replace(unlabelled[i], box=boxes[i], landmarks=None) for i in np.flatnonzero(np.isfinite(boxes).all(1)).tolist()
     ]
     if not found:
-        raise InputError(f"distill: in none of {len(unlabelled)} unlabelled pictures a face is found; give their boxes")
+        raise InputError(f"distill: in none of {len(unlabelled)} unlabelled images a face is found; give their boxes")
     n_looks, seed = config.semi.views, config.run.seed
     if config.semi.selection == "teacher" and np.isnan(
         look_often(teachers, found[:1], n_looks=1, seed=seed).quality[0]

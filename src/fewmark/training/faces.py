@@ -50,14 +50,14 @@ def prepare_faces(
     rule: CropRule,
     scheme: LandmarkScheme,
 ) -> PreparedFaces:
-    """Read the pictures and keep a window of each face.
+    """Read the images and keep a window of each face.
 
     Args:
         unlabelled: a face without a box is looked for, see `with_boxes`.
         validation: all with landmarks.
 
     Raises:
-        InputError: a picture cannot be read, or its labels do not fit the scheme.
+        InputError: an image cannot be read, or its labels do not fit the scheme.
     """
     k = scheme.n_landmarks
     adapter = fit_adapter(labelled)
@@ -88,7 +88,7 @@ def fit_adapter(samples: Sequence[FaceSample]) -> tuple[float, float, float]:
 def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float]) -> list[FaceSample]:
     """Faces that have neither box nor landmarks get the box of the largest face that is found, adapted.
 
-    A picture in which no face is found is left out: it cannot be cropped.
+    An image in which no face is found is left out: it cannot be cropped.
     """
     finder = SlimeFaceFinder()
     result = []
@@ -108,7 +108,7 @@ def draw_training_faces(
     """Faces drawn in the scheme, kept in a folder: drawing them takes longer than reading them.
 
     Args:
-        size: of a picture's side, px.
+        size: of an image's side, px.
 
     Returns:
         None of them where the scheme cannot be drawn (it has no mean face, or is one of profiles): the networks then start

@@ -20,7 +20,7 @@ SCALE, SHIFT = 0.08, 0.03
 """Parts of a box by which a look may scale it and move it."""
 REACH = 2.2
 """Side of the turned window over that of the box."""
-_PICTURES = 32  # in memory at a time
+_IMAGES = 32  # in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def look_often(
 ) -> ManyLooks:
     """The landmarks of faces, averaged over detectors and looks.
 
-    The first look is at the picture as it is, in the tight box of the landmarks that a look before found there; every
+    The first look is at the image as it is, in the tight box of the landmarks that a look before found there; every
     further one at the face turned by up to `TURN` degrees, in a box moved and scaled a little. Each is averaged with its
     flip where the scheme has a mirror.
 
@@ -62,7 +62,7 @@ def look_often(
         seed: of the turns.
 
     Raises:
-        InputError: a picture cannot be read, a face has neither box nor landmarks, or the detectors' schemes differ.
+        InputError: an image cannot be read, a face has neither box nor landmarks, or the detectors' schemes differ.
 
     Source: Radosavovic et al., Data distillation, CVPR 2018 (one label from many transformations).
     """
@@ -73,15 +73,15 @@ def look_often(
     n, k = len(samples), scheme.n_landmarks
     landmarks, scores = np.empty((n, k, 2), np.float32), np.empty((n, k), np.float32)
     spread, quality = np.empty((n, k), np.float32), np.full(n, np.nan, np.float32)
-    for start in range(0, n, _PICTURES):
-        part = samples[start : start + _PICTURES]
-        pictures = [read_image(s.image) for s in part]
+    for start in range(0, n, _IMAGES):
+        part = samples[start : start + _IMAGES]
+        images = [read_image(s.image) for s in part]
         boxes = [s.face_box() for s in part]
         seen, sure, judged = [], [], []
         for d in detectors:
             once = [1] * len(part)
-            before = d.locate(pictures, boxes, once, flip=False).landmarks
-            plain = d.locate(pictures, [box_of_points(p) for p in before], once, flip=True)
+            before = d.locate(images, boxes, once, flip=False).landmarks
+            plain = d.locate(images, [box_of_points(p) for p in before], once, flip=True)
             seen.append(plain.landmarks)
             sure.append(plain.scores)
             if np.isfinite(plain.quality).all():
@@ -92,7 +92,7 @@ def look_often(
                 maps = [_turn(b, rng) for b, rng in zip(tight, rngs, strict=True)]
                 windows = [
                     warp_image(p, m, (_side(b), _side(b)), fill=FILL)
-                    for p, m, b in zip(pictures, maps, tight, strict=True)
+                    for p, m, b in zip(images, maps, tight, strict=True)
                 ]
                 near = [_moved(box_of_points(m(p)), rng) for m, p, rng in zip(maps, plain.landmarks, rngs, strict=True)]
                 found = d.locate(windows, near, once, flip=True).landmarks
@@ -114,7 +114,7 @@ def _side(box_xyxy: Box) -> int:
 
 
 def _turn(box_xyxy: Box, rng: np.random.Generator) -> Similarity:
-    """From the picture to a window round the box, turned; as fine as the picture."""
+    """From the image to a window round the box, turned; as fine as the image."""
     middle = np.full(2, (_side(box_xyxy) - 1) / 2)
     return Similarity.about(box_centre(box_xyxy), middle, angle=float(rng.uniform(-TURN, TURN)))
 

@@ -86,8 +86,8 @@ def _extremes(measured: Measured | None, scheme: LandmarkScheme) -> tuple[list[C
 
     def tile(i: int) -> Captioned:
         s = measured.samples[i]
-        picture = face_tile(read_image(s.image), measured.landmarks[i], scheme, truth=s.landmarks)
-        return picture, f"{s.name or s.image.name}: {100 * errors[i]:.1f} %"
+        image = face_tile(read_image(s.image), measured.landmarks[i], scheme, truth=s.landmarks)
+        return image, f"{s.name or s.image.name}: {100 * errors[i]:.1f} %"
 
     return [tile(i) for i in order[:N_TILES]], [tile(i) for i in order[::-1][:N_TILES]]
 

@@ -39,7 +39,7 @@ from fewmark.training.validation import Measured, find_bias, measure
 N_CUTTING_THREADS = 1
 """That cut crops ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
 DRAWN_SIZE = 128
-"""Side of a drawn face's picture, px: its face fills a crop of 64 to 96 px."""
+"""Side of a drawn face's image, px: its face fills a crop of 64 to 96 px."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Frames with their times, from a video file, a folder of pictures or a camera."""
+"""Frames with their times, from a video file, a folder of images or a camera."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import Image
 from fewmark.data.samples import IMAGE_SUFFIXES, read_image
 
-Picture = NDArray[np.uint8]
 Backend = Literal["auto", "cv2", "av"]
 FPS = 25.0
-"""Frames a second of a folder of pictures, and of a video that does not say."""
+"""Frames a second of a folder of images, and of a video that does not say."""
 _COUNTED_OTHERWISE = 2  # frames by which a file's own number may be wrong
 
 
@@ -39,7 +38,7 @@ class Frame:
 
     index: int
     time_s: float
-    image: Picture
+    image: Image
 
 
 class Video:
@@ -53,15 +52,15 @@ class Video:
     """
 
     def __init__(
-        self, source: str, pictures: Iterator[tuple[float, Picture]], fps: float, n_frames: int | None, notes: list[str]
+        self, source: str, images: Iterator[tuple[float, Image]], fps: float, n_frames: int | None, notes: list[str]
     ) -> None:
         self.source, self.fps, self.n_frames, self.notes = source, fps, n_frames, notes
-        self._pictures = pictures
+        self._images = images
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames whose times rise: where the source says otherwise, a frame comes one usual step after the last."""
         start, last, n_read = 0.0, -math.inf, 0
-        for index, (time_s, image) in enumerate(self._pictures):
+        for index, (time_s, image) in enumerate(self._images):
             if index == 0:
                 start = time_s
             now = time_s - start
@@ -76,9 +75,9 @@ def read_video(source: str | Path | int, *, fps: float | None = None, backend: B
     """Open a video.
 
     Args:
-        source: a file; a folder, whose pictures are taken in the order of their names, numbers in them by their value; or the number
+        source: a file; a folder, whose images are taken in the order of their names, numbers in them by their value; or the number
             of a camera.
-        fps: of a folder of pictures; `FPS` if not given.
+        fps: of a folder of images; `FPS` if not given.
         backend: what reads files: PyAV ("av"), OpenCV ("cv2"), or PyAV where it is installed ("auto"). PyAV knows the true
             times where they are not even.
 
@@ -89,7 +88,7 @@ def read_video(source: str | Path | int, *, fps: float | None = None, backend: B
     if fps is not None and not 0 < fps < math.inf:
         raise InputError(f"fps: expected frames a second, above 0, given {fps}")
     if fps is not None and (isinstance(source, int) or not Path(source).is_dir()):
-        raise InputError(f"{source}: fps is of a folder of pictures; videos and cameras have their own times")
+        raise InputError(f"{source}: fps is of a folder of images; videos and cameras have their own times")
     if isinstance(source, int):
         return _open_camera(source)
     path = Path(source)
@@ -98,9 +97,7 @@ def read_video(source: str | Path | int, *, fps: float | None = None, backend: B
     if not path.exists():
         raise InputError(f"{path}: no such video or folder; check the path")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise InputError(
-            f"{path}: a picture; expected a video, or a folder of pictures (`fewmark detect` takes pictures)"
-        )
+        raise InputError(f"{path}: an image; expected a video, or a folder of images (`fewmark detect` takes images)")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; expected a video")
     if backend == "av" or (backend == "auto" and importlib.util.find_spec("av") is not None):
@@ -136,7 +133,7 @@ def _open_file(path: Path) -> Video:
     n_frames = count if count > 0 else None
     fps = rate if 0 < rate < 1000 else FPS
 
-    def pictures() -> Iterator[tuple[float, Picture]]:
+    def images() -> Iterator[tuple[float, Image]]:
         image = first
         try:
             while image is not None:
@@ -148,7 +145,7 @@ def _open_file(path: Path) -> Video:
         finally:
             capture.release()
 
-    return Video(str(path), pictures(), fps, n_frames, [])
+    return Video(str(path), images(), fps, n_frames, [])
 
 
 def _open_camera(number: int) -> Video:
@@ -162,7 +159,7 @@ def _open_camera(number: int) -> Video:
         )
     rate = float(capture.get(cv2.CAP_PROP_FPS))
 
-    def pictures() -> Iterator[tuple[float, Picture]]:
+    def images() -> Iterator[tuple[float, Image]]:
         image = first
         try:
             while image is not None:
@@ -173,17 +170,17 @@ def _open_camera(number: int) -> Video:
         notes.append(f"camera {number}: it gave no more frames")
 
     notes: list[str] = []
-    return Video(f"camera {number}", pictures(), rate if 0 < rate < 1000 else FPS, None, notes)
+    return Video(f"camera {number}", images(), rate if 0 < rate < 1000 else FPS, None, notes)
 
 
 def _open_folder(folder: Path, fps: float) -> Video:
     files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
     files.sort(key=lambda f: (_number_key(f.name), f.name))
     if not files:
-        raise InputError(f"{folder}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given a folder without")
+        raise InputError(f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without")
     notes: list[str] = []
 
-    def pictures() -> Iterator[tuple[float, Picture]]:
+    def images() -> Iterator[tuple[float, Image]]:
         for i, file in enumerate(files):
             try:
                 image = read_image(file)
@@ -192,7 +189,7 @@ def _open_folder(folder: Path, fps: float) -> Video:
                 continue
             yield i / fps, image
 
-    return Video(str(folder), pictures(), fps, len(files), notes)
+    return Video(str(folder), images(), fps, len(files), notes)
 
 
 def _number_key(name: str) -> list[tuple[int, int, str]]:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import Image
 
-Picture = NDArray[np.uint8]
 
-
-def open_av(path: Path, notes: list[str]) -> tuple[Iterator[tuple[float, Picture]], float, int | None]:
+def open_av(path: Path, notes: list[str]) -> tuple[Iterator[tuple[float, Image]], float, int | None]:
     """Open a file.
 
     Args:
@@ -37,7 +35,7 @@ def open_av(path: Path, notes: list[str]) -> tuple[Iterator[tuple[float, Picture
         raise InputError(f"{path}: cannot be opened as a video ({_reason(error)}); it may be cut off") from error
     if not container.streams.video:
         container.close()
-        raise InputError(f"{path}: has no pictures, only sound or text; expected a video")
+        raise InputError(f"{path}: has no images, only sound or text; expected a video")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     fps = float(stream.average_rate or stream.guessed_rate or 25)
@@ -51,7 +49,7 @@ def open_av(path: Path, notes: list[str]) -> tuple[Iterator[tuple[float, Picture
         container.close()
         raise InputError(f"{path}: holds no frame that can be read; it may be cut off")
 
-    def pictures() -> Iterator[tuple[float, Picture]]:
+    def images() -> Iterator[tuple[float, Image]]:
         frame, n_read = first, 0
         try:
             while frame is not None:
@@ -63,10 +61,10 @@ def open_av(path: Path, notes: list[str]) -> tuple[Iterator[tuple[float, Picture
         finally:
             container.close()
 
-    return pictures(), fps, int(stream.frames) or None
+    return images(), fps, int(stream.frames) or None
 
 
-def _upright(frame: Any) -> Picture:
+def _upright(frame: Any) -> Image:
     """The frame turned by the file's rotation: degrees counter-clockwise, in quarters."""
     image = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))

@@ -46,7 +46,7 @@ class OneEuroFilter:
         settings: see `Smoothing`.
 
     Source: Casiez, Roussel, Vogel: 1 Euro Filter, CHI 2012, Algorithm 1 and Eq. 1-6.
-    Differs: one speed a landmark, the length of (x, y), not one a coordinate, so that a turned picture gives turned landmarks.
+    Differs: one speed a landmark, the length of (x, y), not one a coordinate, so that a turned image gives turned landmarks.
 
     >>> smooth = OneEuroFilter(Smoothing(min_cutoff=1.0, beta=0.0))
     >>> smooth(np.array([[0.0, 0.0]]), 0.0, size=100.0).tolist()

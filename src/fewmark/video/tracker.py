@@ -130,15 +130,15 @@ class Tracker:
             time_s: of the frame, later than the last one's.
 
         Raises:
-            InputError: no picture, or a time that is not later.
+            InputError: no image, or a time that is not later.
         """
         if not math.isfinite(time_s) or time_s <= self._time_s:
             raise InputError(f"time_s: expected a time after the last frame's, {self._time_s} s, given {time_s} s")
-        picture = as_rgb(image)
-        seen = self._follow(picture)
+        rgb = as_rgb(image)
+        seen = self._follow(rgb)
         doubtful = any(t.id not in seen for t in self._tracks)
         if doubtful or not self._tracks or self._n_frames % self.every == 0:
-            self._look(picture, seen)
+            self._look(rgb, seen)
         for track in self._tracks:
             track.n_missed = 0 if track.id in seen else track.n_missed + 1
         self._tracks = [t for t in self._tracks if t.n_missed <= self.patience]
@@ -147,21 +147,21 @@ class Tracker:
         self._time_s, self._n_frames = time_s, self._n_frames + 1
         return faces
 
-    def _follow(self, picture: NDArray[np.uint8]) -> dict[int, _Sight]:
+    def _follow(self, image: NDArray[np.uint8]) -> dict[int, _Sight]:
         """What the last frame's tracks show in this one; those whose answer is doubtful are left out."""
         present = [t for t in self._tracks if t.n_missed == 0]
-        sights = self._locate(picture, [t.upright_box for t in present], 1, [t.angle for t in present])
-        return {t.id: s for t, s in zip(present, sights, strict=True) if _goes_on(t, s) and self._is_face(s, picture)}
+        sights = self._locate(image, [t.upright_box for t in present], 1, [t.angle for t in present])
+        return {t.id: s for t, s in zip(present, sights, strict=True) if _goes_on(t, s) and self._is_face(s, image)}
 
-    def _look(self, picture: NDArray[np.uint8], seen: dict[int, _Sight]) -> None:
+    def _look(self, image: NDArray[np.uint8], seen: dict[int, _Sight]) -> None:
         """Ask the face detector: it confirms tracks, finds missing ones again, and begins new ones."""
-        found = self.detector.find_faces(picture)
+        found = self.detector.find_faces(image)
         boxes = [box for box, _ in found]
         now = {t.id: box_of_points(seen[t.id].landmarks) if t.id in seen else t.box for t in self._tracks}
         matches = _matches(boxes, self._tracks, now)
         wanted = [i for i in range(len(boxes)) if i not in matches or matches[i].id not in seen]
-        located = self._locate(picture, [boxes[i] for i in wanted], 2)
-        sights = {i: s for i, s in zip(wanted, located, strict=True) if self._is_face(s, picture)}
+        located = self._locate(image, [boxes[i] for i in wanted], 2)
+        sights = {i: s for i, s in zip(wanted, located, strict=True) if self._is_face(s, image)}
         for i, track in matches.items():
             track.n_confirmed += 1
             track.box_score = found[i][1]
@@ -225,21 +225,21 @@ class Tracker:
         )
 
     def _locate(
-        self, picture: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
+        self, image: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
     ) -> list[_Sight]:
         n = len(boxes)
-        located = self.detector.locate([picture] * n, boxes, [n_passes] * n, flip=self.flip, angles=angles)
+        located = self.detector.locate([image] * n, boxes, [n_passes] * n, flip=self.flip, angles=angles)
         return [
             _Sight(located.landmarks[i], located.scores[i], float(located.angles[i]), located.quality_of(i))
             for i in range(n)
         ]
 
-    def _is_face(self, sight: _Sight, picture: NDArray[np.uint8]) -> bool:
-        """Whether the landmarks can be those of a face in the picture."""
+    def _is_face(self, sight: _Sight, image: NDArray[np.uint8]) -> bool:
+        """Whether the landmarks can be those of a face in the image."""
         if not np.isfinite(sight.landmarks).all() or not self.detector.is_face(sight.scores):
             return False
         box = box_of_points(sight.landmarks)
-        centre, (height, width) = box_centre(box), picture.shape[:2]
+        centre, (height, width) = box_centre(box), image.shape[:2]
         if box_size(box).max() < LEAST_SIDE or not ((centre >= -0.5) & (centre <= [width - 0.5, height - 0.5])).all():
             return False
         mean_face = self.detector.scheme.mean_face

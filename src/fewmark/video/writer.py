@@ -86,7 +86,7 @@ class VideoWriter:
 
 
 def _fitted(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture on a canvas of (width, height), made smaller where it is larger."""
+    """The image on a canvas of (width, height), made smaller where it is larger."""
     width, height = size
     scale = min(1.0, width / image.shape[1], height / image.shape[0])
     if scale < 1:

@@ -1,4 +1,4 @@
-"""What people look at: landmarks over a picture, faces as tiles, sheets of tiles."""
+"""What people look at: landmarks over an image, faces as tiles, sheets of tiles."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image as PilImage
+from PIL import ImageDraw, ImageFont
 
-from fewmark.core.geometry import FloatArray, box_centre, box_of_points, box_size, crop_from_box, warp_image
+from fewmark.core.geometry import FloatArray, Image, box_centre, box_of_points, box_size, crop_from_box, warp_image
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.visualization.labels import write_labels
 
 RGB = tuple[int, int, int]
-Picture = NDArray[np.uint8]
 
 PALETTE: tuple[RGB, ...] = (
     (64, 224, 208),  # turquoise
@@ -52,15 +52,15 @@ def landmark_colours(scheme: LandmarkScheme) -> list[RGB]:
 
 
 def draw_landmarks(
-    image: Picture,
+    image: Image,
     faces: Sequence[HasLandmarks | FloatArray],
     scheme: LandmarkScheme,
     *,
     numbers: bool = False,
     names: bool = False,
     truth: Sequence[FloatArray] | None = None,
-) -> Picture:
-    """A copy of the picture with each face's edges and landmarks, their size following the face's.
+) -> Image:
+    """A copy of the image with each face's edges and landmarks, their size following the face's.
 
     Args:
         image: (H, W, 3) RGB.
@@ -89,7 +89,7 @@ def draw_landmarks(
 
 
 def face_tile(
-    image: Picture,
+    image: Image,
     landmarks: FloatArray,
     scheme: LandmarkScheme,
     *,
@@ -98,7 +98,7 @@ def face_tile(
     truth: FloatArray | None = None,
     box_xyxy: FloatArray | None = None,
     numbers: bool = False,
-) -> Picture:
+) -> Image:
     """One face cut out, brought to one size, and drawn on at that size.
 
     Args:
@@ -127,27 +127,27 @@ def face_tile(
 
 
 def contact_sheet(
-    images: Sequence[Picture],
+    images: Sequence[Image],
     columns: int,
     captions: Sequence[str] | None = None,
     *,
     size: int = 240,
     gap: int = 12,
-) -> Picture:
-    """Pictures in a grid on white, each fitted into a square, with a line of text below.
+) -> Image:
+    """Images in a grid on white, each fitted into a square, with a line of text below.
 
     Args:
         images: (H, W, 3) RGB of any sizes, at least one.
-        columns: at least 1; no more than there are pictures are used.
-        captions: one a picture, or None.
+        columns: at least 1; no more than there are images are used.
+        captions: one an image, or None.
         size: side of the squares, px.
         gap: between them, px.
 
     Raises:
-        ValueError: no picture, or a number of captions other than of pictures.
+        ValueError: no image, or a number of captions other than of images.
     """
     if not images or columns < 1:
-        raise ValueError(f"contact_sheet: expected pictures and columns, given {len(images)} and {columns}")
+        raise ValueError(f"contact_sheet: expected images and columns, given {len(images)} and {columns}")
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"contact_sheet: expected {len(images)} captions, given {len(captions)}")
     columns = min(columns, len(images))
@@ -164,7 +164,7 @@ def contact_sheet(
         sheet[y + dy : y + dy + h, x + dx : x + dx + w] = fitted
     if captions is None:
         return sheet
-    page = Image.fromarray(sheet)
+    page = PilImage.fromarray(sheet)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(font_size)
     for i, caption in enumerate(captions):
         x, y = gap + (i % columns) * (size + gap), gap + (i // columns) * (size + line + gap)
@@ -177,7 +177,7 @@ def _present(points: FloatArray) -> NDArray[np.bool_]:
 
 
 def _draw_face(
-    canvas: Picture,
+    canvas: Image,
     points: NDArray[np.float64],
     scheme: LandmarkScheme,
     colours: Sequence[RGB],

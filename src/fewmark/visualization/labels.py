@@ -8,7 +8,8 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image as PilImage
+from PIL import ImageDraw, ImageFont
 
 from fewmark.core.geometry import FloatArray, box_of_points, box_size
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -17,13 +18,13 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Label = Literal["none", "numbers", "names"]
 
 _SIDE = {"none": 0.0, "numbers": 500.0, "names": 1100.0}  # px of a face at which its labels can be read
-_LARGEST = 4096  # px of a magnified picture
+_LARGEST = 4096  # px of a magnified image
 
 
 def magnify_for(
     label: Label, image: NDArray[np.uint8], landmarks: Sequence[FloatArray]
 ) -> tuple[NDArray[np.uint8], list[FloatArray]]:
-    """The picture and the landmarks, magnified until labels beside those of the smallest face can be read.
+    """The image and the landmarks, magnified until labels beside those of the smallest face can be read.
 
     Args:
         label: none magnifies nothing.
@@ -31,7 +32,7 @@ def magnify_for(
         landmarks: (K, 2) image px, a face each; NaN where missing.
 
     Returns:
-        at most 6 times the size, and no side beyond 4096 px unless the picture's own is.
+        at most 6 times the size, and no side beyond 4096 px unless the image's own is.
     """
     sides = [float(box_size(box_of_points(p)).max()) for p in landmarks if np.isfinite(p).all(1).any()]
     longer = max(image.shape[:2])
@@ -66,7 +67,7 @@ def write_labels(
         own = [i for i in indices if seen[i]]
         if own and not any(word in name for word in ("contour", "jaw", "brow")):
             middles[own] = points[own].mean(0)
-    page = Image.fromarray(canvas)
+    page = PilImage.fromarray(canvas)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size)
     taken = points[seen]  # where nothing more may be written: points, and later names
     for i in np.flatnonzero(seen).tolist():
@@ -100,17 +101,17 @@ def _freest(
     return best
 
 
-def _write_along(page: Image.Image, text: str, start: FloatArray, away: FloatArray, font: Font) -> None:
+def _write_along(page: PilImage.Image, text: str, start: FloatArray, away: FloatArray, font: Font) -> None:
     """Write a text that begins (or, to the left, ends) at a point and runs along a direction, never upside down."""
     x0, y0, x1, y1 = font.getbbox(text, stroke_width=1)
-    label = Image.new("RGBA", (int(x1 - x0) + 4, int(y1 - y0) + 4))
+    label = PilImage.new("RGBA", (int(x1 - x0) + 4, int(y1 - y0) + 4))
     ImageDraw.Draw(label).text(
         (2 - x0, 2 - y0), text, fill=(255, 255, 255, 255), font=font, stroke_width=1, stroke_fill=(20, 24, 30, 255)
     )
     degrees = -float(np.degrees(np.arctan2(away[1], away[0])))
     if not -90 <= degrees <= 90:
         degrees -= 180
-    turned = label.rotate(degrees, expand=True, resample=Image.Resampling.BICUBIC)
+    turned = label.rotate(degrees, expand=True, resample=PilImage.Resampling.BICUBIC)
     centre = start + away * label.width / 2
     if not (np.abs(centre) < 1e5).all():
         return

@@ -79,7 +79,7 @@ def write_report(
             known}.
         metrics: one entry an epoch: `part` (a chart), `training` (a line in it), `epoch`, `loss`, `val_nme` (or None).
         ced: name -> (N,) NME a face, a fraction; what is not finite counts as not found.
-        best: pictures (H, W, 3) RGB and captions.
+        best: images (H, W, 3) RGB and captions.
         worst: the same.
         quality: one entry a round: `round`, `quality` (N,), `error` (N,) true NME of the same pseudo labels,
             `spearman`.
@@ -116,11 +116,11 @@ def write_report(
     write_text(path, page)
 
 
-def picture_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
-    """A picture (H, W, 3) RGB as a data: URI (JPEG)."""
+def image_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
+    """An image (H, W, 3) RGB as a data: URI (JPEG)."""
     ok, raw = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise ValueError(f"picture_uri: cannot be encoded, shape {image.shape}")
+        raise ValueError(f"image_uri: cannot be encoded, shape {image.shape}")
     return "data:image/jpeg;base64," + base64.b64encode(raw.tobytes()).decode("ascii")
 
 
@@ -237,7 +237,7 @@ def _faces_section(title: str, note: str, faces: Sequence[Captioned]) -> str:
     if not faces:
         return ""
     figures = "".join(
-        f'<figure><img src="{picture_uri(image)}" alt="{escape(caption)}">'
+        f'<figure><img src="{image_uri(image)}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for image, caption in faces
     )

@@ -1,4 +1,4 @@
-"""The numbered picture of a landmark scheme: which index is which point."""
+"""The numbered image of a landmark scheme: which index is which point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MORE_COLOURS = ((90, 60, 200), (160, 100, 50), (0, 150, 30), (215, 0, 135), (60,
 """RGB of the other components, in the scheme's order."""
 PAPER = (255, 255, 255)
 MARGIN = 0.09
-"""Of the picture's side, on each side of the face."""
+"""Of the image's side, on each side of the face."""
 DIRECTIONS = 24
 RINGS = (0.0, 0.4, 0.9, 1.6, 2.5, 3.6, 5.0, 6.6)
 """How far a number may stand from its point, in heights of its digits."""
@@ -46,28 +46,28 @@ def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
 
     Args:
         scheme: with a mean face.
-        size: the picture's side, px.
+        size: the image's side, px.
 
     Returns:
         (size, size, 3) RGB.
 
     Raises:
-        InputError: the scheme has no mean face, or the picture would be too small to read.
+        InputError: the scheme has no mean face, or the image would be too small to read.
     """
     if scheme.mean_face is None:
         raise InputError(f"scheme {scheme.name} has no mean face to draw: add `mean_face` to its file")
     if size < 128:
-        raise InputError(f"scheme picture: expected a size of at least 128 px, given {size}")
+        raise InputError(f"scheme image: expected a size of at least 128 px, given {size}")
     box = box_of_points(scheme.mean_face)
     side = float(box_size(box).max()) or 1.0
     face = Similarity.about(box_centre(box), np.full(2, (size - 1) / 2), scale=size * (1 - 2 * MARGIN) / side)
     points = face(scheme.mean_face)
     colours = component_colours(scheme)
-    picture = np.full((size, size, 3), PAPER, np.uint8)
+    image = np.full((size, size, 3), PAPER, np.uint8)
     dot = max(1.0, size / 512)
     for a, b in scheme.edges:
         pale = tuple(int(255 - 0.45 * (255 - c)) for c in colours[a])
-        _line(picture, points[a], points[b], pale, max(1, size // 700))
+        _line(image, points[a], points[b], pale, max(1, size // 700))
     font_scale = size / 1024 * float(np.interp(scheme.n_landmarks, (30, 190), (0.5, 0.36)))
     texts = [str(i) for i in range(scheme.n_landmarks)]
     sizes = np.array([cv2.getTextSize(t, cv2.FONT_HERSHEY_SIMPLEX, font_scale, 1)[0] for t in texts], np.float64)
@@ -77,24 +77,24 @@ def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
     for i, centre in enumerate(centres):
         if _gap(centre, sizes[i], points[i]) > sizes[i, 1] * 0.7:
             _line(
-                picture,
+                image,
                 points[i],
                 np.clip(points[i], centre - sizes[i] / 2, centre + sizes[i] / 2),
                 (190, 190, 190),
                 1,
             )
     for point, colour in zip(points, colours, strict=True):
-        cv2.circle(picture, _fixed(point), round(dot * 16), colour, -1, cv2.LINE_AA, 4)
+        cv2.circle(image, _fixed(point), round(dot * 16), colour, -1, cv2.LINE_AA, 4)
     for i, text in enumerate(texts):
         corner = centres[i] + (-sizes[i, 0] / 2, sizes[i, 1] / 2)
         at = (round(float(corner[0])), round(float(corner[1])))
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, font_scale, colours[i], 1, cv2.LINE_AA)
+        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, font_scale, colours[i], 1, cv2.LINE_AA)
     title = f"{scheme.name}: {scheme.n_landmarks} landmarks, indices from 0" + (
         ", order inferred" if scheme.inferred else ""
     )
     at = (round(size * 0.02), round(size * 0.03))
-    cv2.putText(picture, title, at, cv2.FONT_HERSHEY_SIMPLEX, size / 1024 * 0.55, (40, 40, 40), 1, cv2.LINE_AA)
-    return picture
+    cv2.putText(image, title, at, cv2.FONT_HERSHEY_SIMPLEX, size / 1024 * 0.55, (40, 40, 40), 1, cv2.LINE_AA)
+    return image
 
 
 def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
@@ -103,13 +103,13 @@ def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
 
 
 def _line(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     a: NDArray[np.float64],
     b: NDArray[np.float64],
     colour: tuple[int, ...],
     width: int,
 ) -> None:
-    cv2.line(picture, _fixed(a), _fixed(b), colour, width, cv2.LINE_AA, 4)
+    cv2.line(image, _fixed(a), _fixed(b), colour, width, cv2.LINE_AA, 4)
 
 
 def _outward(scheme: LandmarkScheme, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -134,7 +134,7 @@ def _place_numbers(
     outward: NDArray[np.float64],
     sizes: NDArray[np.float64],
     edges: NDArray[np.int64],
-    picture_size: int,
+    image_size: int,
 ) -> NDArray[np.float64]:
     """Centres of the numbers: each at the cheapest of many places round its point, in turn, then revised.
 
@@ -157,7 +157,7 @@ def _place_numbers(
         around = [p[np.abs(p - point).max(-1) < 1.5 * farthest] for p in (np.delete(points, i, 0), on_edges)]
         cost += 14 * _inside(places, sizes[i] / 2 + padding * 0.6, around[0]).sum(1)
         cost += 0.7 * _inside(places, sizes[i] / 2, around[1]).sum(1)
-        outside = ((places - half < 0) | (places + half > picture_size - 1)).any(1)
+        outside = ((places - half < 0) | (places + half > image_size - 1)).any(1)
         candidates.append(places)
         costs.append(cost + 1000 * outside)
     chosen = np.full((len(points), 2), np.nan)

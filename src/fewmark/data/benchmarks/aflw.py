@@ -12,7 +12,7 @@ from fewmark.data.formats.csv import name_faces
 from fewmark.data.samples import FaceSample
 
 AFLW_COUNTS = {"train": 20000, "test": 4386, "frontal": 1165}
-_PICTURES = ("images", "data/flickr", "flickr", "aflw/data/flickr", ".")
+_IMAGES = ("images", "data/flickr", "flickr", "aflw/data/flickr", ".")
 
 
 def read_aflw(
@@ -70,12 +70,12 @@ def read_aflw(
         chosen = chosen[frontal[chosen]]
     check_count(f"{path}: {subset} faces", AFLW_COUNTS[subset], len(chosen), strict)
     if images is not None:
-        pictures = need_folder(Path(images), "AFLW's pictures")
+        folder = need_folder(Path(images), "AFLW's images")
     else:
-        pictures = next((root / f for f in _PICTURES if (root / f / names[0]).parent.is_dir()), root / _PICTURES[0])
+        folder = next((root / f for f in _IMAGES if (root / f / names[0]).parent.is_dir()), root / _IMAGES[0])
     points = np.where(visible[:, :, None], landmarks, np.nan).astype(np.float32)
     face_names = name_faces(names)
     return [
-        FaceSample(pictures / names[i], boxes[i].astype(np.float32), points[i], group=names[i], name=face_names[i])
+        FaceSample(folder / names[i], boxes[i].astype(np.float32), points[i], group=names[i], name=face_names[i])
         for i in chosen.tolist()
     ]

@@ -1,4 +1,4 @@
-"""COFW: 29 points with occlusion; 1345 training faces, 507 to test; the pictures are inside the .mat
+"""COFW: 29 points with occlusion; 1345 training faces, 507 to test; the images are inside the .mat
 files."""
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def read_cofw(
     images: str | Path | None = None,
     strict: bool = True,
 ) -> list[FaceSample]:
-    """Read COFW (colour) and write its pictures out, once.
+    """Read COFW (colour) and write its images out, once.
 
     Args:
         root: holds COFW_train_color.mat and COFW_test_color.mat (HDF5).
         subset: train (1345: 845 of LFPW and 500 of COFW) or test (507).
-        images: where the pictures go, as train/000001.png and so on; by default cofw_images under root.
-            Pictures that are there already are kept.
+        images: where the images go, as train/000001.png and so on; by default cofw_images under root.
+            Images that are there already are kept.
         strict: refuse counts other than the published ones.
 
     Returns:
         29 points, 0-based, with `occluded`; the box of the release.
 
     Raises:
-        InputError: the file is missing or not what it should be, h5py is not installed, pictures cannot be
+        InputError: the file is missing or not what it should be, h5py is not installed, images cannot be
             written, or a count is wrong.
 
     Source: Burgos-Artizzu et al., ICCV 2013. Differs: positions are Matlab's and moved by one pixel.
@@ -60,9 +60,9 @@ def read_cofw(
             phis = _rows(path, keys[1], data[keys[1]][()], n, 87)
             boxes = _rows(path, keys[2], data[keys[2]][()], n, 4)
             files = [folder / f"{i + 1:06d}.png" for i in range(n)]
-            for i, picture in enumerate(files):
-                if not picture.is_file():
-                    _write_picture(picture, data[references[i]][()], f"{path}: {keys[0]}[{i}]")
+            for i, image in enumerate(files):
+                if not image.is_file():
+                    _write_image(image, data[references[i]][()], f"{path}: {keys[0]}[{i}]")
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as HDF5 ({reason}); expected COFW's {file}") from error
@@ -85,14 +85,14 @@ def _rows(path: Path, key: str, array: Any, n: int, width: int) -> Any:
     return table
 
 
-def _write_picture(picture: Path, array: Any, where: str) -> None:
+def _write_image(image: Path, array: Any, where: str) -> None:
     """HDF5 holds Matlab's (H, W) as (W, H) and (H, W, 3) as (3, W, H)."""
     pixels = np.asarray(array).T
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-        raise InputError(f"{where}: expected a grey or RGB uint8 picture, given {pixels.dtype} of shape {pixels.shape}")
+        raise InputError(f"{where}: expected a grey or RGB uint8 image, given {pixels.dtype} of shape {pixels.shape}")
     bgr = pixels if pixels.ndim == 2 else pixels[..., ::-1]
     ok, data = cv2.imencode(".png", np.ascontiguousarray(bgr))
     if not ok:
-        raise InputError(f"{where}: the picture of shape {pixels.shape} cannot be written as PNG")
-    with atomic_path(picture) as temporary:
+        raise InputError(f"{where}: the image of shape {pixels.shape} cannot be written as PNG")
+    with atomic_path(image) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -47,14 +47,14 @@ def read_300vw(
     skip: Mapping[str, Collection[int]] | None = None,
     strict: bool = True,
 ) -> list[FaceSample]:
-    """Read 300-VW, its frames extracted to pictures.
+    """Read 300-VW, its frames extracted to images.
 
     Args:
         root: holds a folder a video with annot/000001.pts and so on; ffmpeg -i vid.avi -start_number 1
-            imgs/%06d.png makes the pictures.
+            imgs/%06d.png makes the images.
         subset: train (50 videos), test-a (31), test-b (19), test-c (14).
         n_landmarks: 49, as it is scored, or all 68.
-        image_name: a frame's picture under root, by video (text) and frame (number).
+        image_name: a frame's image under root, by video (text) and frame (number).
         every: take frame 1, 1 + every, ... of each video's annotated frames.
         skip: frames to leave out, video -> numbers; some annotations of the release are known to be broken.
         strict: refuse a release that lacks a video of the subset; else what is there is read.

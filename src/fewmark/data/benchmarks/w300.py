@@ -10,7 +10,7 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, box_of_points
 from fewmark.data.benchmarks.checks import check_count, check_subset, need_folder, read_matlab
-from fewmark.data.formats.pts import find_picture, read_points, read_pts
+from fewmark.data.formats.pts import find_image, read_points, read_pts
 from fewmark.data.samples import FaceSample
 
 _PARTS = {
@@ -37,7 +37,7 @@ def read_300w(
     """Read 300-W as iBUG distributes it.
 
     Args:
-        root: holds afw, helen/trainset, helen/testset, lfpw/trainset, lfpw/testset and ibug (pictures with
+        root: holds afw, helen/trainset, helen/testset, lfpw/trainset, lfpw/testset and ibug (images with
             .pts), and the unzipped `Bounding Boxes` with bounding_boxes_afw.mat and so on.
         subset: train (3148), common (554), challenging (135), full (689).
         box: ground-truth or detector, the two in the .mat files (often GTB and DET), or landmarks: the tight
@@ -48,7 +48,7 @@ def read_300w(
         landmarks and boxes 0-based; group: the photograph, where several faces are cut from one.
 
     Raises:
-        InputError: a folder, picture, point file or box is missing or wrong, or a count is.
+        InputError: a folder, image, point file or box is missing or wrong, or a count is.
 
     Source: Sagonas et al., ICCVW 2013. Differs: the boxes of the .mat files are Matlab's and moved by one
     pixel, as the
@@ -65,20 +65,20 @@ def read_300w(
         pts = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".pts" and not f.name.startswith("."))
         check_count(f"{folder}: faces", expected, len(pts), strict)
         for labels in pts:
-            picture = find_picture(labels)
-            if picture is None:
-                raise InputError(f"{labels}: no picture of that name is beside it")
+            image = find_image(labels)
+            if image is None:
+                raise InputError(f"{labels}: no image of that name is beside it")
             landmarks = read_pts(labels, n_landmarks=68)
             key = _key(labels.stem)
             if box != "landmarks" and key not in boxes:
                 raise InputError(f"{labels}: no {box} box for it in bounding_boxes_{part.replace('/', '_')}.mat")
             samples.append(
                 FaceSample(
-                    picture,
+                    image,
                     box_of_points(landmarks) if box == "landmarks" else boxes[key],
                     landmarks,
                     group=f"{part.split('/')[0]}/{_photograph(part, labels.stem)}",
-                    name=picture.relative_to(root).as_posix(),
+                    name=image.relative_to(root).as_posix(),
                 )
             )
     return samples
@@ -120,7 +120,7 @@ def read_menpo(
     split: str = "train",
     strict: bool = True,
 ) -> list[FaceSample]:
-    """Read one folder tree of the Menpo 2D challenge: pictures with .pts, the pose told by the number of
+    """Read one folder tree of the Menpo 2D challenge: images with .pts, the pose told by the number of
     points.
 
     Args:
@@ -130,7 +130,7 @@ def read_menpo(
         strict: refuse counts other than the published ones.
 
     Raises:
-        InputError: a folder or picture is missing, a point file is wrong, or the count is.
+        InputError: a folder or image is missing, a point file is wrong, or the count is.
 
     Source: Zafeiriou et al., CVPRW 2017.
     """
@@ -144,11 +144,11 @@ def read_menpo(
             raise InputError(f"{labels}: expected 68 or 39 points, given {len(points)}")
         if len(points) != _MENPO_POINTS[subset]:
             continue
-        picture = find_picture(labels)
-        if picture is None:
-            raise InputError(f"{labels}: no picture of that name is beside it")
+        image = find_image(labels)
+        if image is None:
+            raise InputError(f"{labels}: no image of that name is beside it")
         landmarks = (points - 1).astype(np.float32)
-        name = picture.relative_to(root).as_posix()
-        samples.append(FaceSample(picture, box_of_points(landmarks), landmarks, name=name))
+        name = image.relative_to(root).as_posix()
+        samples.append(FaceSample(image, box_of_points(landmarks), landmarks, name=name))
     check_count(f"{root}: {subset} faces", MENPO_COUNTS[subset, split], len(samples), strict)
     return samples

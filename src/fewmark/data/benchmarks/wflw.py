@@ -1,4 +1,4 @@
-"""Sets whose labels are plain text beside a folder of pictures: WFLW (98 points) and LaPa (106)."""
+"""Sets whose labels are plain text beside a folder of images: WFLW (98 points) and LaPa (106)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import box_of_points
 from fewmark.data.benchmarks.checks import check_count, check_subset, need_folder
 from fewmark.data.formats.csv import name_faces
-from fewmark.data.formats.pts import find_picture, read_points
+from fewmark.data.formats.pts import find_image, read_points
 from fewmark.data.samples import FaceSample
 
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
@@ -92,7 +92,7 @@ def read_lapa(root: str | Path, subset: str, *, strict: bool = True) -> list[Fac
     """Read LaPa: `subset`/landmarks/NAME.txt (106 and then 106 points, 0-based) and `subset`/images/NAME.jpg.
 
     Raises:
-        InputError: a folder, picture or point file is missing or wrong, or the count (18176, 2000, 2000) is.
+        InputError: a folder, image or point file is missing or wrong, or the count (18176, 2000, 2000) is.
 
     Source: Liu et al., AAAI 2020.
     """
@@ -101,11 +101,11 @@ def read_lapa(root: str | Path, subset: str, *, strict: bool = True) -> list[Fac
     folder = need_folder(root / subset / "landmarks", f"LaPa's {subset} landmarks")
     samples = []
     for labels in sorted(folder.glob("*.txt")):
-        picture = find_picture(root / subset / "images" / labels.name)
-        if picture is None:
-            raise InputError(f"{labels}: no picture of that name is in {root / subset / 'images'}")
+        image = find_image(root / subset / "images" / labels.name)
+        if image is None:
+            raise InputError(f"{labels}: no image of that name is in {root / subset / 'images'}")
         landmarks = read_points(labels, n_landmarks=106).astype(np.float32)
-        name = picture.relative_to(root).as_posix()
-        samples.append(FaceSample(picture, box_of_points(landmarks), landmarks, name=name))
+        name = image.relative_to(root).as_posix()
+        samples.append(FaceSample(image, box_of_points(landmarks), landmarks, name=name))
     check_count(f"{folder}: faces", LAPA_COUNTS[subset], len(samples), strict)
     return samples

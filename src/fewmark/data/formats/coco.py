@@ -33,7 +33,7 @@ def read_coco(
         n_landmarks: what the scheme has; an annotation with another number of keypoints is refused.
 
     Returns:
-        picture by picture in the file's order; crowds are left out, a picture without annotations is an
+        image by image in the file's order; crowds are left out, an image without annotations is an
         unlabelled face without a box. Where a file knows no visibility 2 at all (many face sets write 1 for
         every point), 1 says only that the point is there, and `occluded` is None.
 
@@ -71,7 +71,7 @@ def read_coco(
             levels |= visibility
             found.append((file, sample))
     if not found:
-        raise InputError(f"{path}: expected at least one picture, given none")
+        raise InputError(f"{path}: expected at least one image, given none")
     count_landmarks([s for _, s in found])
     info = data.get("info")
     flagged = {1.0, 2.0} <= levels or (isinstance(info, dict) and info.get("occlusion") == "annotated")
@@ -156,13 +156,13 @@ def coco_data(
     """A COCO document; see `write_coco`.
 
     Args:
-        samples: the faces; one without box and landmarks gives its picture no annotation.
+        samples: the faces; one without box and landmarks gives its image no annotation.
         scheme: of the landmarks.
-        folder: that the names of pictures are relative to.
-        sizes: width and height of pictures, px, where they are known; the others' headers are read.
+        folder: that the names of images are relative to.
+        sizes: width and height of images, px, where they are known; the others' headers are read.
 
     Raises:
-        InputError: a face has not the scheme's number of points, or a picture's size cannot be read.
+        InputError: a face has not the scheme's number of points, or an image's size cannot be read.
     """
     ids: dict[str, int] = {}
     images: list[dict[str, Any]] = []

@@ -49,7 +49,7 @@ def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSa
 
     Returns:
         one sample a row, in the file's order; a row without any point is unlabelled (landmarks None). The
-        name is the `file` cell; where a picture has several faces, "file#1", "file#2", ... A point with a
+        name is the `file` cell; where an image has several faces, "file#1", "file#2", ... A point with a
         position and an empty `v` counts as visible.
 
     Raises:
@@ -159,7 +159,7 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
     files = [row[columns.file].strip() for row in rows]
     if "" in files:
         raise InputError(
-            f"{path}: row {lines[files.index('')]}: file: expected the name of a picture, given an empty cell"
+            f"{path}: row {lines[files.index('')]}: file: expected the name of an image, given an empty cell"
         )
     landmarks = np.empty((n, 0, 2), np.float32)
     occluded = np.zeros((n, 0), np.bool_)
@@ -218,7 +218,7 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
 
 
 def name_faces(files: Sequence[str]) -> list[str]:
-    """The faces' names: the picture's file, with #1, #2, ... where it has several faces.
+    """The faces' names: the image's file, with #1, #2, ... where it has several faces.
 
     >>> name_faces(["a.jpg", "b.jpg", "a.jpg"])
     ['a.jpg#1', 'b.jpg', 'a.jpg#2']
@@ -232,7 +232,7 @@ def name_faces(files: Sequence[str]) -> list[str]:
 
 
 def relative_file(image: Path, folder: Path) -> str:
-    """A picture's path as a file in `folder` writes it: relative to the folder where it can be, with forward
+    """An image's path as a file in `folder` writes it: relative to the folder where it can be, with forward
     slashes."""
     try:
         return Path(os.path.relpath(image, folder)).as_posix()

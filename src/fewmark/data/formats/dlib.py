@@ -28,14 +28,14 @@ def read_dlib_xml(
     """Read faces from an imglab file.
 
     Args:
-        path: the XML file; pictures are relative to it.
+        path: the XML file; images are relative to it.
         n_landmarks: what the scheme has; a file with another number of part names is refused.
         names: the scheme's landmark names: their order is used where the parts bear them. Else parts are
             taken in the order of their names, by value where all are numbers.
 
     Returns:
         one sample a box, boxes marked `ignore` left out; a box without parts is unlabelled, a part that one
-        box lacks and others have is missing there. A picture without boxes is an unlabelled face.
+        box lacks and others have is missing there. An image without boxes is an unlabelled face.
 
     Raises:
         InputError: the file cannot be read, is not such a file, or a number in it is wrong.

@@ -12,7 +12,7 @@ from fewmark.core.errors import InputError
 from fewmark.data.formats.coco import read_coco, write_coco
 from fewmark.data.formats.csv import read_csv, write_csv
 from fewmark.data.formats.dlib import read_dlib_xml, write_dlib_xml
-from fewmark.data.formats.pts import find_picture, read_pictures, read_pts, read_pts_folder, write_pts, write_pts_folder
+from fewmark.data.formats.pts import find_image, read_images, read_pts, read_pts_folder, write_pts, write_pts_folder
 from fewmark.data.image_size import read_size
 from fewmark.data.samples import IMAGE_SUFFIXES, FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -24,7 +24,7 @@ __all__ = [
     "read_csv",
     "read_dlib_xml",
     "read_faces",
-    "read_pictures",
+    "read_images",
     "read_pts",
     "read_pts_folder",
     "write_coco",
@@ -43,9 +43,9 @@ def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkSche
     """Read faces from whatever a person calls their data.
 
     Args:
-        path: a folder (the `annotations.csv` in it; else pictures, with .pts files beside them or bare:
+        path: a folder (the `annotations.csv` in it; else images, with .pts files beside them or bare:
             unlabelled faces without a box), or a file: .csv, .json (COCO), .xml (dlib), .pts (one face), or
-            one picture.
+            one image.
         fmt: one of `FORMATS`, or None to go by what is there.
         scheme: where given, every labelled face must have its number of landmarks.
 
@@ -58,7 +58,7 @@ def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkSche
         raise InputError(f"format {fmt!r}: expected one of {', '.join(FORMATS)}")
     if not path.exists():
         raise InputError(
-            f"{path}: no such file or folder; expected a folder of pictures, or a .csv, .json, .xml or .pts file"
+            f"{path}: no such file or folder; expected a folder of images, or a .csv, .json, .xml or .pts file"
         )
     if path.is_dir():
         table = path / "annotations.csv"
@@ -68,7 +68,7 @@ def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkSche
             raise InputError(
                 f"{path}: is a folder; format {fmt} expects the {'.json' if fmt == 'coco' else '.xml'} file in it"
             )
-        return read_pts_folder(path, n_landmarks=n) if fmt == "pts" else read_pictures(path, n_landmarks=n)
+        return read_pts_folder(path, n_landmarks=n) if fmt == "pts" else read_images(path, n_landmarks=n)
     if fmt is None and path.suffix.lower() in IMAGE_SUFFIXES:
         return [FaceSample(path, name=path.name)]
     fmt = fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower())
@@ -79,10 +79,10 @@ def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkSche
     if fmt == "dlib":
         return read_dlib_xml(path, n_landmarks=n, names=None if scheme is None else scheme.landmarks)
     if fmt == "pts":
-        picture = find_picture(path)
-        if picture is None:
-            raise InputError(f"{path}: no picture of that name is beside it; put {path.stem}.jpg or .png there")
-        return [FaceSample(picture, landmarks=read_pts(path, n_landmarks=n), name=picture.name)]
+        image = find_image(path)
+        if image is None:
+            raise InputError(f"{path}: no image of that name is beside it; put {path.stem}.jpg or .png there")
+        return [FaceSample(image, landmarks=read_pts(path, n_landmarks=n), name=image.name)]
     raise InputError(f"{path}: cannot tell its format by {path.suffix!r}; say which, one of {', '.join(FORMATS)}")
 
 
@@ -92,7 +92,7 @@ def write_faces(
     """Write faces in one of `FORMATS`.
 
     Args:
-        path: the file; for pts a folder, which gets the pictures too. For csv a folder gets
+        path: the file; for pts a folder, which gets the images too. For csv a folder gets
             `annotations.csv`.
         fmt: the format, or None to go by the suffix of `path`.
         samples: the faces; at least one.
@@ -136,10 +136,10 @@ def _check_count(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
 
 
 def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None) -> list[str]:
-    """What is wrong with these faces, one line each, nothing if all is well. Opens every picture's header.
+    """What is wrong with these faces, one line each, nothing if all is well. Opens every image's header.
 
-    Reported: a picture that is missing or none, a number of landmarks other than the scheme's, a landmark
-    more than half the picture's size outside of it (labels do cross the border a little), a box wholly
+    Reported: an image that is missing or none, a number of landmarks other than the scheme's, a landmark
+    more than half the image's size outside of it (labels do cross the border a little), a box wholly
     outside, a name given twice.
     """
     problems = [
@@ -171,12 +171,12 @@ def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None =
                 x, y = s.landmarks[far[0]].tolist()
                 name = scheme.landmarks[far[0]] if scheme is not None and far[0] < scheme.n_landmarks else str(far[0])
                 problems.append(
-                    f"{where}: landmark {name} at ({x:.1f}, {y:.1f}) is far outside the picture of "
+                    f"{where}: landmark {name} at ({x:.1f}, {y:.1f}) is far outside the image of "
                     f"{size[0]}x{size[1]} px"
                     f" ({len(far)} such landmarks); check the label"
                 )
         if s.box is not None and bool((s.box[2:] < -0.5).any() or (s.box[:2] > extent - 0.5).any()):
             problems.append(
-                f"{where}: the box {np.round(s.box, 1).tolist()} is outside the picture of {size[0]}x{size[1]} px"
+                f"{where}: the box {np.round(s.box, 1).tolist()} is outside the image of {size[0]}x{size[1]} px"
             )
     return problems

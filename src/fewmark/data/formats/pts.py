@@ -1,4 +1,4 @@
-"""iBUG's .pts: one face a file, beside its picture.
+"""iBUG's .pts: one face a file, beside its image.
 
 The file counts pixels from 1 (Matlab): the centre of the top-left pixel is (1, 1) there and (0, 0) in
 memory. Usually there is a header (`version: 1`, `n_points: 68`) and braces round the points; files without
@@ -103,8 +103,8 @@ def write_pts(path: str | Path, landmarks: FloatArray) -> None:
     write_text(path, "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""]))
 
 
-def find_picture(labels: Path) -> Path | None:
-    """The picture beside a label file: the same name with a picture's suffix."""
+def find_image(labels: Path) -> Path | None:
+    """The image beside a label file: the same name with an image's suffix."""
     for suffix in IMAGE_SUFFIXES:
         for candidate in (labels.with_suffix(suffix), labels.with_suffix(suffix.upper())):
             if candidate.is_file():
@@ -112,66 +112,64 @@ def find_picture(labels: Path) -> Path | None:
     return None
 
 
-def read_pictures(folder: str | Path, *, labels: bool = True, n_landmarks: int | None = None) -> list[FaceSample]:
-    """Every picture in a folder and in the folders below it, sorted by path, as one face each.
+def read_images(folder: str | Path, *, labels: bool = True, n_landmarks: int | None = None) -> list[FaceSample]:
+    """Every image in a folder and in the folders below it, sorted by path, as one face each.
 
     Args:
         folder: the folder; hidden files and folders are left out.
-        labels: read the .pts beside a picture; a picture without one is an unlabelled face.
+        labels: read the .pts beside an image; an image without one is an unlabelled face.
         n_landmarks: see `read_pts`.
 
     Returns:
-        box None; the name is the picture's path in the folder.
+        box None; the name is the image's path in the folder.
 
     Raises:
-        InputError: the folder is missing or has no picture, a .pts is bad or has no picture beside it.
+        InputError: the folder is missing or has no image, a .pts is bad or has no image beside it.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder with pictures; there is none")
+        raise InputError(f"{folder}: expected a folder with images; there is none")
     files = [f for f in sorted(folder.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
-    pictures = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
+    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
     pts = {f for f in files if f.suffix.lower() == ".pts"} if labels else set()
     samples = []
     used: set[Path] = set()
-    for picture in pictures:
-        beside = next((p for p in (picture.with_suffix(".pts"), picture.with_suffix(".PTS")) if p in pts), None)
+    for image in images:
+        beside = next((p for p in (image.with_suffix(".pts"), image.with_suffix(".PTS")) if p in pts), None)
         if beside is not None and beside in used:
-            raise InputError(f"{beside}: fits two pictures, {picture.name} and another; rename one of them")
+            raise InputError(f"{beside}: fits two images, {image.name} and another; rename one of them")
         if beside is not None:
             used.add(beside)
         points = None if beside is None else read_pts(beside, n_landmarks=n_landmarks)
         if points is not None and np.isnan(points).all():
             points = None
-        samples.append(FaceSample(picture, landmarks=points, name=picture.relative_to(folder).as_posix()))
+        samples.append(FaceSample(image, landmarks=points, name=image.relative_to(folder).as_posix()))
     lonely = sorted(pts - used)
     if lonely:
         raise InputError(
-            f"{lonely[0]}: no picture of that name is beside it ({len(lonely)} such files); put the pictures there"
+            f"{lonely[0]}: no image of that name is beside it ({len(lonely)} such files); put the images there"
         )
     if not samples:
-        raise InputError(f"{folder}: expected pictures ({', '.join(IMAGE_SUFFIXES)}), given none")
+        raise InputError(f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), given none")
     return samples
 
 
 def read_pts_folder(folder: str | Path, *, n_landmarks: int | None = None) -> list[FaceSample]:
-    """Pictures with .pts files beside them; see `read_pictures`.
+    """Images with .pts files beside them; see `read_images`.
 
     Raises:
-        InputError: as `read_pictures`, and where the folder has no .pts at all.
+        InputError: as `read_images`, and where the folder has no .pts at all.
     """
-    samples = read_pictures(folder, n_landmarks=n_landmarks)
+    samples = read_images(folder, n_landmarks=n_landmarks)
     if all(s.landmarks is None for s in samples):
-        raise InputError(
-            f"{folder}: expected .pts files beside the pictures, given {len(samples)} pictures and no .pts"
-        )
+        raise InputError(f"{folder}: expected .pts files beside the images, given {len(samples)} images and no .pts")
     return samples
 
 
 def write_pts_folder(folder: str | Path, samples: Sequence[FaceSample]) -> None:
-    """Write a folder of pictures with a .pts beside each.
+    """Write a folder of images with a .pts beside each.
 
-    A picture that is not there yet is copied; of a picture with several faces (name#1, name#2) each face
+    An image that is not there yet is copied; of an image with several faces (name#1, name#2) each face
     gets a copy, as in 300-W's AFW. Boxes, groups and occlusion have no place in this form.
 
     Raises:
@@ -185,8 +183,7 @@ def write_pts_folder(folder: str | Path, samples: Sequence[FaceSample]) -> None:
         target = folder / _place(s)
         if target.with_suffix("") in targets:
             raise InputError(
-                f"{target.with_suffix('.pts')}: two faces would be written to it ({s.name or s.image}); "
-                "rename a picture"
+                f"{target.with_suffix('.pts')}: two faces would be written to it ({s.name or s.image}); rename an image"
             )
         targets[target.with_suffix("")] = s
     for s in targets.values():
@@ -199,7 +196,7 @@ def write_pts_folder(folder: str | Path, samples: Sequence[FaceSample]) -> None:
 
 
 def _place(s: FaceSample) -> PurePosixPath:
-    """Where a face's picture goes, relative to the folder and never outside of it."""
+    """Where a face's image goes, relative to the folder and never outside of it."""
     file = (s.name or s.image.name).replace("\\", "/")
     numbered = re.fullmatch(r"(.*)#(\d+)", file)
     file, number = numbered.groups() if numbered else (file, "")

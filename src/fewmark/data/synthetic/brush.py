@@ -9,14 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.geometry import FloatArray
+from fewmark.core.geometry import FloatArray, Image
 from fewmark.data.synthetic.shape import Points
-
-Picture = NDArray[np.uint8]
 
 
 @lru_cache(maxsize=1)
-def strands() -> Picture:
+def strands() -> Image:
     """(512, 512) streaks that run down: hair, brows, fabric."""
     noise = np.random.default_rng(7).standard_normal((512, 512)).astype(np.float32)
     fine = cv2.blur(noise, (1, 31), borderType=cv2.BORDER_REFLECT) * 5
@@ -25,7 +23,7 @@ def strands() -> Picture:
 
 
 @lru_cache(maxsize=1)
-def clouds() -> Picture:
+def clouds() -> Image:
     """(512, 512) smooth noise of many scales: skin blotches, backgrounds."""
     rng = np.random.default_rng(11)
     total = np.zeros((512, 512), np.float32)
@@ -36,8 +34,8 @@ def clouds() -> Picture:
     return np.asarray(np.clip(128 + 50 * total, 0, 255), np.uint8)
 
 
-def random_part(bank: Picture, size: tuple[int, int], rng: np.random.Generator, zoom: float = 1.0) -> Picture:
-    """A random piece of a noise picture, resized to (height, width)."""
+def random_part(bank: Image, size: tuple[int, int], rng: np.random.Generator, zoom: float = 1.0) -> Image:
+    """A random piece of a noise image, resized to (height, width)."""
     side = max(8, min(511, int(512 / zoom)))
     y, x = rng.integers(0, 512 - side, 2)
     part = bank[y : y + side, x : x + side]
@@ -77,14 +75,14 @@ def smooth(points: FloatArray, closed: bool = True, n: int = 6) -> Points:
 
 
 class Brush:
-    """Draws soft shapes on a picture.
+    """Draws soft shapes on an image.
 
     Attributes:
         image: (H, W, 3) uint8, painted in place.
         unit: px for one face unit.
     """
 
-    def __init__(self, image: Picture, unit: float) -> None:
+    def __init__(self, image: Image, unit: float) -> None:
         self.image, self.unit = image, unit
 
     def off(self, point: FloatArray, dx: float, dy: float) -> Points:
@@ -94,18 +92,18 @@ class Brush:
     def soft(
         self,
         curves: Sequence[FloatArray] | FloatArray,
-        colour: FloatArray | Picture,
+        colour: FloatArray | Image,
         alpha: float,
         blur: float = 0.0,
         *,
         width: float = 0.0,
         within: Sequence[FloatArray] = (),
-    ) -> tuple[slice, slice, Picture]:
+    ) -> tuple[slice, slice, Image]:
         """Outlines filled or, with a width, curves drawn, their edges blurred.
 
         Args:
             curves: each (N, 2) px; an array (M, N, 2) is quicker.
-            colour: (3,) 0..255; or (H, W, 3) uint8 of the picture's size.
+            colour: (3,) 0..255; or (H, W, 3) uint8 of the image's size.
             alpha: 0 to 1.
             blur: sigma, face units.
             width: of the curves, face units.
@@ -144,8 +142,8 @@ class Brush:
         self.lay(x0, y0, mask, colour[y0:y1, x0:x1] if colour.ndim == 3 else colour, alpha)
         return slice(y0, y1), slice(x0, x1), mask
 
-    def lay(self, x0: int, y0: int, mask: Picture, colour: FloatArray | Picture, alpha: float) -> None:
-        """Blend a colour, or a picture of the mask's size, at (x0, y0)."""
+    def lay(self, x0: int, y0: int, mask: Image, colour: FloatArray | Image, alpha: float) -> None:
+        """Blend a colour, or an image of the mask's size, at (x0, y0)."""
         part = self.image[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
         if colour.ndim == 1:
             paint = np.empty(part.shape, np.uint8)

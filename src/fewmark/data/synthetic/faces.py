@@ -2,7 +2,7 @@
 
 A person's shape and expression give 68 landmarks seen from the front. The skin is painted round them, laid
 over a relief, lit, turned in space and photographed; hair, glasses, hands come before it. Another scheme's
-landmarks ride on the same deformation and the same relief: one seed draws one picture, whatever the scheme.
+landmarks ride on the same deformation and the same relief: one seed draws one image, whatever the scheme.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fewmark.data.synthetic.appearance import sample_look
 from fewmark.data.synthetic.brush import fixed, smooth
 from fewmark.data.synthetic.occlusion import paint_covers
 from fewmark.data.synthetic.photo import lit, photograph, sample_light
-from fewmark.data.synthetic.pose import X0, Y0, Camera, Pose, Relief, face_from_picture, project_visible, sample_pose
+from fewmark.data.synthetic.pose import X0, Y0, Camera, Pose, Relief, face_from_image, project_visible, sample_pose
 from fewmark.data.synthetic.scene import Scene
 from fewmark.data.synthetic.shape import Points, face_controls, sample_expression, scheme_weights
 from fewmark.data.synthetic.skin import paint_face
@@ -35,7 +35,7 @@ _CELL = 3  # one ray for so many px each way; the skin's map is smooth between t
 
 @dataclass(frozen=True, eq=False)
 class DrawnFace:
-    """One drawn picture.
+    """One drawn image.
 
     Attributes:
         image: (size, size, 3) RGB.
@@ -60,14 +60,14 @@ def draw_face(
     Args:
         rng: everything random comes from it; the scheme uses none of it.
         scheme: whose landmarks are returned.
-        size: side of the picture, px.
+        size: side of the image, px.
         pose: None for a random one.
 
     Raises:
         InputError: the scheme has no mean face, or the size is below 16.
     """
     if size < 16:
-        raise InputError(f"drawn face: expected a picture of at least 16 px, given {size}")
+        raise InputError(f"drawn face: expected an image of at least 16 px, given {size}")
     weights = scheme_weights(scheme)
     n = round(size * _FINER)
     controls = face_controls(rng, sample_expression(rng))
@@ -114,7 +114,7 @@ def _lay_face(
     """Show the lit skin inside an outline (image px) whose edge is blurred by `edge` px; in place.
 
     Returns:
-        x, y where the covered part of the picture begins, px, and that part's depths, one for each _CELL px.
+        x, y where the covered part of the image begins, px, and that part's depths, one for each _CELL px.
     """
     n = len(image)
     low = np.clip(np.floor(outline.min(0)) - 6, 0, n - 1).astype(int) // _CELL
@@ -122,7 +122,7 @@ def _lay_face(
     cells = -(-high // _CELL) - low
     x0, y0 = low * _CELL
     w, h = np.minimum(cells * _CELL, n - low * _CELL)
-    x, y, depth = face_from_picture(relief, camera, (x0, y0), (int(cells[1]), int(cells[0])), _CELL)
+    x, y, depth = face_from_image(relief, camera, (x0, y0), (int(cells[1]), int(cells[0])), _CELL)
     full = (int(cells[0]) * _CELL, int(cells[1]) * _CELL)
     columns = cv2.resize((x - np.float32(X0)) * np.float32(unit) - 0.5, full, interpolation=cv2.INTER_LINEAR)
     rows = cv2.resize((y - np.float32(Y0)) * np.float32(unit) - 0.5, full, interpolation=cv2.INTER_LINEAR)
@@ -138,10 +138,10 @@ def _lay_face(
 def _aim(
     rng: np.random.Generator, relief: Relief, controls: Points, pose: Pose, n: int
 ) -> tuple[Camera, Points, Points]:
-    """A camera that has the face at a random size and place in a picture of n px, its tight box inside.
+    """A camera that has the face at a random size and place in an image of n px, its tight box inside.
 
     Returns:
-        The camera; the controls in the picture, (75, 2) px; where they are on the face, (75, 3) face frame.
+        The camera; the controls in the image, (75, 2) px; where they are on the face, (75, 3) face frame.
     """
     camera = Camera(pose.rotation(), float(rng.uniform(4, 14)), 1.0, np.zeros(2))
     seen, at = project_visible(relief, camera, controls)
@@ -153,7 +153,7 @@ def _aim(
 
 
 def _shrink(points: Points, n: int, size: int) -> NDArray[np.float32]:
-    """From the finer picture of n px to the returned one of `size` px."""
+    """From the finer image of n px to the returned one of `size` px."""
     return np.asarray((points + 0.5) * (size / n) - 0.5, np.float32)
 
 
@@ -193,7 +193,7 @@ def draw_dataset(
     """Write n drawn faces as JPEGs and an annotations.csv in fewmark's plain form.
 
     Args:
-        folder: made where it is missing; pictures go into its `images`.
+        folder: made where it is missing; images go into its `images`.
         labelled: False leaves landmarks and visibilities out, and keeps file, group and box.
         quality: of the JPEGs.
 

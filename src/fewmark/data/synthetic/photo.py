@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fewmark.data.synthetic.brush import Picture
+from fewmark.core.geometry import Image
 from fewmark.data.synthetic.pose import Map, Relief
 from fewmark.data.synthetic.shape import Points
 
@@ -54,7 +54,7 @@ def sample_light(rng: np.random.Generator) -> Light:
     )
 
 
-def lit(texture: Picture, factor: Map, gloss: Map) -> Picture:
+def lit(texture: Image, factor: Map, gloss: Map) -> Image:
     """The texture under a light; the maps are resized to it."""
     n = texture.shape[0]
     f = cv2.resize(np.clip(factor * 128, 0, 255).astype(np.uint8), (n, n), interpolation=cv2.INTER_LINEAR)
@@ -62,11 +62,11 @@ def lit(texture: Picture, factor: Map, gloss: Map) -> Picture:
     return np.asarray(cv2.add(cv2.multiply(texture, cv2.merge([f] * 3), scale=1 / 128), cv2.merge([g] * 3)), np.uint8)
 
 
-def photograph(rng: np.random.Generator, image: Picture, size: int) -> Picture:
+def photograph(rng: np.random.Generator, image: Image, size: int) -> Image:
     """Average down to (size, size, 3); then exposure, colour cast, blur, lost resolution, noise, JPEG."""
     u = rng.random(8)
     small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    if u[0] < 0.3:  # uneven light over the whole picture
+    if u[0] < 0.3:  # uneven light over the whole image
         direction = rng.normal(0, 0.35, 2).astype(np.float32)
         row = np.linspace(-0.5, 0.5, size, dtype=np.float32)
         level = np.clip(128 * (1 + row[None] * direction[0] + row[:, None] * direction[1]), 0, 255).astype(np.uint8)

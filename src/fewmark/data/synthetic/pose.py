@@ -1,4 +1,4 @@
-"""The relief of a drawn face, the camera that looks at it, and the map from picture to face frame.
+"""The relief of a drawn face, the camera that looks at it, and the map from image to face frame.
 
 Source: relief mapping as in Policarpo et al., I3D 2005: rays are marched through a height field.
 """
@@ -36,7 +36,7 @@ _DISTANCE = np.hypot(_X - CENTRE[0], _Y - CENTRE[1])
 
 @dataclass(frozen=True)
 class Pose:
-    """Degrees; yaw > 0: the nose to the picture's right, pitch > 0: it rises, roll > 0: counter-clockwise."""
+    """Degrees; yaw > 0: the nose to the image's right, pitch > 0: it rises, roll > 0: counter-clockwise."""
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -160,12 +160,12 @@ class Camera:
         return np.asarray((np.asarray(points) - _PIVOT) @ self.rotation[2])
 
     def to(self, scale: float, shift: FloatArray) -> Camera:
-        """The same view, scaled and then shifted in the picture."""
+        """The same view, scaled and then shifted in the image."""
         return Camera(self.rotation, self.distance, self.scale * scale, self.shift * scale + np.asarray(shift))
 
 
 def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple[Points, Points]:
-    """Landmarks in the picture; one near the outline that is turned away moves inwards to the visible edge.
+    """Landmarks in the image; one near the outline that is turned away moves inwards to the visible edge.
 
     Args:
         points: (K, 2) face frame.
@@ -191,15 +191,15 @@ def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple
     return camera(lifted), lifted
 
 
-def face_from_picture(
+def face_from_image(
     relief: Relief, camera: Camera, first: tuple[int, int], cells: tuple[int, int], cell: int, steps: int = 16
 ) -> tuple[Map, Map, Map]:
-    """For a grid of cells over a part of the picture, the place on the face that each one shows.
+    """For a grid of cells over a part of the image, the place on the face that each one shows.
 
     A ray that passes by the face takes the place it came nearest to; the edge is cut by an outline later.
 
     Args:
-        first: x, y of the picture px at which the grid begins.
+        first: x, y of the image px at which the grid begins.
         cells: rows and columns of the grid.
         cell: side of a cell, px.
         steps: how many depths are tried along a ray.

@@ -6,9 +6,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fewmark.core.geometry import FloatArray
+from fewmark.core.geometry import FloatArray, Image
 from fewmark.data.synthetic.appearance import Look
-from fewmark.data.synthetic.brush import Brush, Picture, clouds, fixed, random_part, smooth, strands
+from fewmark.data.synthetic.brush import Brush, clouds, fixed, random_part, smooth, strands
 from fewmark.data.synthetic.pose import Camera, Relief
 from fewmark.data.synthetic.shape import CENTRE, Points
 
@@ -28,7 +28,7 @@ def hull(points: FloatArray) -> Points:
     return np.asarray(cv2.convexHull(np.asarray(points, np.float32))[:, 0], np.float64)
 
 
-def paint_background(rng: np.random.Generator, size: int) -> Picture:
+def paint_background(rng: np.random.Generator, size: int) -> Image:
     """A gradient, a cloudy texture or a clutter of shapes, in or out of focus; (size, size, 3)."""
     n = size // 2
     a, b = rng.uniform(5, 250, 3), rng.uniform(5, 250, 3)
@@ -65,7 +65,7 @@ def paint_background(rng: np.random.Generator, size: int) -> Picture:
 
 
 class Scene:
-    """The picture as it is painted, and what lies over the face.
+    """The image as it is painted, and what lies over the face.
 
     Attributes:
         image: (size, size, 3), painted in place.
@@ -98,14 +98,14 @@ class Scene:
         rough = float(rng.uniform(0.4, 0.85)) if self.hairy else 0.1
         self.hair = self.woven(look.hair if self.hairy else look.skin * 0.9, rough)
 
-    def woven(self, colour: FloatArray, rough: float) -> Picture:
+    def woven(self, colour: FloatArray, rough: float) -> Image:
         """(size, size, 3) of streaks in a colour, from plain (0) to coarse (1)."""
         level = 1 + (np.arange(256)[:, None] / 128 - 1) * rough
         table = np.clip(np.asarray(colour) * self.light * level, 0, 255).astype(np.uint8)
         return np.asarray(cv2.LUT(self._strands, table[None]), np.uint8)
 
-    def fill(self, outline: FloatArray, what: FloatArray | Picture, blur: float = 0.0, *, covers: bool = False) -> None:
-        """Fill an outline (image px) with a colour or with a picture of the scene's size.
+    def fill(self, outline: FloatArray, what: FloatArray | Image, blur: float = 0.0, *, covers: bool = False) -> None:
+        """Fill an outline (image px) with a colour or with an image of the scene's size.
 
         Args:
             blur: of the edge, face units.

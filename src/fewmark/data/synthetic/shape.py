@@ -1,6 +1,6 @@
 """The shape of a drawn face: 68 parametric landmarks from the front, and how another scheme's follow them.
 
-The face frame: x to the picture's right, y down, z towards the viewer; the origin lies between the eyes and
+The face frame: x to the image's right, y down, z towards the viewer; the origin lies between the eyes and
 the unit is half the width of the face at the ears.
 """
 
@@ -18,7 +18,7 @@ from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 
 Points = NDArray[np.float64]
 
-# Symmetric Procrustes mean of the 40 % most frontal of 1071 labelled 300-W faces; the picture's left half.
+# Symmetric Procrustes mean of the 40 % most frontal of 1071 labelled 300-W faces; the image's left half.
 _LEFT = {
     0: (-1.0, 0.007), 1: (-0.981, 0.274), 2: (-0.945, 0.532), 3: (-0.895, 0.784),
     4: (-0.797, 1.018), 5: (-0.642, 1.219), 6: (-0.449, 1.383), 7: (-0.239, 1.514),
@@ -36,7 +36,7 @@ IBUG_MIRROR = (
     46, 39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60,
     67, 66, 65,
 )  # fmt: skip
-# The hairline from the picture's left temple to the right one; row 68 + i of the controls.
+# The hairline from the image's left temple to the right one; row 68 + i of the controls.
 _HAIRLINE = (
     *((-0.985, -0.32), (-0.9, -0.68), (-0.62, -0.99)),
     *((0.0, -1.16), (0.62, -0.99), (0.9, -0.68), (0.985, -0.32)),
@@ -69,7 +69,7 @@ class Expression:
         gap: how far the inner lips are apart, face units; 0 = closed, 0.6 = wide open.
         smile: -1 (corners down) to 1.
         brow_raise: upward, face units.
-        eyes: (2,) factors on the eye opening, the picture's left first; 0 = shut.
+        eyes: (2,) factors on the eye opening, the image's left first; 0 = shut.
         pucker: 0 to 1, how far the mouth is narrowed.
     """
 
@@ -256,7 +256,7 @@ class Outline:
     """The edge of the face from the front, contour and hairline: a distance from the centre in any direction.
 
     Attributes:
-        points: (24, 2) face frame: contour 0..16, then the hairline from the picture's right to its left.
+        points: (24, 2) face frame: contour 0..16, then the hairline from the image's right to its left.
     """
 
     def __init__(self, controls: Points) -> None:

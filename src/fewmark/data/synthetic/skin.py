@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.geometry import FloatArray
+from fewmark.core.geometry import FloatArray, Image
 from fewmark.data.synthetic.appearance import Look
-from fewmark.data.synthetic.brush import Brush, Picture, clouds, fixed, lid, random_part, smooth, strands
+from fewmark.data.synthetic.brush import Brush, clouds, fixed, lid, random_part, smooth, strands
 from fewmark.data.synthetic.pose import EXTENT, X0, Y0
 from fewmark.data.synthetic.shape import Points
 
 
-def paint_face(rng: np.random.Generator, controls: Points, look: Look, size: int) -> tuple[Picture, float]:
+def paint_face(rng: np.random.Generator, controls: Points, look: Look, size: int) -> tuple[Image, float]:
     """The texture of a face seen from the front, without light.
 
     Args:
@@ -40,7 +40,7 @@ def paint_face(rng: np.random.Generator, controls: Points, look: Look, size: int
     return image, unit
 
 
-def _skin(rng: np.random.Generator, c: Points, look: Look, size: int) -> Picture:
+def _skin(rng: np.random.Generator, c: Points, look: Look, size: int) -> Image:
     """Blotches, red cheeks and nose, darker eye sockets, pores, freckles."""
     n = 64
     x = (np.arange(n, dtype=np.float32) + 0.5) * np.float32(EXTENT / n) + np.float32(X0)

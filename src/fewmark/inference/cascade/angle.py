@@ -1,4 +1,4 @@
-"""Stage 0: by how much a face is turned in the plane of its picture.
+"""Stage 0: by how much a face is turned in the plane of its image.
 
 Nothing is resampled here: the angle joins the face's state, and the next stage's one warp turns the crop upright.
 """
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewmark.core.geometry import Similarity, wrap_angle
+from fewmark.core.geometry import Image, Similarity, wrap_angle
 from fewmark.data.crops import CropRule, cut
 from fewmark.inference.cascade.networks import NetworkPart, sizes_of
-from fewmark.inference.cascade.state import FaceState, Picture, check_faces
+from fewmark.inference.cascade.state import FaceState, check_faces
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.angle import Angle
 
@@ -45,7 +45,7 @@ class AngleStage:
     rule: CropRule
     name: str = "angle"
 
-    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+    def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
         """See `Stage`."""
         check_faces(self.name, images, faces, self.scheme)
         if not faces:

@@ -10,11 +10,12 @@ import numpy as np
 from torch import nn
 
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import Image
 from fewmark.data.crops import CropRule, cut
 from fewmark.inference.cascade.angle import upright_crop_from_image
 from fewmark.inference.cascade.frames import CONTOUR
 from fewmark.inference.cascade.networks import NetworkPart, sizes_of
-from fewmark.inference.cascade.state import FaceState, Picture, check_faces
+from fewmark.inference.cascade.state import FaceState, check_faces
 from fewmark.landmarks.scheme import LandmarkScheme
 
 
@@ -55,7 +56,7 @@ class CoarseStage:
                 f"each in one part, given {[list(p.landmarks) for p in self.parts]}"
             )
 
-    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+    def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
         """See `Stage`."""
         check_faces(self.name, images, faces, self.scheme)
         if not faces:

@@ -10,11 +10,11 @@ import numpy as np
 from torch import nn
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Similarity
+from fewmark.core.geometry import Image, Similarity
 from fewmark.data.crops import cut
 from fewmark.inference.cascade.frames import MeanFace, component_from_mean, inner_components, mean_from_image
 from fewmark.inference.cascade.networks import NetworkPart, sizes_of
-from fewmark.inference.cascade.state import FaceState, Picture, check_faces
+from fewmark.inference.cascade.state import FaceState, check_faces
 from fewmark.landmarks.scheme import LandmarkScheme
 
 
@@ -56,7 +56,7 @@ class ComponentStage:
                 f"given an array of shape {self.mean_face.shape}"
             )
 
-    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+    def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
         """See `Stage`."""
         check_faces(self.name, images, faces, self.scheme, needs_landmarks=True)
         if not faces:

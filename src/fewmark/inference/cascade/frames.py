@@ -1,7 +1,7 @@
 """The frames of the cascade: the mean face, and the similarities that lay a face, a component or a patch on it.
 
 The mean face's frame is the unit square of `LandmarkScheme.mean_face`; a crop or patch is a piece of it, so that every
-place in a crop is a place in the mean face, and the way back to the picture is one inverse map.
+place in a crop is a place in the mean face, and the way back to the image is one inverse map.
 """
 
 from __future__ import annotations

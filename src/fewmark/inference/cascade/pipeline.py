@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import Image
 from fewmark.inference.cascade.frames import MeanFace, face_angle
-from fewmark.inference.cascade.state import FaceState, Picture, Stage, same_scheme
+from fewmark.inference.cascade.state import FaceState, Stage, same_scheme
 from fewmark.landmarks.scheme import LandmarkScheme
 
 
@@ -45,14 +46,14 @@ class Cascade:
     def scheme(self) -> LandmarkScheme:
         return self.stages[0].scheme
 
-    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+    def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
         """What the last stage leaves; see `Stage`."""
         found = list(faces)
         for stage in self.stages:
             found = stage(images, found)
         return found
 
-    def after_each(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> dict[str, list[FaceState]]:
+    def after_each(self, images: Sequence[Image], faces: Sequence[FaceState]) -> dict[str, list[FaceState]]:
         """Stage name -> the states after it."""
         found, current = {}, list(faces)
         for stage in self.stages:
@@ -100,7 +101,7 @@ class Truth:
     mean_face: MeanFace
     name: str = "truth"
 
-    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+    def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
         """See `Stage`."""
         if len(faces) != len(self.landmarks):
             raise InputError(f"truth: expected the {len(self.landmarks)} faces it knows, given {len(faces)}")

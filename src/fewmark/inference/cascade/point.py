@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import warp_patches
+from fewmark.core.geometry import Image, warp_patches
 from fewmark.data.crops import FILL
 from fewmark.inference.cascade.frames import MeanFace, inner_landmarks, mean_from_image, nearest_landmarks
 from fewmark.inference.cascade.networks import NetworkPart, run_in_chunks, sizes_of
-from fewmark.inference.cascade.state import FaceState, Picture, check_faces
+from fewmark.inference.cascade.state import FaceState, check_faces
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.normalization import MEAN, STD
 
@@ -108,7 +108,7 @@ class PatchLayout:
             maps[s, :, :, 2] = (self.size - 1) / 2 - np.einsum("pij,pj->pi", scaled, centre)
         return maps
 
-    def cut(self, image: Picture, maps: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def cut(self, image: Image, maps: NDArray[np.float64]) -> NDArray[np.uint8]:
         """(S, P, size, size, 3): one warp a scale."""
         return np.stack([warp_patches(image, m, self.size, fill=FILL) for m in maps])
 
@@ -130,7 +130,7 @@ class PointStage:
     layout: PatchLayout
     name: str = "point"
 
-    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+    def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
         """See `Stage`."""
         check_faces(self.name, images, faces, self.scheme, needs_landmarks=True)
         if not faces:

@@ -1,4 +1,4 @@
-"""Faces of pictures through a cascade: from windows of the pictures, and averaged with the mirrored windows."""
+"""Faces of images through a cascade: from windows of the images, and averaged with the mirrored windows."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from pathlib import Path
 
 import numpy as np
 
-from fewmark.core.geometry import Similarity, wrap_angle
+from fewmark.core.geometry import Image, Similarity, wrap_angle
 from fewmark.data.crops import cache_face
 from fewmark.data.samples import FaceSample
 from fewmark.inference.cascade.frames import REACH, RESOLUTION
 from fewmark.inference.cascade.pipeline import Cascade
-from fewmark.inference.cascade.state import FaceState, Picture
+from fewmark.inference.cascade.state import FaceState
 from fewmark.landmarks.scheme import LandmarkScheme
 
 MOST_APART = 90.0
-"""Degrees between the angles that a face and its mirrored picture are found at; further apart, the first one holds."""
+"""Degrees between the angles that a face and its mirrored image are found at; further apart, the first one holds."""
 
 
-def look(cascade: Cascade, images: Sequence[Picture], faces: Sequence[FaceState], *, flip: bool) -> list[FaceState]:
+def look(cascade: Cascade, images: Sequence[Image], faces: Sequence[FaceState], *, flip: bool) -> list[FaceState]:
     """What the cascade's last stage leaves of the faces; see `look_after_each`."""
     return look_after_each(cascade, images, faces, flip=flip)[cascade.stages[-1].name]
 
 
 def look_after_each(
-    cascade: Cascade, images: Sequence[Picture], faces: Sequence[FaceState], *, flip: bool
+    cascade: Cascade, images: Sequence[Image], faces: Sequence[FaceState], *, flip: bool
 ) -> dict[str, list[FaceState]]:
     """Stage name -> the states after it.
 
-    Every stage sees a window round the face's box, as fine as those it was trained on, so that a large picture costs no more
+    Every stage sees a window round the face's box, as fine as those it was trained on, so that a large image costs no more
     than a small one.
 
     Args:
-        images: one picture a face.
+        images: one image a face.
         faces: their states, image px.
         flip: every stage is asked of the mirrored window too, and the next one goes on from the mean of both; a scheme without
             a mirror is not flipped.
     """
     scheme = cascade.scheme
-    windows: list[Picture] = []
+    windows: list[Image] = []
     maps: list[Similarity] = []
     for image, face in zip(images, faces, strict=True):
-        sample = FaceSample(Path("picture"), np.asarray(face.box_xyxy, np.float32))
+        sample = FaceSample(Path("image"), np.asarray(face.box_xyxy, np.float32))
         cached = cache_face(sample, RESOLUTION, scheme.n_landmarks, image, reach=REACH)
         windows.append(cached.window)
         maps.append(cached.crop_from_window.inverse() @ cached.crop_from_image)

@@ -10,20 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, FloatArray, Similarity, box_centre, box_of_points, box_size, wrap_angle
+from fewmark.core.geometry import Box, FloatArray, Image, Similarity, box_centre, box_of_points, box_size, wrap_angle
 from fewmark.landmarks.scheme import LandmarkScheme
 
-Picture = NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
 
 @dataclass(frozen=True, eq=False)
 class FaceState:
-    """One face of one picture.
+    """One face of one image.
 
     Attributes:
         box_xyxy: (4,) x0 y0 x1 y1 image px.
-        angle: by which the face is turned in the picture, degrees counter-clockwise; 0 where nobody has looked.
+        angle: by which the face is turned in the image, degrees counter-clockwise; 0 where nobody has looked.
         landmarks: (K, 2) image px, or None before the coarse stage; NaN only where a truth that was fed in lacks one.
         scores: (K,) how sure the coarse stage is of each; None before it, NaN where it does not say.
     """
@@ -58,11 +57,11 @@ class Stage(Protocol):
     @property
     def scheme(self) -> LandmarkScheme: ...
 
-    def __call__(self, images: Sequence[Picture], faces: Sequence[FaceState]) -> list[FaceState]:
+    def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
         """Refine faces.
 
         Args:
-            images: one picture a face; the same array may come several times.
+            images: one image a face; the same array may come several times.
             faces: their states, which are not changed.
         """
         ...
@@ -70,7 +69,7 @@ class Stage(Protocol):
 
 def check_faces(
     stage: str,
-    images: Sequence[Picture],
+    images: Sequence[Image],
     faces: Sequence[FaceState],
     scheme: LandmarkScheme,
     *,
@@ -79,10 +78,10 @@ def check_faces(
     """What a stage is given can be worked on.
 
     Raises:
-        InputError: not one picture a face, a box without an extent, or landmarks that are missing or not the scheme's.
+        InputError: not one image a face, a box without an extent, or landmarks that are missing or not the scheme's.
     """
     if len(images) != len(faces):
-        raise InputError(f"{stage} stage: expected one picture a face, given {len(images)} and {len(faces)}")
+        raise InputError(f"{stage} stage: expected one image a face, given {len(images)} and {len(faces)}")
     for i, face in enumerate(faces):
         box = np.asarray(face.box_xyxy)
         if box.shape != (4,) or not np.isfinite(box).all() or not (box_size(box) > 0).all():
@@ -107,7 +106,7 @@ def same_scheme(a: LandmarkScheme, b: LandmarkScheme) -> bool:
 
 
 def move_face(face: FaceState, moved_from_image: Similarity, scheme: LandmarkScheme) -> FaceState:
-    """The state of the same face in a moved picture: turned, scaled, or flipped.
+    """The state of the same face in a moved image: turned, scaled, or flipped.
 
     Its box is drawn anew round the moved landmarks and related to their tight box as it was before: a turned face is
     found in another box, not in a turned one.

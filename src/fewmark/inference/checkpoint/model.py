@@ -63,7 +63,7 @@ class Checkpoint:
     Attributes:
         scheme: which landmarks it finds.
         students: the networks, one or more; none where there is a cascade, or where an ONNX file holds them.
-        crop: which part of a picture they see; of a cascade, its coarse stage.
+        crop: which part of an image they see; of a cascade, its coarse stage.
         teacher: what judges their labels, or None.
         cascade: what finds the landmarks in place of students, or None.
         box_from_detector: how the packaged face detector's box relates to the boxes it was trained on, see

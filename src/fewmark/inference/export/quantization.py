@@ -26,7 +26,7 @@ def labelled_crops(samples: Sequence[FaceSample], rule: CropRule) -> NDArray[np.
     """The first crops round the true landmarks, (n, H, W, 3), n at most 200.
 
     Raises:
-        InputError: no face, one without landmarks, or a picture cannot be read.
+        InputError: no face, one without landmarks, or an image cannot be read.
     """
     crops = []
     for sample in samples[:_CALIBRATION_FACES]:

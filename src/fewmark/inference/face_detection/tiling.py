@@ -1,4 +1,4 @@
-"""Small faces in large pictures: a face finder looks at overlapping tiles as well."""
+"""Small faces in large images: a face finder looks at overlapping tiles as well."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fewmark.inference.face_detection.base import FaceFinder, FoundFace, without
 
 
 class TiledFinder:
-    """Looks at the whole picture, and at tiles of it at their own resolution.
+    """Looks at the whole image, and at tiles of it at their own resolution.
 
-    Tiles are squares of `side` px, and of 2, 4, ... times as many until one would hold the picture; those of one size
-    overlap by a quarter. A box that touches a tile's edge within the picture is dropped: a neighbour, or a larger tile, shows
+    Tiles are squares of `side` px, and of 2, 4, ... times as many until one would hold the image; those of one size
+    overlap by a quarter. A box that touches a tile's edge within the image is dropped: a neighbour, or a larger tile, shows
     the face whole. What is found several times is kept once, the surest.
 
     Args:
         finder: looks at each tile; it may reduce what it is given.
         side: of the smallest tiles, px, best the size at which `finder` reduces nothing. The time grows as the
-            number of tiles, some 2.4 times the picture's area over a tile's.
+            number of tiles, some 2.4 times the image's area over a tile's.
 
     Raises:
         InputError: side below 64.
@@ -64,7 +64,7 @@ def tile_starts(length: int, side: int) -> list[int]:
 
 
 def _is_cut(box: NDArray[np.float32], tile: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
-    """Whether a box reaches an edge of its tile that is no edge of the picture."""
+    """Whether a box reaches an edge of its tile that is no edge of the image."""
     near = 0.02 * (tile[2] - tile[0])
     x0, y0, x1, y1 = tile
     return bool(

@@ -89,6 +89,6 @@ def jitter(augmentation: Augmentation, size: int) -> Similarity:
 
 
 def turn_and_flip(angle: float, *, flip: bool) -> Similarity:
-    """A turn about the picture's corner, then, where asked for, the flip x -> -x: moved_from_image, see `move_face`."""
+    """A turn about the image's corner, then, where asked for, the flip x -> -x: moved_from_image, see `move_face`."""
     turned = Similarity.about(np.zeros(2), np.zeros(2), angle=angle)
     return Similarity.flip(1.0) @ turned if flip else turned

@@ -9,28 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import Image
 from fewmark.core.procrustes import mirrored_mean_shape
 from fewmark.data.crops import cache_faces
 from fewmark.data.samples import FaceSample
 from fewmark.inference.cascade.frames import REACH, RESOLUTION, MeanFace, face_angle, scheme_mean_face
-from fewmark.inference.cascade.state import FaceState, Picture, Stage
+from fewmark.inference.cascade.state import FaceState, Stage
 from fewmark.landmarks.scheme import LandmarkScheme
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingFaces:
-    """Windows of pictures with the true states of their faces.
+    """Windows of images with the true states of their faces.
 
     Attributes:
         scheme: which landmarks.
         mean_face: (K, 2) the mean of these faces, see `mirrored_mean_shape`.
-        images: N windows, which are pictures to everyone else.
+        images: N windows, which are images to everyone else.
         faces: N states with the true landmarks (window px), the angle that they give, and the box.
     """
 
     scheme: LandmarkScheme
     mean_face: MeanFace
-    images: tuple[Picture, ...]
+    images: tuple[Image, ...]
     faces: tuple[FaceState, ...]
 
     def __len__(self) -> int:
@@ -49,13 +50,13 @@ class TrainingFaces:
 def cache_training_faces(
     samples: Sequence[FaceSample], scheme: LandmarkScheme, mean_face: MeanFace | None = None
 ) -> TrainingFaces:
-    """Read the pictures once and keep a window of each face.
+    """Read the images once and keep a window of each face.
 
     Args:
         mean_face: (K, 2) that angles are measured by; None for the mean of these faces.
 
     Raises:
-        InputError: a picture cannot be read, the scheme has no mean face, or a face has not its landmarks, or fewer than
+        InputError: an image cannot be read, the scheme has no mean face, or a face has not its landmarks, or fewer than
             two of them.
     """
     upright = scheme_mean_face(scheme)
@@ -79,7 +80,7 @@ def cache_training_faces(
 
 
 def predict_landmarks(
-    stages: Sequence[Stage], images: Sequence[Picture], faces: Sequence[FaceState]
+    stages: Sequence[Stage], images: Sequence[Image], faces: Sequence[FaceState]
 ) -> NDArray[np.float32]:
     """What stages make of faces, (N, K, 2) px: the real output on which the next stage may train."""
     found = list(faces)

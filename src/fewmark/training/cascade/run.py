@@ -44,7 +44,7 @@ UPRIGHT = 5.0
 LAPTOP_STRIDE = 16
 """Of the laptop-size coarse network's last level, crop px; its crop is a multiple of it."""
 DRAWN_SIZE = 224
-"""Side of a drawn face's picture, px: its face fills the window that stage 3 cuts its patches from."""
+"""Side of a drawn face's image, px: its face fills the window that stage 3 cuts its patches from."""
 LEAST_PAPER_CROP = 32
 """Px: the paper's coarse network halves its crop four times."""
 
@@ -97,14 +97,14 @@ def train_cascade(
     Args:
         folder: keeps every training, NAME.safetensors once it has ended; one whose file is missing is trained (again).
         tell: told of trainings, epochs and stages.
-        begin: called once the pictures could be read.
+        begin: called once the images could be read.
         n_threads: that cut crops.
 
     Returns:
         the cascade, and its NME on the validation faces after each stage that finds landmarks, a fraction.
 
     Raises:
-        InputError: a picture cannot be read, or a file belongs to another training.
+        InputError: an image cannot be read, or a file belongs to another training.
     """
     faces = cache_training_faces(labelled, scheme)
     begin()
@@ -203,7 +203,7 @@ def _train_stage(
 def _measure(cascade: Cascade, samples: Sequence[FaceSample], known: TrainingFaces, *, flip: bool) -> Event:
     """The validation faces after the last stage, from their labels' boxes: NME, or the share of angles that are right."""
     found: list[FaceState] = []
-    for s in samples:  # one picture in memory at a time
+    for s in samples:  # one image in memory at a time
         found += look(cascade, [read_image(s.image)], [FaceState(s.face_box())], flip=flip)
     truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
     points = [f.landmarks for f in found if f.landmarks is not None]

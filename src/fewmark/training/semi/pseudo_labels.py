@@ -92,7 +92,7 @@ def write_pseudo_labels(
         faces: U cached faces.
         size: crop px.
         mirror: of the scheme; None = no flipped views.
-        n_views: 1 = the paper's; 2 adds the flipped picture; more add turned and scaled ones (landmarks are
+        n_views: 1 = the paper's; 2 adds the flipped image; more add turned and scaled ones (landmarks are
             averaged).
         teacher: judges the averaged maps of the upright crop, or None.
 

@@ -142,9 +142,9 @@ def judge_predictions(
             rng = np.random.default_rng([seed, copy, i, 3])
             drawn = draw_augmentation(augment if copy else none, rng, can_flip=scheme.mirror is not None)
             crops.append(apply_augmentation(faces[i], drawn, size, scheme))
-        pictures = np.stack([c.image for c in crops])
+        part = np.stack([c.image for c in crops])
         truth = torch.from_numpy(np.stack([c.landmarks for c in crops])).to(device)
-        maps = ensemble(to_tensor(pictures, device))
+        maps = ensemble(to_tensor(part, device))
         if plan.target == "heatmap":
             ideal, weights = codec.encode(truth, (size, size))
             squared = (codec.heights(maps) - codec.heights(ideal)) ** 2 * weights
@@ -152,7 +152,7 @@ def judge_predictions(
         else:
             points, _ = codec.decode(maps)
             loss = torch.nanmean((points - truth).norm(dim=-1), dim=1)
-        images.append(pictures)
+        images.append(part)
         heatmaps.append(codec.heights(maps).half().cpu().numpy())
         losses.append(loss.cpu().numpy())
     loss_values = np.concatenate(losses).astype(np.float64)

@@ -1,6 +1,6 @@
-"""Draw the README's picture: a photograph, and the landmarks that the packaged model finds in it.
+"""Draw the README's image: a photograph, and the landmarks that the packaged model finds in it.
 
-python docs/readme_picture.py
+python docs/readme_image.py
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from matplotlib.cbook import get_sample_data
 
-from fewmark.data.image_writer import write_picture
+from fewmark.data.image_writer import write_image
 from fewmark.data.samples import read_image
 from fewmark.inference.detector import Detector
 from fewmark.visualization.draw import draw_landmarks
@@ -26,7 +26,7 @@ def main() -> None:
     detector = Detector.load("ibug-68")
     found = draw_landmarks(image, detector.detect(image), detector.scheme)
     gap = np.full((len(image), 8, 3), 255, np.uint8)
-    write_picture(Path(__file__).parent / "images/grace_hopper.png", np.hstack([image, gap, found]))
+    write_image(Path(__file__).parent / "images/grace_hopper.png", np.hstack([image, gap, found]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Whole pictures, turned: how many of their faces are found, and how well their landmarks lie.
+"""Whole images, turned: how many of their faces are found, and how well their landmarks lie.
 
-    python experiments/turned_pictures.py --data ../shared/data/ibug68 --out docs/measured/turned_pictures.json
+    python experiments/rotated_images.py --data ../shared/data/ibug68 --out docs/measured/rotated_images.json
 
-Every test picture is turned about its middle, grey where it ends; faces are looked for as `Detector.detect` does. A face is found where some
+Every test image is turned about its middle, grey where it ends; faces are looked for as `Detector.detect` does. A face is found where some
 answer has an NME below 8 %; the NME is the mean over these.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def turned(image: NDArray[np.uint8], angle: float) -> tuple[NDArray[np.uint8], Similarity]:
-    """The picture turned counter-clockwise in a square that holds it, and the map to it."""
+    """The image turned counter-clockwise in a square that holds it, and the map to it."""
     height, width = image.shape[:2]
     side = math.ceil(math.hypot(height, width)) + 2
     middle = ((side - 1) / 2, (side - 1) / 2)
