@@ -26,12 +26,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from fewmark.data.synthetic.faces import draw_face
+from fewmark.data.synthetic.faces import render_face
 from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
 from fewmark.inference.detector import Detector
-from fewmark.inference.face_detection.base import FoundFace, SlimeFaceFinder
+from fewmark.inference.face_detection.base import DetectedFace, SlimeFaceDetector
 from fewmark.inference.predictor import cut_window
-from fewmark.inference.predictor_onnx import OnnxLocator, export_beside
+from fewmark.inference.predictor_onnx import OnnxPredictor, find_onnx_export
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.build import build_model, count_multiply_adds
 
@@ -53,8 +53,8 @@ def least_ms(act: Callable[[], object], n: int) -> float:
 
 
 def image_with_face(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A drawn face whose box has a longer side of `SIDE` px, in the middle of an image, and that box."""
-    face = draw_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
+    """A synthetic face whose box has a longer side of `SIDE` px, in the middle of an image, and that box."""
+    face = render_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
     scale = SIDE / float((face.box[2:] - face.box[:2]).max())
     small = cv2.resize(face.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     image = np.full((height, width, 3), 127, np.uint8)
@@ -99,7 +99,7 @@ def time_operators(model: str, crop: NDArray[np.uint8], n: int) -> dict[str, flo
         options.log_severity_level = 3
         options.profile_file_prefix = str(Path(folder) / "profile")
         path = resolve_model(model)
-        beside = path if path.suffix == ".onnx" else export_beside(path)
+        beside = path if path.suffix == ".onnx" else find_onnx_export(path)
         assert beside is not None
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.parent))
         session = onnxruntime.InferenceSession(beside.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -121,27 +121,27 @@ class TimedFinder:
     """The packaged face detector, and how long its last look took."""
 
     def __init__(self) -> None:
-        self.finder, self.ms = SlimeFaceFinder(), 0.0
+        self.face_detector, self.ms = SlimeFaceDetector(), 0.0
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         began = time.perf_counter()
-        found = self.finder(image)
+        found = self.face_detector(image)
         self.ms = 1000 * (time.perf_counter() - began)
         return found
 
 
 def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[str, Any]:
     """The parts of a face's time."""
-    finder = TimedFinder()
-    detector = Detector.load(model, threads=1, runtime="onnx", finder=finder)
-    assert isinstance(detector.locate, OnnxLocator)
+    face_detector = TimedFinder()
+    detector = Detector.load(model, threads=1, runtime="onnx", face_detector=face_detector)
+    assert isinstance(detector.locate, OnnxPredictor)
     image, box = image_with_face(480, 640)
     rule = detector.checkpoint.crop
     crop = cut_window(image, rule.crop_from_image(box), rule)
     parts = {
         "whole_ms": lambda: detector.detect(image, box[None], flip=False),
         "crop_ms": lambda: cut_window(image, rule.crop_from_image(box), rule),
-        "network_ms": lambda: detector.locate.read_crops(crop[None], flip=False),
+        "network_ms": lambda: detector.locate.predict_crops(crop[None], flip=False),
     }
     best = dict.fromkeys((*parts, "detect_ms", "finder_ms", "added_ms"), float("inf"))
     best_peak = 0.0
@@ -151,7 +151,11 @@ def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[s
             best[name] = min(best[name], least_ms(act, max(3, repeats // 6)))
         for _ in range(max(3, repeats // 30)):
             whole = least_ms(lambda: detector.detect(image, flip=False), 1)
-            for name, ms in (("detect_ms", whole), ("finder_ms", finder.ms), ("added_ms", whole - finder.ms)):
+            for name, ms in (
+                ("detect_ms", whole),
+                ("finder_ms", face_detector.ms),
+                ("added_ms", whole - face_detector.ms),
+            ):
                 best[name] = min(best[name], ms)
     networks = [build_model(s["architecture"], **s["arguments"]) for s in read_metadata(model)["students"]]
     work = sum(count_multiply_adds(network, rule.size) for network in networks)
@@ -205,7 +209,7 @@ def main() -> None:
         print(
             f"{r['model']}: {r['multiply_adds'] / 1e6:.0f} M multiply-adds; a face {r['whole_ms']:.2f} ms = crop {r['crop_ms']:.2f} + "
             f"network {r['network_ms']:.2f} + Python {r['python_ms']:.2f}; {r['gmacs']:.0f} G a second, {100 * r['of_peak']:.0f} % of "
-            f"the peak of {r['gmacs_peak']:.0f}; operators: {kinds}; 640 x 480: {r['detect_ms']:.1f} ms = finder "
+            f"the peak of {r['gmacs_peak']:.0f}; operators: {kinds}; 640 x 480: {r['detect_ms']:.1f} ms = face detector "
             f"{r['finder_ms']:.1f} + {r['added_ms']:.1f}"
         )
     if given.json:

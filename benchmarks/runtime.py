@@ -1,6 +1,6 @@
 """What a face costs by torch and by ONNX Runtime, one thread; and how long a process takes to its first landmarks.
 
-The same crops of drawn faces go to both in turns, so that a busy machine troubles both; the least time of all turns counts.
+The same crops of synthetic faces go to both in turns, so that a busy machine troubles both; the least time of all turns counts.
 
     python benchmarks/runtime.py --json docs/measured/runtime.json
 """
@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import torch
 
-from fewmark.data.synthetic.faces import draw_face
+from fewmark.data.synthetic.faces import render_face
 from fewmark.inference.detector import Detector
-from fewmark.inference.export.graph import drawn_crops
+from fewmark.inference.export.graph import synthetic_crops
 from fewmark.inference.export.onnx import export_onnx
 from fewmark.landmarks.scheme import load_scheme
 
@@ -42,15 +42,15 @@ def time_faces(model: str, n_repeats: int) -> list[dict[str, float | int | bool]
     locate = {name: Detector.load(model, threads=1, runtime=name).locate for name in ("torch", "onnx")}  # type: ignore[arg-type]
     rows = []
     for batch in BATCHES:
-        crops = drawn_crops(batch, locate["onnx"].checkpoint.crop)
+        crops = synthetic_crops(batch, locate["onnx"].checkpoint.crop)
         for flip in (True, False):
             best = dict.fromkeys(locate, float("inf"))
             for _ in range(n_repeats):
                 for name, locator in locate.items():
                     began = time.perf_counter()
-                    locator.read_crops(crops, flip=flip)
+                    locator.predict_crops(crops, flip=flip)
                     best[name] = min(best[name], 1000 * (time.perf_counter() - began) / batch)
-            points = [locator.read_crops(crops, flip=flip).landmarks for locator in locate.values()]
+            points = [locator.predict_crops(crops, flip=flip).landmarks for locator in locate.values()]
             row: dict[str, float | int | bool] = {"batch": batch, "flip": flip}
             row |= {f"{name}_ms": ms for name, ms in best.items()}
             row |= {"ratio": best["torch"] / best["onnx"], "difference_px": float(np.abs(points[0] - points[1]).max())}
@@ -63,7 +63,7 @@ def time_starts(model: str, n_repeats: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         image = str(Path(folder) / "face.png")
-        face = draw_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
+        face = render_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
         cv2.imwrite(image, face.image[..., ::-1])
         codes = STARTS | {
             f"first landmarks by {runtime}": COLD.format(model=model, runtime=runtime, image=image)
@@ -81,7 +81,7 @@ def time_starts(model: str, n_repeats: int) -> dict[str, dict[str, float]]:
 
 
 def export_sizes(model: str) -> dict[str, float | int]:
-    """Bytes of a whole exported model, and how far it is from torch on drawn faces."""
+    """Bytes of a whole exported model, and how far it is from torch on synthetic faces."""
     with tempfile.TemporaryDirectory() as folder:
         made = export_onnx(model, Path(folder) / "model.onnx")
     return {"n_bytes": made.n_bytes, "parity_px": made.parity_px}

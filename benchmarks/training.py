@@ -35,7 +35,7 @@ Times = tuple[float, float]
 """Milliseconds a step: by the clock, and of all cores together."""
 
 
-def draw_faces(n: int, size: int) -> list[CachedFace]:
+def render_faces(n: int, size: int) -> list[CachedFace]:
     """Blurred noise of 250 px with landmarks anywhere: the content does not change what a step costs."""
     faces = []
     for i in range(n):
@@ -108,7 +108,7 @@ def main() -> None:
         batch_size=given.batch_size,
     )
     fabric = Fabric(accelerator="cpu", devices=1)
-    faces = draw_faces(4 * given.batch_size, given.size)
+    faces = render_faces(4 * given.batch_size, given.size)
     time_bare(plan, faces, given.size)  # warm up
     fit: list[Times] = []
     bare: list[Times] = []

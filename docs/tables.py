@@ -2,7 +2,7 @@
 
     python docs/tables.py
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; tests/test_docs.py sees that none is out
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; tests/docs/test_docs.py sees that none is out
 of date.
 """
 
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fewmark.core.files import write_text
-from fewmark.evaluation.robustness_report import looks_of
+from fewmark.evaluation.robustness_report import robustness_rows
 from fewmark.landmarks.scheme import load_scheme, scheme_names
 from fewmark.training.config import Config, StudentSettings, load_config, recipe_names
 
@@ -172,9 +172,9 @@ def runtime_table() -> str:
     return "\n".join(lines)
 
 
-def lateral_bias_table() -> str:
-    """What experiments/lateral_bias.py wrote."""
-    return str(_experiment("lateral_bias").as_table(_measured("lateral_bias.json")[0]))
+def label_bias_table() -> str:
+    """What experiments/label_bias.py wrote."""
+    return str(_experiment("lateral_bias").as_table(_measured("label_bias.json")[0]))
 
 
 def expected_errors_table() -> str:
@@ -207,10 +207,10 @@ def robustness_table() -> str:
     results = _measured("robustness_*.json")
     head = [f"{r['model']}, {what}" for r in results for what in ("NME", "failures")]
     lines = [f"| | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
-    plain = [_robustness_cells(r["undisturbed"]) for r in results]
-    lines.append(f"| undisturbed | {' | '.join(plain)} |")
+    plain = [_robustness_cells(r["unperturbed"]) for r in results]
+    lines.append(f"| unperturbed | {' | '.join(plain)} |")
     for curves in zip(*(r["curves"] for r in results), strict=True):
-        kind, looks = curves[0]["kind"], looks_of(curves[0]["passes"])
+        kind, looks = curves[0]["kind"], robustness_rows(curves[0]["passes"])
         for levels in zip(*(c["levels"] for c in curves), strict=True):
             n = f" ({levels[0]['n_faces']} faces)" if kind in ("yaw", "roll") else ""
             looked = f", {looks}" if kind in ("shift", "scale", "rotation") else ""
@@ -221,7 +221,7 @@ def robustness_table() -> str:
         for r in results:
             shift = r["tolerated_shift"][n]
             cells.append("none" if shift is None else f"{100 * shift:.1f} %")
-        lines.append(f"| shift at which NME is 10 % higher, {looks_of(int(n))} | {' | | '.join(cells)} | |")
+        lines.append(f"| shift at which NME is 10 % higher, {robustness_rows(int(n))} | {' | | '.join(cells)} | |")
     return "\n".join(lines)
 
 
@@ -259,7 +259,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "face-profile": profile_table,
     "runtime": runtime_table,
     "video-jitter": video_table,
-    "lateral-bias": lateral_bias_table,
+    "label-bias": label_bias_table,
     "expected-errors": expected_errors_table,
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,

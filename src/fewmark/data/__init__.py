@@ -1,1 +1,1 @@
-"""Faces in images: samples, files, splits, drawn faces, crops."""
+"""Faces in images: samples, files, splits, synthetic faces, crops."""

@@ -103,11 +103,11 @@ def apply_augmentation(
     points = moved(face.landmarks if landmarks is None else landmarks)
     if flip:
         points = points[list(scheme.mirror or ())]
-    image = disturb(cut(face.window, moved @ face.crop_from_window, size), a)
+    image = augment_appearance(cut(face.window, moved @ face.crop_from_window, size), a)
     return FaceCrop(image, points.astype(np.float32), moved @ face.crop_from_image)
 
 
-def disturb(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
+def augment_appearance(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
     """What an augmentation does to a square crop without moving anything: colour, loss of resolution, a covered part."""
     size = image.shape[0]
     image = recolour(image, a)

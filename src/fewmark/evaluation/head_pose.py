@@ -22,10 +22,10 @@ _N_STEPS = 150
 def head_poses(landmarks: FloatArray, scheme: LandmarkScheme) -> Floats:
     """Yaw, pitch and roll of heads.
 
-    The landmarks of the mean drawn face, which has a depth, are turned, scaled and shifted (no perspective) until they lie
+    The landmarks of the mean synthetic face, which has a depth, are turned, scaled and shifted (no perspective) until they lie
     closest to the face's own; those near the face's outline are left out where 4 others remain. One head's shape stands for
     all: the angles are good to sort faces by, not to measure heads with, and pitch, which an expression or a long
-    face mimics, is the worst of them. On drawn faces, seen by a near camera, yaw is off by 8 degrees (standard deviation; 20
+    face mimics, is the worst of them. On synthetic faces, seen by a near camera, yaw is off by 8 degrees (standard deviation; 20
     are read as 27, 45 as 52), pitch by 5 and roll by 1.
 
     Args:
@@ -59,7 +59,7 @@ def head_poses(landmarks: FloatArray, scheme: LandmarkScheme) -> Floats:
 
 
 def _model(scheme: LandmarkScheme) -> Floats:
-    """(K, 3) face frame: the scheme's landmarks on the mean drawn face, NaN for those that are not used."""
+    """(K, 3) face frame: the scheme's landmarks on the mean synthetic face, NaN for those that are not used."""
     if scheme.mirror is None:
         raise InputError(f"scheme {scheme.name}: head poses need a mirror, given none: add `mirror` to its file")
     if scheme.mean_face is None:

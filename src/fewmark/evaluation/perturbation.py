@@ -1,4 +1,4 @@
-"""One labelled face, disturbed: its box moved or scaled, or its image turned or reduced."""
+"""One labelled face, perturbed: its box moved or scaled, or its image turned or reduced."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ROOM = 1.5  # side of a window over the detector's crop: the crop's corners if 
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class Perturbation:
     """What is done to a face.
 
     Attributes:
@@ -54,14 +54,14 @@ class Disturbance:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise InputError(f"disturbance: expected {', '.join(get_args(Kind))}, given {self.kind!r}")
+            raise InputError(f"perturbation: expected {', '.join(get_args(Kind))}, given {self.kind!r}")
         if not math.isfinite(self.value) or (self.kind in ("scale", "size") and self.value <= 0):
             raise InputError(
-                f"disturbance: {self.kind}: expected a finite value, above 0 if a factor, given {self.value}"
+                f"perturbation: {self.kind}: expected a finite value, above 0 if a factor, given {self.value}"
             )
         if (self.kind == "shift") != (self.direction in DIRECTIONS):
             raise InputError(
-                f"disturbance: {self.kind}: expected a direction with a shift, one of {', '.join(DIRECTIONS)}, and with nothing "
+                f"perturbation: {self.kind}: expected a direction with a shift, one of {', '.join(DIRECTIONS)}, and with nothing "
                 f"else, given {self.direction!r}"
             )
 
@@ -71,13 +71,13 @@ class Disturbance:
         return NEUTRAL.get(self.kind) != self.value
 
 
-def disturb(
-    disturbance: Disturbance, image: NDArray[np.uint8], landmarks: FloatArray, rule: CropRule
+def perturb(
+    perturbation: Perturbation, image: NDArray[np.uint8], landmarks: FloatArray, rule: CropRule
 ) -> tuple[NDArray[np.uint8], Box, Similarity]:
-    """A disturbed face, as a detector is to see it.
+    """A perturbed face, as a detector is to see it.
 
     Args:
-        disturbance: what is done.
+        perturbation: what is done.
         image: (H, W, 3) RGB.
         landmarks: (K, 2) image px, of which one at least is present; the face's box is their tight one.
         rule: what a detector sees of an image round a box; of a turned or reduced image only a window with room round that
@@ -86,13 +86,13 @@ def disturb(
     Returns:
         an image (H', W', 3), the face's box in it (4,), and image px -> px of the new image: what the landmarks move by.
     """
-    kind, value = disturbance.kind, disturbance.value
+    kind, value = perturbation.kind, perturbation.value
     box = box_of_points(landmarks)
     centre, size = box_centre(box), box_size(box)
     side = float(size.max())
     if kind in ("shift", "scale"):
         if kind == "shift":
-            centre = centre + value * side * np.array(DIRECTIONS[disturbance.direction])
+            centre = centre + value * side * np.array(DIRECTIONS[perturbation.direction])
         else:
             size = size * value
         return image, np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32), Similarity.identity()

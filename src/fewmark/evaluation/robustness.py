@@ -15,7 +15,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, Similarity
 from fewmark.data.samples import FaceSample, read_image
 from fewmark.evaluation.head_pose import head_poses
-from fewmark.evaluation.perturbation import DIRECTIONS, NEUTRAL, Disturbance, disturb
+from fewmark.evaluation.perturbation import DIRECTIONS, NEUTRAL, Perturbation, perturb
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import labelled_box
 from fewmark.landmarks.metrics import THRESHOLD, failure_rate, landmark_errors, nme_per_face, normalising_lengths
@@ -25,7 +25,7 @@ Kind = Literal["shift", "scale", "rotation", "size", "yaw", "roll"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SHIFTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
-"""Of the box's longer side, in each of `disturbing.DIRECTIONS`."""
+"""Of the box's longer side, in each of `perturbing.DIRECTIONS`."""
 SCALES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
 """Of the box."""
 ANGLES = (-90.0, -60.0, -45.0, -30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
@@ -47,14 +47,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Level:
-    """How good a detector is under one disturbance, or on the faces of one bin.
+    """How good a detector is under one perturbation, or on the faces of one bin.
 
     Attributes:
-        value: by how much, see `disturbing.Disturbance`; of yaw and roll the mean angle of the bin's faces, degrees.
+        value: by how much, see `perturbing.Perturbation`; of yaw and roll the mean angle of the bin's faces, degrees.
         label: the same for a person.
         nme: mean over the detected faces, of a shift over its directions too; a fraction, infinite where none was detected.
         failure_rate: of the same, the fraction above the threshold, undetected ones among them.
-        ratio: of `nme` to that of all faces undisturbed; NaN where that is 0.
+        ratio: of `nme` to that of all faces unperturbed; NaN where that is 0.
         n_faces: faces scored.
         worst_nme: of the worst direction of a shift, else None.
         worst_direction: which that is, "" where there is none.
@@ -72,7 +72,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Curve:
-    """One kind of disturbance.
+    """One kind of perturbation.
 
     Attributes:
         kind: of `KINDS`.
@@ -85,7 +85,7 @@ class Curve:
     levels: tuple[Level, ...]
 
     def rise_at(self, rise: float = RISE) -> float | None:
-        """The first value at which NME is above that of all faces undisturbed by `rise` of it; between two levels by a line.
+        """The first value at which NME is above that of all faces unperturbed by `rise` of it; between two levels by a line.
 
         Returns:
             None where it does not rise so far.
@@ -107,7 +107,7 @@ class Robustness:
         threshold: of the failure rates.
         n_faces: faces scored.
         n_left_out: faces that cannot be scored: the normaliser has no length.
-        undisturbed: one look, in the tight box of the true landmarks; what `evaluate --box gt` gives.
+        unperturbed: one look, in the tight box of the true landmarks; what `evaluate --box gt` gives.
         curves: of the kinds asked for.
         tolerated_shift: looks -> the shift at which NME has risen by `RISE`, a part of the box's longer side; None where the
             largest does not raise it so far.
@@ -118,7 +118,7 @@ class Robustness:
     threshold: float
     n_faces: int
     n_left_out: int
-    undisturbed: Level
+    unperturbed: Level
     curves: tuple[Curve, ...]
     tolerated_shift: dict[int, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -152,12 +152,12 @@ def measure_robustness(
     threshold: float = THRESHOLD,
     on_faces: Callable[[int], None] | None = None,
 ) -> Robustness:
-    """Measure a detector on disturbed faces.
+    """Measure a detector on perturbed faces.
 
-    Every face is looked at in the tight box of its true landmarks, disturbed: moved ("shift"), scaled ("scale"), in a
+    Every face is looked at in the tight box of its true landmarks, perturbed: moved ("shift"), scaled ("scale"), in a
     image that is turned about the box's centre ("rotation") or reduced ("size"). Landmarks are carried back into the
-    undisturbed image and compared there, so an error stays relative to the same length. Yaw and roll are read off the true
-    landmarks (`head_poses`) and sort the undisturbed faces.
+    unperturbed image and compared there, so an error stays relative to the same length. Yaw and roll are read off the true
+    landmarks (`head_poses`) and sort the unperturbed faces.
 
     Args:
         detector: its settings say whether it looks at the flipped image too.
@@ -183,8 +183,8 @@ def measure_robustness(
     if not samples:
         raise InputError("robustness: expected labelled faces, given none")
     boxes = [labelled_box(s, scheme.n_landmarks) for s in samples]
-    wanted = [d for kind in kinds for d in _disturbances(kind)]
-    errors: dict[tuple[Disturbance | None, int], list[Floats]] = {}
+    wanted = [d for kind in kinds for d in _perturbations(kind)]
+    errors: dict[tuple[Perturbation | None, int], list[Floats]] = {}
     for start in range(0, len(samples), _IMAGES):
         part = slice(start, start + _IMAGES)
         for key, values in _look_at(detector, samples[part], boxes[part], wanted, rule).items():
@@ -199,7 +199,7 @@ def measure_robustness(
             f"none of {len(samples)} faces can be scored with the normalizer {name!r}: landmarks that it needs are missing; "
             f"choose among {', '.join(scheme.normalizer_names)}"
         )
-    undisturbed = _level(0.0, "undisturbed", [plain], math.nan, threshold)
+    unperturbed = _level(0.0, "unperturbed", [plain], math.nan, threshold)
     curves, notes = [], []
     for kind in kinds:
         if kind in ("yaw", "roll"):
@@ -210,40 +210,40 @@ def measure_robustness(
                 continue
             angles = np.abs(poses[:, 0 if kind == "yaw" else 2])
             ends = YAWS if kind == "yaw" else ROLLS
-            curves.append(Curve(kind, 1, _bins(angles, ends, plain, undisturbed.nme, threshold)))
+            curves.append(Curve(kind, 1, _bins(angles, ends, plain, unperturbed.nme, threshold)))
         else:
-            curves += [_curve(kind, n, nmes, undisturbed.nme, threshold) for n in _LOOKS[kind]]
+            curves += [_curve(kind, n, nmes, unperturbed.nme, threshold) for n in _LOOKS[kind]]
     return Robustness(
         name,
         threshold,
         int(scored.sum()),
         int((~scored).sum()),
-        _level(0.0, "undisturbed", [plain], undisturbed.nme, threshold),
+        _level(0.0, "unperturbed", [plain], unperturbed.nme, threshold),
         tuple(curves),
         {c.passes: c.rise_at() for c in curves if c.kind == "shift"},
         tuple(notes),
     )
 
 
-def _disturbances(kind: Kind) -> list[Disturbance]:
+def _perturbations(kind: Kind) -> list[Perturbation]:
     """All of a kind, by value, those of several directions together."""
     if kind == "shift":
-        return [Disturbance("shift", v, d) for v in SHIFTS for d in DIRECTIONS]
+        return [Perturbation("shift", v, d) for v in SHIFTS for d in DIRECTIONS]
     if kind == "scale":
-        return [Disturbance("scale", v) for v in SCALES]
+        return [Perturbation("scale", v) for v in SCALES]
     if kind == "rotation":
-        return [Disturbance("rotation", v) for v in ANGLES]
-    return [Disturbance("size", v) for v in sorted(SIDES)] if kind == "size" else []
+        return [Perturbation("rotation", v) for v in ANGLES]
+    return [Perturbation("size", v) for v in sorted(SIDES)] if kind == "size" else []
 
 
 def _look_at(
     detector: Detector,
     samples: Sequence[FaceSample],
     boxes: Sequence[Box],
-    disturbances: Sequence[Disturbance],
+    perturbations: Sequence[Perturbation],
     normalizer: Normalizer,
-) -> dict[tuple[Disturbance | None, int], Floats]:
-    """(disturbance or None, looks) -> the NME of each face, (N,); one that changes nothing has the numbers of None."""
+) -> dict[tuple[Perturbation | None, int], Floats]:
+    """(perturbation or None, looks) -> the NME of each face, (N,); one that changes nothing has the numbers of None."""
     images: list[NDArray[np.uint8]] = []
     for i, sample in enumerate(samples):
         same = i > 0 and samples[i - 1].image == sample.image
@@ -255,15 +255,15 @@ def _look_at(
         back = found if maps is None else np.stack([m.inverse()(p) for m, p in zip(maps, found, strict=True)])
         return nme_per_face(landmark_errors(back, true), lengths)
 
-    twice = any(2 in _LOOKS[d.kind] for d in disturbances)
-    result: dict[tuple[Disturbance | None, int], Floats] = {}
+    twice = any(2 in _LOOKS[d.kind] for d in perturbations)
+    result: dict[tuple[Perturbation | None, int], Floats] = {}
     for n, found in enumerate(_looks(detector, images, boxes, 2 if twice else 1), 1):
         result[None, n] = nme(found, None)
-    for d in disturbances:
+    for d in perturbations:
         if not d.changes:
             result.update({(d, n): result[None, n] for n in _LOOKS[d.kind]})
             continue
-        seen = [disturb(d, p, t, detector.checkpoint.crop) for p, t in zip(images, true, strict=True)]
+        seen = [perturb(d, p, t, detector.checkpoint.crop) for p, t in zip(images, true, strict=True)]
         looks = _looks(detector, [p for p, _, _ in seen], [b for _, b, _ in seen], max(_LOOKS[d.kind]))
         for n, found in enumerate(looks, 1):
             result[d, n] = nme(found, [m for _, _, m in seen])
@@ -271,21 +271,21 @@ def _look_at(
 
 
 def _looks(
-    detector: Detector, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], n_looks: int
+    detector: Detector, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], n_views: int
 ) -> list[NDArray[np.float32]]:
     """The landmarks after one look, and after two: (N, K, 2) image px each."""
     ones = [1] * len(images)
     found = [detector.locate(images, boxes, ones).landmarks]
-    if n_looks == 2:
+    if n_views == 2:
         found.append(detector.locate(images, boxes, [2] * len(images)).landmarks)
     return found
 
 
 def _curve(
-    kind: Kind, passes: int, nmes: dict[tuple[Disturbance | None, int], Floats], plain: float, threshold: float
+    kind: Kind, passes: int, nmes: dict[tuple[Perturbation | None, int], Floats], plain: float, threshold: float
 ) -> Curve:
     levels = []
-    for value, same in itertools.groupby(_disturbances(kind), lambda d: d.value):
+    for value, same in itertools.groupby(_perturbations(kind), lambda d: d.value):
         group = list(same)
         values = [nmes[d, passes] for d in group]
         directions = [d.direction for d in group] if kind == "shift" and value != NEUTRAL["shift"] else []

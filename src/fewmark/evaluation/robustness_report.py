@@ -33,7 +33,7 @@ _AXES: Mapping[Kind, str] = {
     "roll": "roll to either side, mean of the bin, degrees",
 }
 _FIRST: Mapping[Kind, str] = {"shift": "shift", "scale": "factor", "rotation": "angle", "size": "side"}
-_TOP = 4.0  # charts end at so many times the undisturbed NME, below which the differences that matter lie
+_TOP = 4.0  # charts end at so many times the unperturbed NME, below which the differences that matter lie
 _STYLE = (
     "body{max-width:1180px;margin:24px auto;padding:0 16px;font:15px/1.5 system-ui,sans-serif;color:#1c2733}"
     ".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:16px}svg{width:100%;height:auto}"
@@ -93,7 +93,7 @@ def kinds_of(result: Robustness) -> list[Kind]:
 
 def title_of(curve: Curve) -> str:
     """What was done to the faces, and how often they were looked at."""
-    return f"{TITLES[curve.kind]}, {looks_of(curve.passes)}"
+    return f"{TITLES[curve.kind]}, {robustness_rows(curve.passes)}"
 
 
 def table_of(curve: Curve) -> tuple[list[str], list[list[str]]]:
@@ -109,21 +109,21 @@ def table_of(curve: Curve) -> tuple[list[str], list[list[str]]]:
 
 
 def summary_lines(result: Robustness) -> list[str]:
-    """What stands first: the undisturbed faces, and the shift that a model bears."""
-    plain = result.undisturbed
+    """What stands first: the unperturbed faces, and the shift that a model bears."""
+    plain = result.unperturbed
     lines = [
-        f"undisturbed: NME {_percent(plain.nme)} by {result.normalizer}, failures {_percent(plain.failure_rate)} at "
+        f"unperturbed: NME {_percent(plain.nme)} by {result.normalizer}, failures {_percent(plain.failure_rate)} at "
         f"{100 * result.threshold:g} %, {plain.n_faces} faces"
         + (f", {result.n_left_out} left out" if result.n_left_out else "")
     ]
     for n, shift in result.tolerated_shift.items():
         largest = 100 * result.curve("shift", n).levels[-1].value
         where = f"no shift up to {largest:g} %" if shift is None else f"a shift of {100 * shift:.1f} %"
-        lines.append(f"NME is {100 * RISE:g} % higher, with {looks_of(n)}, at {where} of the box's longer side")
+        lines.append(f"NME is {100 * RISE:g} % higher, with {robustness_rows(n)}, at {where} of the box's longer side")
     return [*lines, *result.notes]
 
 
-def looks_of(passes: int) -> str:
+def robustness_rows(passes: int) -> str:
     """How often a face was looked at, in words."""
     return "one look" if passes == 1 else "two looks"
 
@@ -141,7 +141,7 @@ def _worst(level: Level) -> str:
 
 
 def _lines(result: Robustness, kind: Kind) -> dict[str, list[Point]]:
-    """The lines of a chart: name -> (value, NME in %); the undisturbed faces as a level line."""
+    """The lines of a chart: name -> (value, NME in %); the unperturbed faces as a level line."""
     x_scale = 100.0 if kind == "shift" else 1.0
     curves = [c for c in result.curves if c.kind == kind]
     lines: dict[str, list[Point]] = {}
@@ -152,14 +152,14 @@ def _lines(result: Robustness, kind: Kind) -> dict[str, list[Point]]:
             worst = [v.nme if v.worst_nme is None else v.worst_nme for v in c.levels]
             lines[f"{name}, worst"] = [(x_scale * v.value, 100 * w) for v, w in zip(c.levels, worst, strict=True)]
     ends = [v.value * x_scale for c in curves for v in c.levels]
-    lines["undisturbed"] = [(min(ends), 100 * result.undisturbed.nme), (max(ends), 100 * result.undisturbed.nme)]
+    lines["unperturbed"] = [(min(ends), 100 * result.unperturbed.nme), (max(ends), 100 * result.unperturbed.nme)]
     return lines
 
 
 def _top(result: Robustness, lines: Mapping[str, list[Point]]) -> float:
     """Where the y axis ends, %."""
     values = [y for line in lines.values() for _, y in line if math.isfinite(y)]
-    highest, plain = max(values, default=0.0), 100 * result.undisturbed.nme
+    highest, plain = max(values, default=0.0), 100 * result.unperturbed.nme
     top = 1.06 * highest
     return (min(top, _TOP * plain) if math.isfinite(plain) and plain > 0 else top) or 1.0
 
@@ -197,7 +197,7 @@ def _page(result: Robustness, title: str) -> str:
         body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
         tables += f"<h2>{escape(title_of(curve))}</h2><table><tr>{head}</tr>{body}</table>"
     said = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
-    note = f"<p>The charts end at {_TOP:g} times the undisturbed NME; the tables go on.</p>" if cut else ""
+    note = f"<p>The charts end at {_TOP:g} times the unperturbed NME; the tables go on.</p>" if cut else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{said}\n"
@@ -217,7 +217,7 @@ def _image(path: Path, result: Robustness, title: str) -> None:
         lines = _lines(result, kind)
         axes = figure.add_subplot(rows, columns, n + 1)
         for name, line in lines.items():
-            style = {"color": "0.6", "linestyle": ":"} if name == "undisturbed" else {"marker": "o", "markersize": 3.5}
+            style = {"color": "0.6", "linestyle": ":"} if name == "unperturbed" else {"marker": "o", "markersize": 3.5}
             axes.plot([x for x, _ in line], [y for _, y in line], label=name, **style)
         axes.set(title=TITLES[kind], xlabel=_AXES[kind], ylabel=f"NME ({result.normalizer}), %")
         axes.set_ylim(0, _top(result, lines))

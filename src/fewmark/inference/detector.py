@@ -18,9 +18,9 @@ from fewmark.data.samples import as_rgb, read_image
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face import Face
-from fewmark.inference.face_detection.base import FaceFinder, FullImage, SlimeFaceFinder, adapt_box
-from fewmark.inference.predictor import Locator
-from fewmark.inference.predictor_onnx import OnnxLocator, export_beside
+from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector, adapt_box
+from fewmark.inference.predictor import LandmarkPredictor
+from fewmark.inference.predictor_onnx import OnnxPredictor, find_onnx_export
 from fewmark.landmarks.calibration import face_sizes
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -34,7 +34,7 @@ _IMAGES = 32  # in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class _FaceRequest:
     """A face whose landmarks are wanted.
 
     Attributes:
@@ -57,30 +57,30 @@ class Detector:
 
     Args:
         checkpoint: see `load_checkpoint`.
-        finder: finds the faces where no boxes are given; `SlimeFaceFinder()` by default, made at its first
+        face_detector: finds the faces where no boxes are given; `SlimeFaceDetector()` by default, made at its first
             use.
         device: where torch runs the networks, e.g. "cuda".
         locate: what runs the networks; by default torch, which is then imported.
-        keep_all: keep found faces that `is_face` takes for none.
+        keep_unlikely: keep found faces that `is_face` takes for none.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         *,
-        finder: FaceFinder | None = None,
+        face_detector: FaceDetector | None = None,
         device: torch.device | str = "cpu",
-        locate: Locator | None = None,
-        keep_all: bool = False,
+        locate: LandmarkPredictor | None = None,
+        keep_unlikely: bool = False,
     ) -> None:
         if locate is None:
-            from fewmark.inference.predictor_torch import TorchLocator
+            from fewmark.inference.predictor_torch import TorchPredictor
 
-            locate = TorchLocator(checkpoint, device)
+            locate = TorchPredictor(checkpoint, device)
         self.checkpoint = checkpoint
         self.locate = locate
-        self.keep_all = keep_all
-        self._finder = finder
+        self.keep_unlikely = keep_unlikely
+        self._face_detector = face_detector
 
     @classmethod
     def load(
@@ -88,24 +88,24 @@ class Detector:
         path_or_name: str | Path,
         *,
         threads: int | None = None,
-        finder: FaceFinder | None = None,
+        face_detector: FaceDetector | None = None,
         device: torch.device | str = "cpu",
         runtime: Runtime = "auto",
-        keep_all: bool = False,
+        keep_unlikely: bool = False,
     ) -> Detector:
         """A detector from a model file or a packaged name.
 
         Args:
             path_or_name: a .safetensors file, an .onnx file that `fewmark export` wrote or, e.g., "ibug-68".
             threads: CPU threads, of torch for the whole process; None leaves them.
-            finder: see `Detector`.
+            face_detector: see `Detector`.
             device: where torch runs the networks; ONNX Runtime runs them on the CPU.
             runtime: "onnx" or "torch", or "auto": ONNX Runtime where it is installed and there is an exported model, which is
                 the .onnx file itself or NAME.onnx beside NAME.safetensors if it was made from just that file.
-            keep_all: see `Detector`.
+            keep_unlikely: see `Detector`.
 
         Raises:
-            InputError: see `load_checkpoint` and `OnnxLocator`; threads below 1; or a runtime that cannot run the file.
+            InputError: see `load_checkpoint` and `OnnxPredictor`; threads below 1; or a runtime that cannot run the file.
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads: expected 1 or more, given {threads}")
@@ -118,15 +118,15 @@ class Detector:
             given = "runtime torch" if runtime == "torch" else f"device {device}"
             raise InputError(f"{path}: ONNX Runtime runs it on the CPU, given {given}; load its .safetensors file")
         if exported is None and runtime != "torch" and on_cpu:
-            exported = export_beside(path)
+            exported = find_onnx_export(path)
         if runtime == "onnx" and exported is None:
             raise InputError(
                 f"{path}: runtime onnx: expected onnxruntime, device cpu and {path.with_suffix('.onnx').name} made from this "
                 f'file; pip install "fewmark[onnx]" and fewmark export {path_or_name} --to onnx'
             )
         if exported is not None:
-            locate = OnnxLocator(exported, threads=threads)
-            return cls(locate.checkpoint, finder=finder, locate=locate, keep_all=keep_all)
+            locate = OnnxPredictor(exported, threads=threads)
+            return cls(locate.checkpoint, face_detector=face_detector, locate=locate, keep_unlikely=keep_unlikely)
         try:
             import torch
 
@@ -139,17 +139,17 @@ class Detector:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(load_checkpoint(path), finder=finder, device=device, keep_all=keep_all)
+        return cls(load_checkpoint(path), face_detector=face_detector, device=device, keep_unlikely=keep_unlikely)
 
     @property
     def scheme(self) -> LandmarkScheme:
         return self.checkpoint.scheme
 
     @property
-    def finder(self) -> FaceFinder:
-        if self._finder is None:
-            self._finder = SlimeFaceFinder()
-        return self._finder
+    def face_detector(self) -> FaceDetector:
+        if self._face_detector is None:
+            self._face_detector = SlimeFaceDetector()
+        return self._face_detector
 
     @overload
     def detect(  # type: ignore[overload-overlap]  # a str is a sequence of str, and means one file
@@ -192,8 +192,8 @@ class Detector:
             flip: average with what is seen in the flipped crop; twice the time, a little more accurate. None: as the model
                 asks.
             passes: how often each face is looked at, at most; every further pass cuts its crop round the points of the
-                one before, turned upright, and is left out where these lie where the last crop expected them (`locating.SETTLED`,
-                `locating.TURNED`). Where the first or the last pass leaves a doubt (`locating.DOUBTFUL`), the face is looked for from the
+                one before, turned upright, and is left out where these lie where the last crop expected them (`locating.MAX_BOX_CHANGE`,
+                `locating.MIN_ROTATION`). Where the first or the last pass leaves a doubt (`locating.LOW_CONFIDENCE`), the face is looked for from the
                 other three sides too. None: once for given boxes, twice for found ones.
             scheme: the name of the scheme of the answer: the model's, or one that it carries a transfer to. A
                 transferred landmark's score is the weighted mean of the scores that it comes from.
@@ -264,10 +264,10 @@ class Detector:
             raise InputError(f"passes: expected 1 or more, given {passes}")
         given = [None] * len(images) if boxes_xyxy is None else list(boxes_xyxy)
         if any(boxes is None for boxes in given):
-            _ = self.finder  # that there is none is no image's fault
+            _ = self.face_detector  # that there is none is no image's fault
         result: list[list[Face]] = [[] for _ in images]
         for start in range(0, len(images), _IMAGES):
-            looks: list[_Look] = []
+            looks: list[_FaceRequest] = []
             for p in range(start, min(len(images), start + _IMAGES)):
                 try:
                     looks += self._find(images[p], given[p], p, passes)
@@ -282,7 +282,7 @@ class Detector:
                     result[look.owner].append(face)
         return result
 
-    def _find(self, image: ImageLike, boxes: FloatArray | None, owner: int, passes: int | None) -> list[_Look]:
+    def _find(self, image: ImageLike, boxes: FloatArray | None, owner: int, passes: int | None) -> list[_FaceRequest]:
         """The faces of one image, not yet their landmarks.
 
         Raises:
@@ -293,11 +293,11 @@ class Detector:
         else:
             rgb, where = as_rgb(image), f"image {owner}"
         if boxes is None:
-            return [_Look(owner, rgb, box, score, passes or 2) for box, score in self.find_faces(rgb)]
+            return [_FaceRequest(owner, rgb, box, score, passes or 2) for box, score in self.detect_faces(rgb)]
         checked = check_boxes(boxes, (rgb.shape[0], rgb.shape[1]), where)
-        return [_Look(owner, rgb, box, None, passes or 1) for box in checked]
+        return [_FaceRequest(owner, rgb, box, None, passes or 1) for box in checked]
 
-    def _locate(self, looks: Sequence[_Look], flip: bool | None, scheme: str | None) -> list[Face | None]:
+    def _locate(self, looks: Sequence[_FaceRequest], flip: bool | None, scheme: str | None) -> list[Face | None]:
         """The landmarks of each; None where a found face is none."""
         transfer = self.checkpoint.transfer_to(scheme)
         located = self.locate([x.image for x in looks], [x.box for x in looks], [x.n_passes for x in looks], flip=flip)
@@ -328,11 +328,11 @@ class Detector:
             scores: (K,) of the model's own scheme.
         """
         calibration = self.checkpoint.calibration
-        if self.keep_all or calibration is None or isinstance(self._finder, FullImage):
+        if self.keep_unlikely or calibration is None or isinstance(self._face_detector, FullImage):
             return True
         return calibration.is_face(scores)
 
-    def find_faces(self, image: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
+    def detect_faces(self, image: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
         """Boxes of the kind that the model was trained on, from the face detector, and its scores; the
         largest first.
 
@@ -341,7 +341,8 @@ class Detector:
         """
         adapter = self.checkpoint.box_from_detector
         return [
-            (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score) for f in self.finder(image)
+            (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score)
+            for f in self.face_detector(image)
         ]
 
 

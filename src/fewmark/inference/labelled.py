@@ -20,7 +20,7 @@ BoxKind = Literal["gt", "detect", "column"]
 _IMAGES = 64  # images in memory at a time
 
 
-def locate_samples(
+def predict_samples(
     detector: Detector,
     samples: Sequence[FaceSample],
     box: BoxKind = "gt",
@@ -69,7 +69,7 @@ def locate_samples(
                 last = (sample.image, read_image(sample.image))
             found = true_box
             if box == "detect":
-                candidates = [b for b, _ in detector.find_faces(last[1])]
+                candidates = [b for b, _ in detector.detect_faces(last[1])]
                 overlaps = [box_overlap(b, true_box) for b in candidates]
                 if not overlaps or max(overlaps) <= 0:
                     continue
@@ -96,8 +96,8 @@ def evaluate_samples(
     passes: int | None = None,
     scheme: str | None = None,
 ) -> NDArray[np.float32]:
-    """The landmarks alone of `locate_samples`: (N, K, 2) image px."""
-    return locate_samples(detector, samples, box, flip=flip, passes=passes, scheme=scheme)[0]
+    """The landmarks alone of `predict_samples`: (N, K, 2) image px."""
+    return predict_samples(detector, samples, box, flip=flip, passes=passes, scheme=scheme)[0]
 
 
 def labelled_box(sample: FaceSample, k: int, kind: BoxKind = "gt") -> Box:

@@ -15,22 +15,22 @@ from fewmark.data.crops import CropRule, cut
 from fewmark.inference.checkpoint.model import Checkpoint
 
 _BATCH = 32  # crops at a time
-SETTLED = 0.08
+MAX_BOX_CHANGE = 0.08
 """A face is not looked at again where its landmarks' box lies nearer than this to the box that was looked in (`box_change`): networks
 are trained on boxes that are so far off."""
-TURNED = 15.0
+MIN_ROTATION = 15.0
 """Degrees from upright, or from how the last crop was turned, from which on a face is looked at again, turned."""
-DOUBTFUL = 0.85
+LOW_CONFIDENCE = 0.85
 """Of the lowest mean score of a held-out face: a face that has less in its first look or its last one is looked for from the other three
 sides too, and turned as the first look says; the surest counts."""
-SURER = 1.15
+MIN_GAIN = 1.15
 """By how much the scores of such a look have to be higher than those of the straight one."""
 _QUARTERS = np.array([90.0, 180.0, -90.0])
-_STEADY = (0.4, 2.5)  # a second look is taken where the new box's side is within these of the old one's
+BOX_SCALE_RANGE = (0.4, 2.5)  # a second look is taken where the new box's side is within these of the old one's
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class CropPrediction:
     """What the networks say of B crops.
 
     Attributes:
@@ -45,14 +45,14 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Located:
+class Prediction:
     """The landmarks of N faces.
 
     Attributes:
         landmarks: (N, K, 2) image px.
         scores: (N, K).
         angles: (N,) degrees, see `Face`.
-        quality: (N,) see `Seen`; NaN without a teacher.
+        quality: (N,) see `CropPrediction`; NaN without a teacher.
     """
 
     landmarks: NDArray[np.float32]
@@ -66,7 +66,7 @@ class Located:
         return quality if math.isfinite(quality) else None
 
 
-class Locator(ABC):
+class LandmarkPredictor(ABC):
     """Finds the landmarks of faces.
 
     Args:
@@ -77,7 +77,7 @@ class Locator(ABC):
         self.checkpoint = checkpoint
 
     @abstractmethod
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
+    def predict_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> CropPrediction:
         """What the networks say of B crops.
 
         Args:
@@ -93,14 +93,14 @@ class Locator(ABC):
         *,
         flip: bool | None = None,
         angles: Sequence[float] | None = None,
-    ) -> Located:
+    ) -> Prediction:
         """Landmarks of N faces.
 
         Args:
             images: one (H, W, 3) RGB a face.
             boxes_xyxy: one (4,) image px a face.
             n_passes: one number a face; every pass after the first begins with the landmarks of the one before. There are fewer
-                where a pass finds the face where it looked for it (`SETTLED`), but not of a cascade, which looks upright again.
+                where a pass finds the face where it looked for it (`MAX_BOX_CHANGE`), but not of a cascade, which looks upright again.
             flip: average with what is seen in the flipped crop; None: as the model asks.
             angles: by which each face is turned, degrees counter-clockwise, and `boxes_xyxy` are theirs when they stand upright, as
                 `next_box` says them; None: the faces are looked at as they are.
@@ -110,10 +110,10 @@ class Locator(ABC):
         found, first = self._look_often(images, boxes_xyxy, n_passes, start, flip)
         for i, n in enumerate(n_passes):
             if n > 1 and self.checkpoint.cascade is None and (self._doubts(first, i) or self._doubts(found, i)):
-                turns = [face_turn(first.landmarks[i], self.checkpoint.scheme.mean_face), *(start[i] + _QUARTERS)]
+                turns = [face_rotation(first.landmarks[i], self.checkpoint.scheme.mean_face), *(start[i] + _QUARTERS)]
                 sides, _ = self._look_often([images[i]] * 4, [boxes_xyxy[i]] * 4, [n] * 4, turns, flip)
                 best = int(sides.scores.mean(1).argmax())
-                if sides.scores[best].mean() > SURER * found.scores[i].mean():
+                if sides.scores[best].mean() > MIN_GAIN * found.scores[i].mean():
                     for mine, theirs in zip(vars(found).values(), vars(sides).values(), strict=True):
                         mine[i] = theirs[best]
         return found
@@ -125,10 +125,10 @@ class Locator(ABC):
         n_passes: Sequence[int],
         angles: Sequence[float] | NDArray[np.float64],
         flip: bool,
-    ) -> tuple[Located, Located]:
+    ) -> tuple[Prediction, Prediction]:
         """What one pass after the other finds, see `__call__`; and what the first one found."""
         n_faces, k = len(images), self.checkpoint.scheme.n_landmarks
-        found = Located(
+        found = Prediction(
             np.full((n_faces, k, 2), np.nan, np.float32),
             np.full((n_faces, k), np.nan, np.float32),
             np.array(angles, np.float64),
@@ -147,21 +147,21 @@ class Locator(ABC):
             for start in range(0, len(rows), _BATCH):
                 self._look(images, boxes, rows[start : start + _BATCH], found, again=n > 0, flip=flip)
             if n == 0 and max(n_passes) > 1:
-                first = Located(*(values.copy() for values in vars(found).values()))
+                first = Prediction(*(values.copy() for values in vars(found).values()))
         return found, first
 
-    def _doubts(self, found: Located, i: int) -> bool:
+    def _doubts(self, found: Prediction, i: int) -> bool:
         """Whether it is doubtful that a face was seen."""
         calibration = self.checkpoint.calibration
-        return calibration is not None and not calibration.is_face(found.scores[i], DOUBTFUL)
+        return calibration is not None and not calibration.is_face(found.scores[i], LOW_CONFIDENCE)
 
-    def _turn_to(self, i: int, boxes: list[Box], found: Located) -> bool:
+    def _turn_to(self, i: int, boxes: list[Box], found: Prediction) -> bool:
         """Where to look at a face again, by what was seen of it: its upright box and its angle; False if that is where it was looked at."""
         mean_face = self.checkpoint.scheme.mean_face
-        angle = float(found.angles[i]) if self._doubts(found, i) else face_turn(found.landmarks[i], mean_face)
+        angle = float(found.angles[i]) if self._doubts(found, i) else face_rotation(found.landmarks[i], mean_face)
         box = next_box(boxes[i], found.landmarks[i], angle)
         turn = abs((angle - found.angles[i] + 180) % 360 - 180)
-        if turn <= TURNED and box_change(boxes[i], box) <= SETTLED:
+        if turn <= MIN_ROTATION and box_change(boxes[i], box) <= MAX_BOX_CHANGE:
             return False
         boxes[i], found.angles[i] = box, angle
         return True
@@ -171,7 +171,7 @@ class Locator(ABC):
         images: Sequence[NDArray[np.uint8]],
         boxes: Sequence[Box],
         rows: Sequence[int],
-        found: Located,
+        found: Prediction,
         *,
         again: bool,
         flip: bool,
@@ -180,7 +180,7 @@ class Locator(ABC):
         rule = self.checkpoint.crop
         maps = [rule.crop_from_image(boxes[i], -float(found.angles[i])) for i in rows]
         crops = [cut_window(images[i], m, rule) for i, m in zip(rows, maps, strict=True)]
-        seen = self.read_crops(np.stack(crops) if len(crops) > 1 else crops[0][None], flip=flip)
+        seen = self.predict_crops(np.stack(crops) if len(crops) > 1 else crops[0][None], flip=flip)
         for j, i in enumerate(rows):
             found.landmarks[i] = maps[j].inverse()(seen.landmarks[j])
             found.scores[i] = seen.scores[j]
@@ -222,8 +222,8 @@ def _within(value: float, most: int) -> int:
     return int(min(max(value, 0), most))
 
 
-def face_turn(landmarks: NDArray[np.float32], mean_face: FloatArray | None) -> float:
-    """By which a face is turned, degrees counter-clockwise; 0 below `TURNED`, and in a scheme without a mean face.
+def face_rotation(landmarks: NDArray[np.float32], mean_face: FloatArray | None) -> float:
+    """By which a face is turned, degrees counter-clockwise; 0 below `MIN_ROTATION`, and in a scheme without a mean face.
 
     Args:
         landmarks: (K, 2) image px, none missing.
@@ -232,7 +232,7 @@ def face_turn(landmarks: NDArray[np.float32], mean_face: FloatArray | None) -> f
     if mean_face is None or not float(np.ptp(landmarks, 0).max()) > 0:
         return 0.0
     angle = fit_similarity(mean_face, landmarks).angle
-    return angle if abs(angle) > TURNED else 0.0
+    return angle if abs(angle) > MIN_ROTATION else 0.0
 
 
 def next_box(box_xyxy: Box, landmarks: NDArray[np.float32], angle: float = 0.0) -> Box:
@@ -254,4 +254,4 @@ def next_box(box_xyxy: Box, landmarks: NDArray[np.float32], angle: float = 0.0) 
         centre = upright_from_image.inverse()(box_centre(new))
         new = (new + np.tile(centre - box_centre(new), 2)).astype(np.float32)
     ratio = float(box_size(new).max() / box_size(box_xyxy).max())
-    return new if _STEADY[0] <= ratio <= _STEADY[1] else box_xyxy
+    return new if BOX_SCALE_RANGE[0] <= ratio <= BOX_SCALE_RANGE[1] else box_xyxy

@@ -20,13 +20,13 @@ from fewmark.core.errors import InputError
 from fewmark.inference.checkpoint.metadata import read_metadata, require
 from fewmark.inference.checkpoint.model import Checkpoint, checkpoint_from_metadata
 from fewmark.inference.checkpoint.onnx_metadata import TENSORS_KEY, file_hash, read_properties
-from fewmark.inference.predictor import Locator, Seen
+from fewmark.inference.predictor import CropPrediction, LandmarkPredictor
 
 _ERRORS_AND_FATAL = 3  # of ONNX Runtime's levels of log messages
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-class OnnxLocator(Locator):
+class OnnxPredictor(LandmarkPredictor):
     """Finds the landmarks of faces by an exported model.
 
     A session is safe to use from many threads. It does not survive a fork and cannot be pickled, so every process makes its
@@ -48,15 +48,15 @@ class OnnxLocator(Locator):
         self._sessions: dict[int, Any] = {}  # process -> its session
         # a file of an older version has no quality
         self._outputs = [output.name for output in self._session().get_outputs()]
-        _locators.add(self)
+        _predictors.add(self)
 
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
-        """See `Locator.read_crops`."""
+    def predict_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> CropPrediction:
+        """See `LandmarkPredictor.predict_crops`."""
         feed: dict[str, Any] = {"crops": crops}
         if self.checkpoint.scheme.mirror is not None:
             feed["flip"] = np.array(flip)
         found = dict(zip(self._outputs, self._session().run(self._outputs, feed), strict=True))
-        return Seen(found["landmarks"], found["scores"], found.get("quality"))
+        return CropPrediction(found["landmarks"], found["scores"], found.get("quality"))
 
     def _session(self) -> Any:
         process = os.getpid()
@@ -70,7 +70,7 @@ class OnnxLocator(Locator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _locators.add(self)
+        _predictors.add(self)
 
     def _forget(self) -> None:
         """Leave the sessions of the process before a fork as they are: to end one is to wait for threads that are not here."""
@@ -79,11 +79,11 @@ class OnnxLocator(Locator):
         self._sessions = {}
 
 
-_locators: weakref.WeakSet[OnnxLocator] = weakref.WeakSet()
+_predictors: weakref.WeakSet[OnnxPredictor] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for locator in list(_locators):
+    for locator in list(_predictors):
         locator._forget()
 
 
@@ -95,7 +95,7 @@ def load_exported(path: str | Path) -> Checkpoint:
     """What an exported model says about itself; its `students` are none, and its `flip` is the file's.
 
     Raises:
-        InputError: see `OnnxLocator`.
+        InputError: see `OnnxPredictor`.
     """
     data, where = read_metadata(path), str(path)
     tensors: dict[str, NDArray[Any]] = {}
@@ -119,7 +119,7 @@ def load_exported(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def export_beside(model: Path) -> Path | None:
+def find_onnx_export(model: Path) -> Path | None:
     """The exported model beside a model file: NAME.onnx beside NAME.safetensors, if it was made from just this file, answers
     as it does (no int8), and onnxruntime is installed."""
     beside = model.with_suffix(".onnx")
@@ -139,7 +139,7 @@ def make_session(model: bytes, path: Path, threads: int | None) -> Any:
     Args:
         model: the ONNX file.
         path: where it lies, for its weights where they are in another file, and for messages.
-        threads: see `OnnxLocator`.
+        threads: see `OnnxPredictor`.
 
     Raises:
         InputError: onnxruntime is not installed, or it cannot run the model.

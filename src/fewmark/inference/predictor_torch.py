@@ -15,12 +15,12 @@ from fewmark.inference.cascade.predict import look
 from fewmark.inference.cascade.serialization import cascade_modules
 from fewmark.inference.cascade.state import FaceState
 from fewmark.inference.checkpoint.model import Checkpoint
-from fewmark.inference.predictor import Located, Locator, Seen
-from fewmark.landmarks.lateral_bias import with_bias
+from fewmark.inference.predictor import CropPrediction, LandmarkPredictor, Prediction
+from fewmark.landmarks.label_bias import with_bias
 from fewmark.models.ensemble import Ensemble, to_tensor
 
 
-class TorchLocator(Locator):
+class TorchPredictor(LandmarkPredictor):
     """Finds the landmarks of faces.
 
     It may be used from many threads. A forked process runs torch on one thread: the others were not forked, and would be waited for.
@@ -47,19 +47,19 @@ class TorchLocator(Locator):
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
-    def read_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> Seen:
-        """See `Locator.read_crops`; of students."""
+    def predict_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> CropPrediction:
+        """See `LandmarkPredictor.predict_crops`; of students."""
         assert self._ensemble is not None
         prediction = self._ensemble.predict(to_tensor(crops, self.device), flip=flip)
         quality = None if prediction.quality is None else prediction.quality.cpu().numpy()
-        return Seen(prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy(), quality)
+        return CropPrediction(prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy(), quality)
 
     def _look(
         self,
         images: Sequence[Image],
         boxes: Sequence[Box],
         rows: Sequence[int],
-        found: Located,
+        found: Prediction,
         *,
         again: bool,
         flip: bool,
@@ -75,7 +75,7 @@ class TorchLocator(Locator):
             found.angles[rows] = [face_angle(found.landmarks[i], mean_face) for i in rows]
             cascade = cascade.without("angle")
         starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
-        bias = self.checkpoint.lateral_bias
+        bias = self.checkpoint.label_bias
         for i, face in zip(rows, look(cascade, [images[i] for i in rows], starts, flip=flip), strict=True):
             found.landmarks[i] = face.landmarks
             if bias is not None:  # no crop whose box it could be a part of

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewmark.core.errors import InputError
 
-LEAST_FACES = 20
+MIN_FACES = 20
 """Held-out faces below which nothing is said: the curve would be these faces' own."""
-LEAST_SCORE = 0.65
+MIN_SCORE = 0.65
 """Of the lowest mean score of a held-out face: what the face detector took for a face is none, or one whose landmarks cannot be seen, where
 it has less. Of 1870 labelled faces it leaves out none whose landmarks are right, and of 66 other finds half (experiments/found_faces.py)."""
 N_KNOTS = 24
@@ -93,7 +93,7 @@ class ErrorCalibration:
             )
         known = np.isfinite(s) & np.isfinite(e)
         n_faces = int(known.any(1).sum())
-        if n_faces < LEAST_FACES or np.ptp(s[known]) == 0:
+        if n_faces < MIN_FACES or np.ptp(s[known]) == 0:
             return None
         rows = np.nonzero(known)[1]
         x, y = s[known], e[known]
@@ -124,7 +124,7 @@ class ErrorCalibration:
         found = np.where(np.isfinite(s), found, np.nan)
         return np.asarray(found * np.asarray(face_sizes, np.float64)[..., None], np.float32)
 
-    def is_face(self, scores: NDArray[np.float32], least: float = LEAST_SCORE) -> bool:
+    def is_face(self, scores: NDArray[np.float32], least: float = MIN_SCORE) -> bool:
         """Whether landmarks of these scores (K,) can be a face's; True where it is not known.
 
         Args:

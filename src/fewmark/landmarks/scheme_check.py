@@ -9,7 +9,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, Similarity, fit_similarity
 from fewmark.landmarks.scheme import LandmarkScheme
 
-FAR = 0.08
+MAX_MIRROR_ERROR = 0.08
 """A mirrored landmark that misses its partner by more than this share of the face's diagonal is wrong."""
 NOTICEABLE = 0.01
 """Misses below this share of the diagonal are the mean face's own asymmetry."""
@@ -152,7 +152,7 @@ def _check_mirror(scheme: LandmarkScheme) -> list[str]:
     distances = mirror_distances(scheme, scheme.mean_face)
     for i, mirror in enumerate(scheme.mirror):
         off, nearest = float(distances[i, i]), int(distances[i].argmin())
-        if off > FAR or (off > NOTICEABLE and distances[i, nearest] < off / 2):
+        if off > MAX_MIRROR_ERROR or (off > NOTICEABLE and distances[i, nearest] < off / 2):
             line = f"mirror: on the mean face {_names(scheme, [mirror])} flipped misses {_names(scheme, [i])}"
             line += f" by {off:.1%} of the diagonal"
             found.append(line + (f"; {_names(scheme, [nearest])} is nearer" if nearest != i else ""))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.models.codec import HeatmapCodec
-from fewmark.models.layers import check_choice, check_counts, conv_norm_relu
+from fewmark.models.layers import check_counts, check_selection, conv_norm_relu
 
 PAPER_SIZE = 112
 """Crop px at which the paper-size network has its 500 M multiply-adds."""
@@ -86,7 +86,7 @@ class Coarse(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("coarse", n_landmarks=n_landmarks, group_width=group_width, grid=grid, decoder=decoder)
-        check_choice("coarse", "head", head, ("coordinates", "heatmaps"))
+        check_selection("coarse", "head", head, ("coordinates", "heatmaps"))
         if len(widths) < 2 or len(n_modules) != len(widths) - 1:
             raise InputError(
                 "coarse: widths and n_modules: expected at least 2 widths and a number of modules for each but the first, "

@@ -19,7 +19,7 @@ Decoding = Literal["argmax", "quarter", "centroid", "parabola", "soft-argmax"]
 
 _CENTROID_RADIUS = 2  # cells; 4, as in the authors' code, spans most of a 16 x 16 map
 _TINY = 1e-12
-_LEAST_VARIANCE = 1 / 12  # of one cell: a map says no more
+_MIN_VARIANCE = 1 / 12  # of one cell: a map says no more
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class HeatmapCodec:
         flat = _flat(maps)
         if self.logits:
             mean, variance = self._moments(maps)
-            scores = self._narrowness(variance)
+            scores = self._concentration(variance)
             if self.decoding == "soft-argmax":
                 return mean, scores
         else:
@@ -189,9 +189,9 @@ class HeatmapCodec:
             variances.append((first * x).sum(-1) - mean * mean)
         return torch.stack(means, -1), torch.stack(variances, -1)
 
-    def _narrowness(self, variance: Tensor) -> Tensor:
+    def _concentration(self, variance: Tensor) -> Tensor:
         """(B, K) the mass that Gaussians of this variance (B, K, 2), crop px^2, have in the 3 x 3 cells round their mean."""
-        deviation = variance.clamp_min(_LEAST_VARIANCE * self.stride**2).sqrt()
+        deviation = variance.clamp_min(_MIN_VARIANCE * self.stride**2).sqrt()
         return torch.erf(1.5 * self.stride / 2**0.5 / deviation).prod(-1)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
-from fewmark.models.layers import check_choice, check_counts
+from fewmark.models.layers import check_counts, check_selection
 
 
 class _Residual(nn.Module):
@@ -72,7 +72,7 @@ class Compact(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_choice("compact", "stride", stride, (2, 4))
+        check_selection("compact", "stride", stride, (2, 4))
         for name, values, n in (("widths", widths, 5), ("n_blocks", n_blocks, 4)):
             if len(values) != n:
                 raise InputError(f"compact: {name}: expected {n} whole numbers, given {list(values)}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
-from fewmark.models.layers import check_choice, check_counts, conv_relu, init_he, init_normal, scaled_channels
+from fewmark.models.layers import check_counts, check_selection, conv_relu, init_he, init_normal, scaled_channels
 
 PAPER_STD = 0.01
 """Standard deviation of the initial weights (TS3's authors; the trunk then came from ImageNet)."""
@@ -53,7 +53,7 @@ class ConvolutionalPoseMachine(nn.Module):
         super().__init__()
         name = "convolutional_pose_machine"
         check_counts(name, n_maps=n_maps, n_stages=n_stages)
-        check_choice(name, "stride", stride, (4, 8))
+        check_selection(name, "stride", stride, (4, 8))
         if not 0 < width <= 4:
             raise InputError(f"{name}: width: expected a factor above 0 and at most 4, given {width!r}")
         self.n_maps, self.stride = n_maps, stride

@@ -15,7 +15,7 @@ from fewmark.models.normalization import MEAN, STD
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class EnsemblePrediction:
     """What students say of B crops.
 
     Attributes:
@@ -47,7 +47,7 @@ class Ensemble(nn.Module):
         codecs: one a student.
         mirror: (K,) permutation of a flipped image, or None: then nothing is flipped.
         teacher: judges the averaged maps, or None; see `models.teacher.Teacher`.
-        bias: (K, 2) crop px added to the landmarks, see `lateral_bias`, or None.
+        bias: (K, 2) crop px added to the landmarks, see `label_bias`, or None.
 
     Source: TS3, Eq. 5. Differs: the students' last network stages are averaged, for the scores and the teacher; the landmarks
     are the mean of what each student's own maps are decoded to, which no difference of strides blurs (1.6 % NME on perfect
@@ -101,7 +101,7 @@ class Ensemble(nn.Module):
 
         Args:
             images: (B, 3, H, W), not flipped.
-            heatmaps: (B, K, h, w), see `Prediction`.
+            heatmaps: (B, K, h, w), see `EnsemblePrediction`.
         """
         if self.teacher is None:
             return None
@@ -109,7 +109,7 @@ class Ensemble(nn.Module):
         return quality.float()
 
     @torch.inference_mode()
-    def predict(self, images: Tensor, *, flip: bool = False) -> Prediction:
+    def predict(self, images: Tensor, *, flip: bool = False) -> EnsemblePrediction:
         """Landmarks of B crops.
 
         Args:
@@ -123,4 +123,4 @@ class Ensemble(nn.Module):
             maps = [(m + f[:, self.mirror].flip(-1)) / 2 for m, f in zip(maps, flipped, strict=True)]
         heatmaps = average_heatmaps(maps)
         scores = self.codec.decode(heatmaps)[1]
-        return Prediction(heatmaps, self.decode(maps), scores, self.judge(images, heatmaps))
+        return EnsemblePrediction(heatmaps, self.decode(maps), scores, self.judge(images, heatmaps))

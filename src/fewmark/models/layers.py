@@ -69,7 +69,7 @@ def check_counts(network: str, **counts: int) -> None:
             raise InputError(f"{network}: {name}: expected a whole number of at least 1, given {value!r}")
 
 
-def check_choice(network: str, name: str, value: object, choices: tuple[object, ...]) -> None:
+def check_selection(network: str, name: str, value: object, choices: tuple[object, ...]) -> None:
     """The argument is one of the choices.
 
     Raises:

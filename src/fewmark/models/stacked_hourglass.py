@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewmark.core.errors import InputError
-from fewmark.models.layers import check_choice, check_counts
+from fewmark.models.layers import check_counts, check_selection
 
 
 class Residual(nn.Module):
@@ -95,7 +95,7 @@ class StackedHourglass(nn.Module):
         super().__init__()
         name = "stacked_hourglass"
         check_counts(name, n_maps=n_maps, n_stacks=n_stacks, n_modules=n_modules, depth=depth, n_features=n_features)
-        check_choice(name, "stride", stride, (2, 4))
+        check_selection(name, "stride", stride, (2, 4))
         if n_features % 8:
             raise InputError(f"{name}: n_features: expected a multiple of 8, given {n_features}")
         self.n_maps, self.stride = n_maps, stride

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewmark.core.errors import InputError
-from fewmark.models.layers import check_choice, check_counts, init_xavier
+from fewmark.models.layers import check_counts, check_selection, init_xavier
 
 NORMS = ("instance", "group", "batch", "none")
 LOWEST_PEAK = 1e-4
@@ -57,7 +57,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("teacher", n_maps=n_maps, width=width, n_layers=n_layers, shrink=shrink)
-        check_choice("teacher", "norm", norm, NORMS)
+        check_selection("teacher", "norm", norm, NORMS)
         if width % 8:
             raise InputError(f"teacher: width: expected a multiple of 8, given {width}")
         self.n_maps, self.n_layers, self.shrink = n_maps, n_layers, shrink

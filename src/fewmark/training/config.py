@@ -113,8 +113,8 @@ class TeacherSettings(_Settings):
     learning_rate: float = Field(1e-3, gt=0)
 
 
-class DrawnSettings(_Settings):
-    """Drawn faces, see `fewmark.data.synthetic.faces`: what every network is trained on before it sees a label."""
+class SyntheticSettings(_Settings):
+    """Synthetic faces, see `fewmark.data.synthetic.faces`: what every network is trained on before it sees a label."""
 
     faces: int = Field(0, description="how many; 0 = none (both papers), networks start from random weights", ge=0)
     length: float = Field(1.0, description="faces seen, relative to a round's training or that of the stage", gt=0)
@@ -159,7 +159,7 @@ class Config(_Settings):
     crop: CropSettings = CropSettings()
     augment: AugmentSettings = AugmentSettings()
     students: dict[str, StudentSettings] = Field(default_factory=lambda: {"student": StudentSettings()}, min_length=1)
-    drawn: DrawnSettings = DrawnSettings()
+    synthetic: SyntheticSettings = SyntheticSettings()
     semi: SemiSettings = SemiSettings()
     teacher: TeacherSettings = TeacherSettings()
     cascade: CascadeSettings = CascadeSettings()

@@ -24,7 +24,7 @@ from fewmark.training.config import Config
 from fewmark.training.events import Event
 from fewmark.training.faces import hold_out, with_boxes
 from fewmark.training.launch import first_process
-from fewmark.training.multi_view import ManyLooks, look_often
+from fewmark.training.multi_view import MultiViewPrediction, predict_multi_view
 from fewmark.training.semi.plans import student_plans, teacher_plan
 from fewmark.training.semi.pseudo_labels import PseudoLabels
 from fewmark.training.semi.runner import Trainings
@@ -35,9 +35,9 @@ from fewmark.training.semi.training_set import TrainingSet
 
 SELECTIONS = ("teacher", "peak", "spread", "random", "none")
 """What `semi.selection` may be; "none" takes all."""
-JUDGE_SHRINK = 2
+QUALITY_SHRINK = 2
 """Of the new model's quality teacher: it judges every face that the model sees and must cost little."""
-JUDGED_CROP = 64
+QUALITY_CROP = 64
 """Px; smaller crops are not shrunk for it."""
 
 
@@ -76,7 +76,7 @@ def check_distillation(config: Config, teachers: Sequence[Detector], scheme: Lan
         raise InputError(f"semi.selection: a distillation picks by {expected}, given {config.semi.selection}")
 
 
-def distil(
+def distill(
     config: Config,
     teachers: Sequence[Detector],
     labelled: Sequence[FaceSample],
@@ -88,7 +88,7 @@ def distil(
     starts: Sequence[dict[str, Tensor]] = (),
     fabric: Fabric,
     folder: Path,
-    tell: Callable[[Event], None],
+    emit: Callable[[Event], None],
     begin: Callable[[], None],
     n_threads: int,
 ) -> Distilled:
@@ -110,15 +110,15 @@ def distil(
             cannot be read.
     """
     rule, size = CropRule(config.crop.size, config.crop.margin), config.crop.size
-    tell({"kind": "reading", "n_faces": len(labelled) + len(unlabelled) + len(validation)})
+    emit({"kind": "reading", "n_faces": len(labelled) + len(unlabelled) + len(validation)})
     held_out = hold_out(validation, rule, scheme)
     file = folder / "looks.npz"
-    problem = first_process(fabric, lambda: _write_looks(file, config, teachers, labelled, unlabelled, adapter, tell))
+    problem = first_process(fabric, lambda: _write_views(file, config, teachers, labelled, unlabelled, adapter, emit))
     if problem is not None:
         raise InputError(problem)
     begin()
     with np.load(file) as data:
-        pseudo = ManyLooks(data["landmarks"], data["scores"], data["spread"], data["quality"])
+        pseudo = MultiViewPrediction(data["landmarks"], data["scores"], data["spread"], data["quality"])
         boxes, filled, filled_spread = data["boxes"], data["filled"], data["filled_spread"]
     found = np.flatnonzero(np.isfinite(boxes).all(1))
     taken = _select(config, pseudo)
@@ -142,13 +142,13 @@ def distil(
     plans = student_plans(config)
     augment = AugmentRule(**config.augment.model_dump())
     run = Trainings(
-        plans, scheme, size, augment, fabric, config.run.seed, folder, n_threads, tell, held_out, list(starts)
+        plans, scheme, size, augment, fabric, config.run.seed, folder, n_threads, emit, held_out, list(starts)
     )
     modules = []
     for j, plan in enumerate(plans):
-        module = run.fresh(j, 0, j)
+        module = run.new_student(j, 0, j)
         about = {"round": 1, "n_pseudo": m}
-        run.train(f"distilled_{plan.name}", j, module, data_set, run.seed_of(1, j, 1), 1.0, about)
+        run.train(f"distilled_{plan.name}", j, module, data_set, run.derive_seed(1, j, 1), 1.0, about)
         modules.append(module)
     return Distilled(modules, _judge_of(run, config, modules, cached[:n]), m, len(found))
 
@@ -164,18 +164,18 @@ def _judge_of(
     As `teacher.source` says: on the validation faces, or on the labelled ones, which the students have seen among many others
     (out-of-fold students would be other students). None where `teacher.steps` is 0.
     """
-    plan = replace(teacher_plan(config), shrink=JUDGE_SHRINK if run.size >= JUDGED_CROP else 1)
+    plan = replace(teacher_plan(config), shrink=QUALITY_SHRINK if run.size >= QUALITY_CROP else 1)
     if plan.source != "validation" or run.validation is None:
         plan = replace(plan, source="labelled")
     if not plan.n_steps or (plan.source == "labelled" and not labelled):
         return None
-    module = plan.build(run.scheme, run.seed_of(1, 0, 2))
+    module = plan.build(run.scheme, run.derive_seed(1, 0, 2))
     if run.load("judge", module):
         return TeacherPart("teacher", plan.arguments(run.scheme), module)
     for student in modules:
         student.eval()
-    judged = judge_source(run, plan, modules, labelled, [], run.seed_of(1, 0, 3))
-    module, state = train_teacher(plan, judged, scheme=run.scheme, fabric=run.fabric, seed=run.seed_of(1, 0, 4))
+    judged = judge_source(run, plan, modules, labelled, [], run.derive_seed(1, 0, 3))
+    module, state = train_teacher(plan, judged, scheme=run.scheme, fabric=run.fabric, seed=run.derive_seed(1, 0, 4))
     run.on_event({"kind": "teacher", "round": 1, "student": run.plans[0].name, "loss": state.losses[-1]})
     run.save("judge", module)
     return TeacherPart("teacher", plan.arguments(run.scheme), module)
@@ -203,7 +203,7 @@ def _missing(sample: FaceSample) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(own).any(1), bool)
 
 
-def _select(config: Config, looks: ManyLooks) -> NDArray[np.int64]:
+def _select(config: Config, looks: MultiViewPrediction) -> NDArray[np.int64]:
     """The indices of the faces that are learned from, best first."""
     s = config.semi
     n = len(looks.landmarks)
@@ -217,14 +217,14 @@ def _select(config: Config, looks: ManyLooks) -> NDArray[np.int64]:
     return rule.select(labels, max(1, quota(1, s.ratio, n)))
 
 
-def _write_looks(
+def _write_views(
     file: Path,
     config: Config,
     teachers: Sequence[Detector],
     labelled: Sequence[FaceSample],
     unlabelled: Sequence[FaceSample],
     adapter: tuple[float, float, float],
-    tell: Callable[[Event], None],
+    emit: Callable[[Event], None],
 ) -> None:
     """Find the faces, look at them, and keep what was seen; nothing is done where that has been done.
 
@@ -235,7 +235,7 @@ def _write_looks(
         return
     k = teachers[0].scheme.n_landmarks
     boxes = np.full((len(unlabelled), 4), np.nan, np.float32)
-    tell({"kind": "note", "text": f"looking for {len(unlabelled)} faces"})
+    emit({"kind": "note", "text": f"looking for {len(unlabelled)} faces"})
     for i, s in enumerate(unlabelled):
         for with_box in with_boxes([s], adapter):
             boxes[i] = with_box.face_box()
@@ -244,21 +244,21 @@ def _write_looks(
     ]
     if not found:
         raise InputError(f"distill: in none of {len(unlabelled)} unlabelled images a face is found; give their boxes")
-    n_looks, seed = config.semi.views, config.run.seed
+    n_views, seed = config.semi.views, config.run.seed
     if config.semi.selection == "teacher" and np.isnan(
-        look_often(teachers, found[:1], n_looks=1, seed=seed).quality[0]
+        predict_multi_view(teachers, found[:1], n_views=1, seed=seed).quality[0]
     ):
         raise InputError(
             "semi.selection teacher: none of the models carries a quality teacher; take one that was trained with "
             "`--selection teacher`, or pick by spread"
         )
-    tell({"kind": "note", "text": f"{len(teachers)} models look {n_looks} times at {len(found)} unlabelled faces"})
-    pseudo = look_often(teachers, found, n_looks=n_looks, seed=seed)
+    emit({"kind": "note", "text": f"{len(teachers)} models look {n_views} times at {len(found)} unlabelled faces"})
+    pseudo = predict_multi_view(teachers, found, n_views=n_views, seed=seed)
     incomplete = [i for i, s in enumerate(labelled) if _missing(s).any()]
     filled = np.zeros((len(labelled), k, 2), np.float32)
     filled_spread = np.zeros((len(labelled), k), np.float32)
     if incomplete:
-        rest = look_often(teachers, [labelled[i] for i in incomplete], n_looks=n_looks, seed=seed)
+        rest = predict_multi_view(teachers, [labelled[i] for i in incomplete], n_views=n_views, seed=seed)
         filled[incomplete], filled_spread[incomplete] = rest.landmarks, rest.spread
     with atomic_path(file) as temporary, temporary.open("wb") as stream:
         np.savez(

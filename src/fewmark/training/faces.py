@@ -1,4 +1,4 @@
-"""The faces of a run as its networks see them: boxes, crops, lengths, labels out of sight, and drawn faces."""
+"""The faces of a run as its networks see them: boxes, crops, lengths, labels out of sight, and synthetic faces."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fewmark.data.crops import CachedFace, CropRule, cache_faces
 from fewmark.data.formats.csv import read_csv
 from fewmark.data.samples import FaceSample, read_image
-from fewmark.data.synthetic.faces import draw_dataset
-from fewmark.inference.face_detection.base import SlimeFaceFinder, adapt_box, box_overlap, fit_box_adapter
+from fewmark.data.synthetic.faces import render_dataset
+from fewmark.inference.face_detection.base import SlimeFaceDetector, adapt_box, box_overlap, fit_box_adapter
 from fewmark.landmarks.scheme import BoxDiagonal, BoxSize, LandmarkScheme
 from fewmark.training.events import Event, Validation
 from fewmark.training.launch import first_process
@@ -74,11 +74,11 @@ def hold_out(samples: Sequence[FaceSample], rule: CropRule, scheme: LandmarkSche
 
 def fit_adapter(samples: Sequence[FaceSample]) -> tuple[float, float, float]:
     """How the packaged face detector's boxes relate to the boxes of these labelled faces; the identity if it finds none."""
-    finder = SlimeFaceFinder()
+    face_detector = SlimeFaceDetector()
     found, true = [], []
     for s in list(samples)[:N_BOX_FACES]:
         box = s.face_box()
-        best = max(finder(read_image(s.image)), key=lambda f: box_overlap(f.box_xyxy, box), default=None)
+        best = max(face_detector(read_image(s.image)), key=lambda f: box_overlap(f.box_xyxy, box), default=None)
         if best is not None and box_overlap(best.box_xyxy, box) > 0.3:
             found.append(best.box_xyxy)
             true.append(box)
@@ -90,11 +90,11 @@ def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float
 
     An image in which no face is found is left out: it cannot be cropped.
     """
-    finder = SlimeFaceFinder()
+    face_detector = SlimeFaceDetector()
     result = []
     for s in samples:
         if s.box is None and s.landmarks is None:
-            faces = finder(read_image(s.image))
+            faces = face_detector(read_image(s.image))
             if not faces:
                 continue
             s = replace(s, box=adapt_box(faces[0].box_xyxy, adapter))
@@ -102,16 +102,16 @@ def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float
     return result
 
 
-def draw_training_faces(
-    n: int, folder: Path, scheme: LandmarkScheme, *, size: int, seed: int, fabric: Fabric, tell: Callable[[Event], None]
+def render_training_faces(
+    n: int, folder: Path, scheme: LandmarkScheme, *, size: int, seed: int, fabric: Fabric, emit: Callable[[Event], None]
 ) -> list[FaceSample]:
-    """Faces drawn in the scheme, kept in a folder: drawing them takes longer than reading them.
+    """Faces synthetic in the scheme, kept in a folder: drawing them takes longer than reading them.
 
     Args:
         size: of an image's side, px.
 
     Returns:
-        None of them where the scheme cannot be drawn (it has no mean face, or is one of profiles): the networks then start
+        None of them where the scheme cannot be synthetic (it has no mean face, or is one of profiles): the networks then start
         from random weights, and the run says so.
     """
     if not n:
@@ -120,11 +120,11 @@ def draw_training_faces(
 
     def draw() -> None:
         if not labels.is_file():
-            draw_dataset(folder, n, scheme=scheme, seed=seed, size=size)
+            render_dataset(folder, n, scheme=scheme, seed=seed, size=size)
 
     problem = first_process(fabric, draw)
     if problem is not None:
-        tell({"kind": "note", "text": f"no drawn faces ({problem}); networks start from random weights"})
+        emit({"kind": "note", "text": f"no synthetic faces ({problem}); networks start from random weights"})
         return []
     return read_csv(labels)
 

@@ -24,7 +24,7 @@ _IMAGES = 32  # in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
-class ManyLooks:
+class MultiViewPrediction:
     """What is known of N faces after many looks.
 
     Attributes:
@@ -42,13 +42,13 @@ class ManyLooks:
     quality: NDArray[np.float32]
 
 
-def look_often(
+def predict_multi_view(
     detectors: Sequence[Detector],
     samples: Sequence[FaceSample],
     *,
-    n_looks: int,
+    n_views: int,
     seed: int,
-) -> ManyLooks:
+) -> MultiViewPrediction:
     """The landmarks of faces, averaged over detectors and looks.
 
     The first look is at the image as it is, in the tight box of the landmarks that a look before found there; every
@@ -58,7 +58,7 @@ def look_often(
     Args:
         detectors: of one scheme.
         samples: N faces with boxes or landmarks.
-        n_looks: of each detector, 1 or more.
+        n_views: of each detector, 1 or more.
         seed: of the turns.
 
     Raises:
@@ -87,7 +87,7 @@ def look_often(
             if np.isfinite(plain.quality).all():
                 judged.append(plain.quality)
             tight = [box_of_points(p) for p in plain.landmarks]
-            for look in range(1, n_looks):
+            for look in range(1, n_views):
                 rngs = [np.random.default_rng([seed, look, start + i]) for i in range(len(part))]
                 maps = [_turn(b, rng) for b, rng in zip(tight, rngs, strict=True)]
                 windows = [
@@ -105,7 +105,7 @@ def look_often(
         spread[rows] = np.sqrt(((stack - mean) ** 2).sum(-1).mean(0)) / sizes[:, None]
         if judged:
             quality[rows] = np.mean(judged, axis=0)
-    return ManyLooks(landmarks, scores, spread, quality)
+    return MultiViewPrediction(landmarks, scores, spread, quality)
 
 
 def _side(box_xyxy: Box) -> int:

@@ -97,7 +97,7 @@ def _curves(metrics: Sequence[Event]) -> list[dict[str, Any]]:
     return [
         {**e, "part": e["stage"], "training": e["name"]}
         if "stage" in e
-        else {**e, "part": e["student"], "training": "drawn faces" if e.get("drawn") else f"round {e['round']}"}
+        else {**e, "part": e["student"], "training": "synthetic faces" if e.get("synthetic") else f"round {e['round']}"}
         for e in metrics
         if e["kind"] == "epoch" and "fold" not in e
     ]

@@ -26,9 +26,9 @@ from fewmark.landmarks.metrics import Score
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.cascade.run import check_cascade, train_cascade
 from fewmark.training.config import NOT_STATED, Config
-from fewmark.training.distillation import check_distillation, distil
+from fewmark.training.distillation import check_distillation, distill
 from fewmark.training.events import Event
-from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, draw_training_faces, fit_adapter, prepare_faces
+from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, fit_adapter, prepare_faces, render_training_faces
 from fewmark.training.launch import first_process, launch
 from fewmark.training.report import write_run_report
 from fewmark.training.run_folder import append_line, check_folder, finite, read_lines, write_settings
@@ -38,8 +38,8 @@ from fewmark.training.validation import Measured, find_bias, measure
 
 N_CUTTING_THREADS = 1
 """That cut crops ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
-DRAWN_SIZE = 128
-"""Side of a drawn face's image, px: its face fills a crop of 64 to 96 px."""
+SYNTHETIC_SIZE = 128
+"""Side of a synthetic face's image, px: its face fills a crop of 64 to 96 px."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def run_training(
     training, for --resume.
 
     Args:
-        teachers: models to distil, see `training_distilled.distil`; there may then be no labelled faces.
+        teachers: models to distill, see `training_distilled.distill`; there may then be no labelled faces.
         start: a model from whose weights the students of the same networks begin (of `load_checkpoint`); None: random ones. Its quality
             teacher is kept where the run trains none and the crop is the same.
         resume: go on with a run that was stopped; the settings, the data and these models must be the same.
@@ -125,7 +125,7 @@ def run_training(
         raise InputError(problem)
     began = time.monotonic()
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         if not fabric.is_global_zero:
             return
         event = finite(event)
@@ -139,11 +139,11 @@ def run_training(
         fabric.barrier()
 
     if teachers:
-        trained = _distilled(config, data, teachers, starts, folder, fabric, begin, tell)
+        trained = _distilled(config, data, teachers, starts, folder, fabric, begin, emit)
     elif config.cascade.stages:
-        trained = _cascade(config, data, folder, fabric, begin, tell)
+        trained = _cascade(config, data, folder, fabric, begin, emit)
     else:
-        trained = _rounds(config, data, starts, folder, fabric, begin, tell)
+        trained = _rounds(config, data, starts, folder, fabric, begin, emit)
     checkpoint = trained.checkpoint
     _inherit(checkpoint, [d.checkpoint for d in teachers], start)
     if checkpoint.teacher is None and start is not None and start.crop == checkpoint.crop:
@@ -155,7 +155,7 @@ def run_training(
     if fabric.is_global_zero:
         flip, told = config.model.flip, [d.checkpoint for d in teachers]
         measured = measure(checkpoint, data.validation, flip=flip) if data.validation else None
-        checkpoint.lateral_bias, measured = find_bias(checkpoint, data.labelled, measured, told, flip=flip)
+        checkpoint.label_bias, measured = find_bias(checkpoint, data.labelled, measured, told, flip=flip)
         if measured is not None:
             scores = measured.score
             checkpoint.calibration = ErrorCalibration.of_faces(measured.landmarks, measured.scores, measured.truth)
@@ -170,7 +170,7 @@ def run_training(
             truth=trained.truth,
             seconds=time.monotonic() - began,
         )
-        tell({"kind": "done", "path": str(path), "seconds": time.monotonic() - began})
+        emit({"kind": "done", "path": str(path), "seconds": time.monotonic() - began})
     fabric.barrier()
     return RunResult(checkpoint, scores, path)
 
@@ -212,13 +212,13 @@ def _cascade(
     folder: Path,
     fabric: Fabric,
     begin: Callable[[], None],
-    tell: Callable[[Event], None],
+    emit: Callable[[Event], None],
 ) -> _Trained:
     """Train the stages of a cascade."""
     if data.unlabelled:
         text = f"a cascade learns from labels alone: {len(data.unlabelled)} unlabelled faces are not used"
-        tell({"kind": "note", "text": text})
-    tell({"kind": "reading", "n_faces": len(data.labelled) + len(data.validation)})
+        emit({"kind": "note", "text": text})
+    emit({"kind": "reading", "n_faces": len(data.labelled) + len(data.validation)})
     adapter = fit_adapter(data.labelled)
     cascade, nmes = train_cascade(
         config,
@@ -227,7 +227,7 @@ def _cascade(
         data.scheme,
         fabric=fabric,
         folder=folder / "state",
-        tell=tell,
+        emit=emit,
         begin=begin,
         n_threads=N_CUTTING_THREADS,
     )
@@ -244,13 +244,13 @@ def _distilled(
     folder: Path,
     fabric: Fabric,
     begin: Callable[[], None],
-    tell: Callable[[Event], None],
+    emit: Callable[[Event], None],
 ) -> _Trained:
     """Train students on what other models say."""
     adapter = teachers[0].checkpoint.box_from_detector or DEFAULT_BOX_FROM_DETECTOR
     if data.labelled:
         adapter = fit_adapter(data.labelled)
-    trained = distil(
+    trained = distill(
         config,
         teachers,
         data.labelled,
@@ -261,7 +261,7 @@ def _distilled(
         starts=starts,
         fabric=fabric,
         folder=folder / "state",
-        tell=tell,
+        emit=emit,
         begin=begin,
         n_threads=N_CUTTING_THREADS,
     )
@@ -279,14 +279,16 @@ def _rounds(
     folder: Path,
     fabric: Fabric,
     begin: Callable[[], None],
-    tell: Callable[[Event], None],
+    emit: Callable[[Event], None],
 ) -> _Trained:
     """Train students by the rounds of TS3."""
-    tell({"kind": "reading", "n_faces": len(data.labelled) + len(data.unlabelled) + len(data.validation)})
+    emit({"kind": "reading", "n_faces": len(data.labelled) + len(data.unlabelled) + len(data.validation)})
     scheme, rule, seed = data.scheme, CropRule(config.crop.size, config.crop.margin), config.run.seed
     faces = prepare_faces(data.labelled, data.unlabelled, data.validation, rule, scheme)
-    place = folder / "state/drawn"
-    drawn = draw_training_faces(config.drawn.faces, place, scheme, size=DRAWN_SIZE, seed=seed, fabric=fabric, tell=tell)
+    place = folder / "state/synthetic"
+    synthetic = render_training_faces(
+        config.synthetic.faces, place, scheme, size=SYNTHETIC_SIZE, seed=seed, fabric=fabric, emit=emit
+    )
     begin()
     rounds = run_rounds(
         student_plans(config),
@@ -300,13 +302,13 @@ def _rounds(
         loop=make_loop(config),
         fabric=fabric,
         seed=seed,
-        drawn=cache_faces(drawn, rule, scheme.n_landmarks),
+        synthetic=cache_faces(synthetic, rule, scheme.n_landmarks),
         starts=starts,
         folder=folder / "state",
         validation=faces.validation,
         truth=faces.truth,
         n_threads=N_CUTTING_THREADS,
-        on_event=tell,
+        on_event=emit,
     )
     known = {(r["round"], r["student"]) for r in read_lines(folder / "rounds.jsonl")}
     records: list[Event] = []

@@ -1,4 +1,4 @@
-"""What a run came to: its detector measured on the validation faces, and the lateral bias that labels tell."""
+"""What a run came to: its detector measured on the validation faces, and the horizontal label bias that labels tell."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import BoxKind, evaluate_samples, locate_samples
-from fewmark.landmarks.lateral_bias import cross_fitted, fit_lateral_bias, with_bias
+from fewmark.inference.labelled import BoxKind, evaluate_samples, predict_samples
+from fewmark.landmarks.label_bias import cross_fitted, fit_label_bias, with_bias
 from fewmark.landmarks.metrics import Score, score
 from fewmark.landmarks.scheme import LandmarkScheme
 
 HELD_OUT_FACES = 20
-"""Validation faces from which they tell the lateral bias, in place of the labelled ones."""
+"""Validation faces from which they tell the horizontal label bias, in place of the labelled ones."""
 N_BIAS_FACES = 400
 """Labelled faces that tell it; more change it by less than a hundredth of a per cent of NME."""
 
@@ -58,7 +58,7 @@ def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool
         flip: see `Detector.detect`.
     """
     kind: BoxKind = "column" if all(s.box is not None for s in samples) else "gt"
-    found, scores = locate_samples(Detector(checkpoint), samples, kind, flip=flip)
+    found, scores = predict_samples(Detector(checkpoint), samples, kind, flip=flip)
     return Measured(samples, found, scores, _scored(found, samples, checkpoint.scheme), kind)
 
 
@@ -70,7 +70,7 @@ def find_bias(
     *,
     flip: bool,
 ) -> tuple[NDArray[np.float64] | None, Measured | None]:
-    """The lateral bias of labels, which mirrored networks could not learn, and the validation faces with it.
+    """The horizontal label bias of labels, which mirrored networks could not learn, and the validation faces with it.
 
     Validation faces tell it where there are `HELD_OUT_FACES`, each measured with what the others tell. Else labelled ones do, of
     which networks have learned a part of the bias by heart; and where there are none, the models that were distilled.
@@ -83,7 +83,7 @@ def find_bias(
         flip: as the detector will be used.
 
     Returns:
-        see `Checkpoint.lateral_bias`, None where the scheme has no mirror or no face tells it; and `measured` as the detector with it
+        see `Checkpoint.label_bias`, None where the scheme has no mirror or no face tells it; and `measured` as the detector with it
         would be.
     """
     mirror = checkpoint.scheme.mirror
@@ -92,9 +92,9 @@ def find_bias(
     if measured is not None and len(measured.samples) >= HELD_OUT_FACES:
         truth = measured.truth
         landmarks = cross_fitted(measured.landmarks, truth, mirror)
-        return fit_lateral_bias(measured.landmarks, truth, mirror), measured.moved(landmarks, checkpoint.scheme)
-    bias = _told_by_labels(checkpoint, labelled, mirror, flip=flip)
-    told = [t.lateral_bias for t in teachers if t.lateral_bias is not None]
+        return fit_label_bias(measured.landmarks, truth, mirror), measured.moved(landmarks, checkpoint.scheme)
+    bias = _estimated_from_labels(checkpoint, labelled, mirror, flip=flip)
+    told = [t.label_bias for t in teachers if t.label_bias is not None]
     if bias is None and not labelled and told:
         bias = np.mean(told, axis=0)
     if bias is None or measured is None:
@@ -102,7 +102,7 @@ def find_bias(
     return bias, measured.moved(with_bias(measured.landmarks, bias), checkpoint.scheme)
 
 
-def _told_by_labels(
+def _estimated_from_labels(
     checkpoint: Checkpoint, labelled: Sequence[FaceSample], mirror: Sequence[int], *, flip: bool
 ) -> NDArray[np.float64] | None:
     faces = [s for s in labelled if _has_extent(s)]
@@ -111,7 +111,7 @@ def _told_by_labels(
         return None
     kind: BoxKind = "column" if all(s.box is not None for s in faces) else "gt"
     found = evaluate_samples(Detector(checkpoint), faces, kind, flip=flip)
-    return fit_lateral_bias(found, _truth(faces), mirror)
+    return fit_label_bias(found, _truth(faces), mirror)
 
 
 def _truth(samples: Sequence[FaceSample]) -> NDArray[np.float32]:

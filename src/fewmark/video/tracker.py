@@ -16,14 +16,14 @@ from fewmark.data.samples import as_rgb
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import box_overlap
-from fewmark.inference.predictor import face_turn, next_box
+from fewmark.inference.predictor import face_rotation, next_box
 from fewmark.landmarks.calibration import face_sizes
 from fewmark.video.smoothing import OneEuroFilter, Smoothing
 
-LEAST_SCORE = 0.8
+MIN_SCORE = 0.8
 """Of a track's usual mean score: below it the face detector is asked. Faces of 300-W's training set have 0.92 and more of their median
 with the packaged models, places one side beside them 0.26 to 0.48 of it, 0.73 at most for 99 of 100."""
-MOST_BENT = 0.4
+MAX_SHAPE_DISTANCE = 0.4
 """Of a shape's distance to the mean face, see `shape_distance`; 300-W's 1071 training faces reach 0.37."""
 MOST_SHIFT, MOST_GROWTH = 0.5, 1.6
 """From frame to frame: of the box's centre, in sides, and of its side."""
@@ -31,7 +31,7 @@ SAME_FACE, SAME_MISSING = 0.3, 0.1
 """Overlap of a found box and a track's, seen in the last frame or missing for some."""
 MERGED = 0.5
 """Two tracks that overlap more are on one face."""
-LEAST_SIDE = 4.0
+MIN_SIDE = 4.0
 """px of a face's box."""
 
 
@@ -62,7 +62,7 @@ class _Track:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sight:
+class _Observation:
     """What one frame shows of one track."""
 
     landmarks: NDArray[np.float32]
@@ -147,15 +147,15 @@ class Tracker:
         self._time_s, self._n_frames = time_s, self._n_frames + 1
         return faces
 
-    def _follow(self, image: NDArray[np.uint8]) -> dict[int, _Sight]:
+    def _follow(self, image: NDArray[np.uint8]) -> dict[int, _Observation]:
         """What the last frame's tracks show in this one; those whose answer is doubtful are left out."""
         present = [t for t in self._tracks if t.n_missed == 0]
         sights = self._locate(image, [t.upright_box for t in present], 1, [t.angle for t in present])
         return {t.id: s for t, s in zip(present, sights, strict=True) if _goes_on(t, s) and self._is_face(s, image)}
 
-    def _look(self, image: NDArray[np.uint8], seen: dict[int, _Sight]) -> None:
+    def _look(self, image: NDArray[np.uint8], seen: dict[int, _Observation]) -> None:
         """Ask the face detector: it confirms tracks, finds missing ones again, and begins new ones."""
-        found = self.detector.find_faces(image)
+        found = self.detector.detect_faces(image)
         boxes = [box for box, _ in found]
         now = {t.id: box_of_points(seen[t.id].landmarks) if t.id in seen else t.box for t in self._tracks}
         matches = _matches(boxes, self._tracks, now)
@@ -184,7 +184,7 @@ class Tracker:
                 )
                 seen[self.n_tracks] = sight
 
-    def _merge(self, seen: dict[int, _Sight]) -> None:
+    def _merge(self, seen: dict[int, _Observation]) -> None:
         """Of two tracks on one face the older one stays."""
         kept: list[_Track] = []
         boxes: list[Box] = []
@@ -195,14 +195,14 @@ class Tracker:
                 boxes.append(box)
         self._tracks = kept
 
-    def _face(self, track: _Track, sight: _Sight, time_s: float) -> TrackedFace:
+    def _face(self, track: _Track, sight: _Observation, time_s: float) -> TrackedFace:
         landmarks = sight.landmarks
         if track.filter is not None:
             size = float(box_size(box_of_points(landmarks)).max())
             landmarks = track.filter(landmarks, time_s, size).astype(np.float32)
         track.box = box_of_points(landmarks)
         if self.detector.checkpoint.cascade is None:  # which turns its faces itself
-            track.angle = face_turn(landmarks, self.detector.scheme.mean_face)
+            track.angle = face_rotation(landmarks, self.detector.scheme.mean_face)
         track.upright_box = next_box(track.box, landmarks, track.angle)
         raw, scores = sight.landmarks, sight.scores
         if self._transfer is not None:
@@ -226,24 +226,24 @@ class Tracker:
 
     def _locate(
         self, image: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
-    ) -> list[_Sight]:
+    ) -> list[_Observation]:
         n = len(boxes)
         located = self.detector.locate([image] * n, boxes, [n_passes] * n, flip=self.flip, angles=angles)
         return [
-            _Sight(located.landmarks[i], located.scores[i], float(located.angles[i]), located.quality_of(i))
+            _Observation(located.landmarks[i], located.scores[i], float(located.angles[i]), located.quality_of(i))
             for i in range(n)
         ]
 
-    def _is_face(self, sight: _Sight, image: NDArray[np.uint8]) -> bool:
+    def _is_face(self, sight: _Observation, image: NDArray[np.uint8]) -> bool:
         """Whether the landmarks can be those of a face in the image."""
         if not np.isfinite(sight.landmarks).all() or not self.detector.is_face(sight.scores):
             return False
         box = box_of_points(sight.landmarks)
         centre, (height, width) = box_centre(box), image.shape[:2]
-        if box_size(box).max() < LEAST_SIDE or not ((centre >= -0.5) & (centre <= [width - 0.5, height - 0.5])).all():
+        if box_size(box).max() < MIN_SIDE or not ((centre >= -0.5) & (centre <= [width - 0.5, height - 0.5])).all():
             return False
         mean_face = self.detector.scheme.mean_face
-        return mean_face is None or shape_distance(sight.landmarks, np.asarray(mean_face)) <= MOST_BENT
+        return mean_face is None or shape_distance(sight.landmarks, np.asarray(mean_face)) <= MAX_SHAPE_DISTANCE
 
 
 def shape_distance(landmarks: FloatArray, mean_face: FloatArray) -> float:
@@ -267,7 +267,7 @@ def shape_distance(landmarks: FloatArray, mean_face: FloatArray) -> float:
     return math.sqrt(((laid - target) ** 2).sum(1).mean()) / radius
 
 
-def _goes_on(track: _Track, sight: _Sight) -> bool:
+def _goes_on(track: _Track, sight: _Observation) -> bool:
     """Whether this can be the track's face one frame later."""
     if not np.isfinite(sight.landmarks).all():
         return False
@@ -275,7 +275,7 @@ def _goes_on(track: _Track, sight: _Sight) -> bool:
     side, old_side = float(box_size(new).max()), float(box_size(old).max())
     shift = float(np.linalg.norm(box_centre(new) - box_centre(old)))
     steady = shift <= MOST_SHIFT * old_side and old_side / MOST_GROWTH <= side <= MOST_GROWTH * old_side
-    falls = _mean(sight.scores) < LEAST_SCORE * track.usual_score  # never where there are no scores
+    falls = _mean(sight.scores) < MIN_SCORE * track.usual_score  # never where there are no scores
     return steady and not falls
 
 

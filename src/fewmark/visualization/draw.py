@@ -82,7 +82,7 @@ def draw_landmarks(
         if points.shape != (scheme.n_landmarks, 2):
             raise ValueError(f"draw_landmarks: expected ({scheme.n_landmarks}, 2), given {points.shape}")
         true_points = None if truth is None else np.asarray(truth[n], np.float64)
-        _draw_face(canvas, np.asarray(points, np.float64), scheme, colours, true_points)
+        _render_face(canvas, np.asarray(points, np.float64), scheme, colours, true_points)
         if numbers or names:
             canvas = write_labels(canvas, np.asarray(points, np.float64), scheme, names=names)
     return canvas
@@ -176,7 +176,7 @@ def _present(points: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(points).all(-1), np.bool_)
 
 
-def _draw_face(
+def _render_face(
     canvas: Image,
     points: NDArray[np.float64],
     scheme: LandmarkScheme,

@@ -1,4 +1,4 @@
-"""Drawn faces: parametric portraits whose landmarks are exact, in any scheme that has a mean face.
+"""Synthetic faces: parametric portraits whose landmarks are exact, in any scheme that has a mean face.
 
 A person's shape and expression give 68 landmarks seen from the front. The skin is painted round them, laid
 over a relief, lit, turned in space and photographed; hair, glasses, hands come before it. Another scheme's
@@ -34,7 +34,7 @@ _CELL = 3  # one ray for so many px each way; the skin's map is smooth between t
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnFace:
+class SyntheticFace:
     """One drawn image.
 
     Attributes:
@@ -52,9 +52,9 @@ class DrawnFace:
     pose: Pose
 
 
-def draw_face(
+def render_face(
     rng: np.random.Generator, *, scheme: LandmarkScheme, size: int = 160, pose: Pose | None = None
-) -> DrawnFace:
+) -> SyntheticFace:
     """Draw one face.
 
     Args:
@@ -67,7 +67,7 @@ def draw_face(
         InputError: the scheme has no mean face, or the size is below 16.
     """
     if size < 16:
-        raise InputError(f"drawn face: expected an image of at least 16 px, given {size}")
+        raise InputError(f"synthetic face: expected an image of at least 16 px, given {size}")
     weights = scheme_weights(scheme)
     n = round(size * _FINER)
     controls = face_controls(rng, sample_expression(rng))
@@ -93,7 +93,7 @@ def draw_face(
     if scheme.name != "ibug-68":
         seen, at = project_visible(relief, camera, weights @ controls)
     occluded = _hidden(scene.cover, depth, part, seen, camera.depth(at))[: scheme.n_landmarks]
-    return DrawnFace(
+    return SyntheticFace(
         image,
         _shrink(seen[: scheme.n_landmarks], n, size),
         occluded,
@@ -170,17 +170,17 @@ def _hidden(
     return np.asarray((cover[at[:, 1], at[:, 0]] > 127) | (surface[row, col] > depth + 0.2))
 
 
-def draw_faces(n: int, scheme: LandmarkScheme, seed: int, *, size: int = 160) -> Iterator[DrawnFace]:
+def render_faces(n: int, scheme: LandmarkScheme, seed: int, *, size: int = 160) -> Iterator[SyntheticFace]:
     """n faces; the i-th depends on the seed and i alone.
 
     Raises:
         InputError: the scheme has no mean face, or the size is below 16.
     """
     for i in range(n):
-        yield draw_face(np.random.default_rng([seed, i]), scheme=scheme, size=size)
+        yield render_face(np.random.default_rng([seed, i]), scheme=scheme, size=size)
 
 
-def draw_dataset(
+def render_dataset(
     folder: str | Path,
     n: int,
     *,
@@ -190,7 +190,7 @@ def draw_dataset(
     labelled: bool = True,
     quality: int = 92,
 ) -> Path:
-    """Write n drawn faces as JPEGs and an annotations.csv in fewmark's plain form.
+    """Write n synthetic faces as JPEGs and an annotations.csv in fewmark's plain form.
 
     Args:
         folder: made where it is missing; images go into its `images`.
@@ -205,7 +205,7 @@ def draw_dataset(
         InputError: the scheme has no mean face, n is negative, or a file cannot be written.
     """
     if n < 0:
-        raise InputError(f"drawn faces: expected a number of faces of at least 0, given {n}")
+        raise InputError(f"synthetic faces: expected a number of faces of at least 0, given {n}")
     folder = Path(folder)
     k = scheme.n_landmarks
     header = ["file", "group", "box_x0", "box_y0", "box_x1", "box_y1"]
@@ -217,7 +217,7 @@ def draw_dataset(
         with atomic_path(table) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             write = csv.writer(file, lineterminator="\n").writerow
             write(header)
-            for i, face in enumerate(draw_faces(n, scheme, seed, size=size)):
+            for i, face in enumerate(render_faces(n, scheme, seed, size=size)):
                 name = f"images/{i:06d}.jpg"
                 _write_jpeg(folder / name, face.image, quality)
                 row = [name, f"drawn_{seed}_{i:06d}", *(f"{v:.2f}" for v in face.box)]

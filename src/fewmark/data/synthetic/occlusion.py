@@ -1,4 +1,4 @@
-"""What comes between a drawn face and the camera: glasses, hats, masks, scarves, hands and things."""
+"""What comes between a synthetic face and the camera: glasses, hats, masks, scarves, hands and things."""
 # ruff: noqa: RUF005 - arrays are added here, not joined
 
 from __future__ import annotations

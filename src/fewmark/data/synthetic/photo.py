@@ -1,4 +1,4 @@
-"""What light and a camera do to a drawn face."""
+"""What light and a camera do to a synthetic face."""
 
 from __future__ import annotations
 

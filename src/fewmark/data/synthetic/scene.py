@@ -1,4 +1,4 @@
-"""What stands behind a drawn face: background, body, hair, skull and ears; and the hair at its edge."""
+"""What stands behind a synthetic face: background, body, hair, skull and ears; and the hair at its edge."""
 # ruff: noqa: RUF005 - arrays are added here, not joined
 
 from __future__ import annotations

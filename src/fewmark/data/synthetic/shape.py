@@ -1,4 +1,4 @@
-"""The shape of a drawn face: 68 parametric landmarks from the front, and how another scheme's follow them.
+"""The shape of a synthetic face: 68 parametric landmarks from the front, and how another scheme's follow them.
 
 The face frame: x to the image's right, y down, z towards the viewer; the origin lies between the eyes and
 the unit is half the width of the face at the ears.
@@ -49,7 +49,7 @@ _EYES = (slice(36, 42), slice(42, 48))
 _BROWS = (slice(17, 22), slice(22, 27))
 _GROUPS = {"left_eye": slice(36, 42), "right_eye": slice(42, 48), "mouth": slice(48, 60)}
 CENTRE = np.array([0.0, 0.25])
-"""Seen from here the face's outline is star-shaped; face frame."""
+"""CropPrediction from here the face's outline is star-shaped; face frame."""
 
 
 def mean_controls() -> Points:
@@ -198,7 +198,7 @@ def scheme_weights(scheme: LandmarkScheme) -> Points:
         raise InputError(f"scheme {scheme.name}: to draw faces expected a mean_face, given none; add it to its file")
     if scheme.mirror is None and scheme.components and not _GROUPS.keys() <= scheme.components.keys():
         raise InputError(
-            f"scheme {scheme.name}: drawn faces show both eyes; expected the components {', '.join(_GROUPS)} "
+            f"scheme {scheme.name}: synthetic faces show both eyes; expected the components {', '.join(_GROUPS)} "
             f"or a mirror, given {', '.join(scheme.components)} and none; draw in another scheme"
         )
     names = {n: i for i, n in enumerate(load_scheme("ibug-68").landmarks)}

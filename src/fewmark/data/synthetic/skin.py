@@ -1,4 +1,4 @@
-"""The skin of a drawn face as a texture.
+"""The skin of a synthetic face as a texture.
 
 Everything is painted from the front, in the face frame, round the landmarks; pose and light come later.
 """

@@ -28,7 +28,7 @@ MeanFace = NDArray[np.float64]
 """(K, 2) mean-face frame."""
 
 CONTOUR = "contour"
-LEAST_SIDE = 0.3
+MIN_SIDE = 0.3
 """Of a component's crop, as a part of the mean face: a component of one point has no size of its own."""
 
 
@@ -108,10 +108,10 @@ def component_from_mean(mean_face: MeanFace, indices: Sequence[int], size: int, 
 
     Args:
         margin: on each side, as a part of the longer side of the component's tight box; the square's side is at least
-            LEAST_SIDE of the mean face.
+            MIN_SIDE of the mean face.
     """
     box = box_of_points(mean_face[list(indices)]).astype(np.float64)
-    side = max(float(box_size(box).max()) * (1 + 2 * margin), LEAST_SIDE)
+    side = max(float(box_size(box).max()) * (1 + 2 * margin), MIN_SIDE)
     centre = box_centre(box)
     return crop_from_box(np.concatenate([centre - side / 2, centre + side / 2]), size)
 

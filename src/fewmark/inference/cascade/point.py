@@ -25,7 +25,7 @@ from fewmark.inference.cascade.state import FaceState, check_faces
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.normalization import MEAN, STD
 
-LEAST_SIDE = 0.16
+MIN_SIDE = 0.16
 """Of a patch, as a part of the mean face: the points of an eye lie very close."""
 
 
@@ -72,7 +72,7 @@ class PatchLayout:
         for table in self.neighbours:
             near = self.mean_face[table]  # (P, n, 2)
             extent = (near.max(1) - near.min(1)).max(1)
-            rows.append(np.maximum(extent * (1 + 2 * self.margin), LEAST_SIDE))
+            rows.append(np.maximum(extent * (1 + 2 * self.margin), MIN_SIDE))
         return np.stack(rows)
 
     @cached_property

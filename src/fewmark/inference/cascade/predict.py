@@ -16,7 +16,7 @@ from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.cascade.state import FaceState
 from fewmark.landmarks.scheme import LandmarkScheme
 
-MOST_APART = 90.0
+MAX_ANGLE_DIFFERENCE = 90.0
 """Degrees between the angles that a face and its mirrored image are found at; further apart, the first one holds."""
 
 
@@ -86,7 +86,7 @@ def _mirrored(face: FaceState, flip: Similarity, scheme: LandmarkScheme) -> Face
 def _mean(a: FaceState, b: FaceState) -> FaceState:
     """The mean of what two views say of a face."""
     apart = wrap_angle(b.angle - a.angle)
-    if abs(apart) > MOST_APART:
+    if abs(apart) > MAX_ANGLE_DIFFERENCE:
         return a
     points, scores = a.landmarks, a.scores
     if a.landmarks is not None and b.landmarks is not None:

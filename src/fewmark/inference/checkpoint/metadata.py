@@ -109,7 +109,7 @@ def holds_transfer(path: str | Path) -> bool:
     return path.is_file() and TRANSFER_KEY in _read_header(path).get("__metadata__", {})
 
 
-def carried_scheme(metadata: Mapping[str, Any], name: str | None, where: str) -> dict[str, Any]:
+def scheme_from_metadata(metadata: Mapping[str, Any], name: str | None, where: str) -> dict[str, Any]:
     """The scheme of that name, as plain data: the model's own (for None too), or the target of a transfer that it carries.
 
     Raises:

@@ -78,8 +78,8 @@ class Checkpoint:
         provenance: what it was trained on.
         transfers: what turns its landmarks into other schemes'; one a target scheme.
         calibration: what error each score lets expect, or None.
-        lateral_bias: (K, 2) how far labels lie to one side of what the networks find, parts of the face box's longer side, see
-            `fewmark.landmarks.lateral_bias`; it is added to what they find. None: nothing is.
+        label_bias: (K, 2) how far labels lie to one side of what the networks find, parts of the face box's longer side, see
+            `fewmark.landmarks.label_bias`; it is added to what they find. None: nothing is.
         package_version: of the fewmark that wrote it.
     """
 
@@ -98,7 +98,7 @@ class Checkpoint:
     provenance: str = ""
     transfers: tuple[SchemeTransfer, ...] = ()
     calibration: ErrorCalibration | None = None
-    lateral_bias: NDArray[np.float64] | None = None
+    label_bias: NDArray[np.float64] | None = None
     package_version: str = __version__
 
     @property
@@ -108,8 +108,8 @@ class Checkpoint:
 
     @property
     def bias_px(self) -> NDArray[np.float64] | None:
-        """(K, 2) the lateral bias in crop px, or None."""
-        return None if self.lateral_bias is None else self.lateral_bias * self.crop.box_side
+        """(K, 2) the horizontal label bias in crop px, or None."""
+        return None if self.label_bias is None else self.label_bias * self.crop.box_side
 
     def transfer_to(self, scheme: str | None) -> SchemeTransfer | None:
         """The transfer to the scheme of that name; None for the model's own scheme, or where none is named.
@@ -171,7 +171,7 @@ class Checkpoint:
             "provenance": self.provenance,
             "transfers": [transfer_metadata(t) for t in self.transfers],
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
-            "lateral_bias": self.lateral_bias,
+            "lateral_bias": self.label_bias,
         }
         plain = plain_data(data)
         assert isinstance(plain, dict)
@@ -193,16 +193,16 @@ def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDA
         raise InputError(f"{where}: mean, std: expected {MEAN} and {STD}, given {data['mean']} and {data['std']}")
     scheme = scheme_from_dict(require(data, "scheme", where), f"{where}: scheme")
     calibration: ErrorCalibration | None = None
-    lateral_bias: NDArray[np.float64] | None = None
+    label_bias: NDArray[np.float64] | None = None
     box_from_detector = require(data, "box_from_detector", where)
     try:
         crop = CropRule(**require(data, "crop", where))
         if (e := data.get("calibration")) is not None:  # older files have no such field
             calibration = ErrorCalibration.from_dict(e, scheme.n_landmarks)
         if (b := data.get("lateral_bias")) is not None:
-            lateral_bias = np.asarray(b, np.float64)
-            if lateral_bias.shape != (scheme.n_landmarks, 2) or not np.isfinite(lateral_bias).all():
-                given = f"shape {lateral_bias.shape} or numbers that are not finite"
+            label_bias = np.asarray(b, np.float64)
+            if label_bias.shape != (scheme.n_landmarks, 2) or not np.isfinite(label_bias).all():
+                given = f"shape {label_bias.shape} or numbers that are not finite"
                 raise InputError(f"lateral_bias: expected {scheme.n_landmarks} pairs of numbers, given {given}")
         if box_from_detector is not None:
             dx, dy, scale = (float(v) for v in box_from_detector)
@@ -221,7 +221,7 @@ def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDA
         box_from_detector=box_from_detector,
         transfers=tuple(transfers),
         calibration=calibration,
-        lateral_bias=lateral_bias,
+        label_bias=label_bias,
         **{name: require(data, name, where) for name in _PLAIN_FIELDS},
     )
 

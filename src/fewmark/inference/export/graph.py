@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewmark.core.errors import InputError
 from fewmark.core.version import __version__
 from fewmark.data.crops import CropRule, cut
-from fewmark.data.synthetic.faces import draw_faces
+from fewmark.data.synthetic.faces import render_faces
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.codec import HeatmapCodec, average_heatmaps
@@ -127,7 +127,7 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
     codecs = [s.codec for s in students]
     network = WholeNetwork([s.module for s in students], codecs, scheme.mirror, teacher, checkpoint.bias_px)
     network.eval().requires_grad_(False)
-    crops = torch.from_numpy(drawn_crops(2, checkpoint.crop))
+    crops = torch.from_numpy(synthetic_crops(2, checkpoint.crop))
     inputs = {"crops": crops} if scheme.mirror is None else {"crops": crops, "flip": torch.tensor(True)}
     k = scheme.n_landmarks
     outputs: dict[str, list[str | int]] = {"landmarks": ["batch", k, 2], "scores": ["batch", k]}
@@ -208,7 +208,7 @@ def _name_in_file(name: str) -> str:
     return name.removeprefix("ensemble.").removesuffix(".half").replace("students.", "student", 1)
 
 
-def drawn_crops(n: int, rule: CropRule) -> NDArray[np.uint8]:
-    """Crops of n drawn faces, (n, H, W, 3)."""
-    faces = draw_faces(n, load_scheme("ibug-68"), seed=0)
+def synthetic_crops(n: int, rule: CropRule) -> NDArray[np.uint8]:
+    """Crops of n synthetic faces, (n, H, W, 3)."""
+    faces = render_faces(n, load_scheme("ibug-68"), seed=0)
     return np.stack([cut(f.image, rule.crop_from_image(f.box), rule.size) for f in faces])

@@ -24,11 +24,11 @@ from fewmark.inference.checkpoint.metadata import METADATA_KEY, resolve_model
 from fewmark.inference.checkpoint.onnx_metadata import TENSORS_KEY, file_hash
 from fewmark.inference.checkpoint.transfers import matrix_name
 from fewmark.inference.detector import Detector
-from fewmark.inference.export.graph import drawn_crops, share_with, store_halves, trace_onnx
+from fewmark.inference.export.graph import share_with, store_halves, synthetic_crops, trace_onnx
 from fewmark.inference.export.quantization import labelled_crops, quantize
 from fewmark.inference.labelled import evaluate_samples
 from fewmark.inference.predictor_onnx import make_session
-from fewmark.inference.predictor_torch import TorchLocator
+from fewmark.inference.predictor_torch import TorchPredictor
 from fewmark.landmarks.metrics import score
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ PARITY = 0.01
 INT8_COST = 0.02
 """Part of the NME that int8 may cost."""
 _SCORE_PARITY = 1e-3  # of the larger of 1 and the score, or the quality
-_BATCHES = (1, 7)  # drawn faces, in batches of one size and of another
+_BATCHES = (1, 7)  # synthetic faces, in batches of one size and of another
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def export_onnx(
     share_weights: bool = False,
     int8_faces: Sequence[FaceSample] | None = None,
 ) -> Export:
-    """Write a model as an .onnx file, after its answers were compared with torch's on drawn faces.
+    """Write a model as an .onnx file, after its answers were compared with torch's on synthetic faces.
 
     Input `crops` (B, H, W, 3) uint8 RGB as the crop rule cuts them; where the scheme has a mirror also `flip`, a truth value
     that may be left out. Outputs `landmarks` (B, K, 2) crop px, `scores` (B, K) and, of a model with a teacher, `quality` (B,).
@@ -139,21 +139,21 @@ def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint, about: dict[str, A
 
 
 def _parity(graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint) -> float:
-    """The largest difference between what ONNX Runtime and torch say of drawn faces, crop px.
+    """The largest difference between what ONNX Runtime and torch say of synthetic faces, crop px.
 
     Raises:
         InputError: it is too large, or that of the scores or the quality is, or onnxruntime is missing.
     """
     session = make_session(graph.SerializeToString(), path, None)
-    locator = TorchLocator(checkpoint)
+    locator = TorchPredictor(checkpoint)
     mirrored = checkpoint.scheme.mirror is not None
     names = ["landmarks", "scores"] + ([] if checkpoint.teacher is None else ["quality"])
     px, sure = 0.0, 0.0
-    for crops in np.split(drawn_crops(sum(_BATCHES), checkpoint.crop), np.cumsum(_BATCHES)[:-1]):
+    for crops in np.split(synthetic_crops(sum(_BATCHES), checkpoint.crop), np.cumsum(_BATCHES)[:-1]):
         for flip in (False, True) if mirrored else (False,):
             feed: dict[str, NDArray[Any]] = {"crops": crops} | ({"flip": np.array(flip)} if mirrored else {})
             landmarks, *said = session.run(names, feed)
-            true = locator.read_crops(crops, flip=flip)
+            true = locator.predict_crops(crops, flip=flip)
             px = float(np.maximum(px, np.abs(landmarks - true.landmarks).max()))  # NaN stays NaN
             for name, values in zip(names[1:], said, strict=True):
                 expected = getattr(true, name)
@@ -161,7 +161,7 @@ def _parity(graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint) -> float
     if not (px <= PARITY and sure <= _SCORE_PARITY):
         decodings = ", ".join(sorted({s.codec.decoding for s in checkpoint.students}))
         raise InputError(
-            f"{path}: not written: on drawn faces its landmarks differ from torch's by up to {px:.3g} px, its scores or quality by {sure:.3g}; "
+            f"{path}: not written: on synthetic faces its landmarks differ from torch's by up to {px:.3g} px, its scores or quality by {sure:.3g}; "
             f"expected at most {PARITY} px and {_SCORE_PARITY}. The model decodes by {decodings}; run it by torch"
         )
     return px

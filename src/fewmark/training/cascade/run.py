@@ -34,7 +34,7 @@ from fewmark.training.cascade.fit_stage import Run, Schedule
 from fewmark.training.cascade.plans import CASCADE_BATCH, cascade_trainings
 from fewmark.training.cascade.point import train_point
 from fewmark.training.config import Config
-from fewmark.training.faces import draw_training_faces
+from fewmark.training.faces import render_training_faces
 from fewmark.training.fit import Epoch
 
 Event = dict[str, Any]
@@ -43,9 +43,9 @@ UPRIGHT = 5.0
 """Degrees within which the paper counts an angle as right (Fig. 2)."""
 LAPTOP_STRIDE = 16
 """Of the laptop-size coarse network's last level, crop px; its crop is a multiple of it."""
-DRAWN_SIZE = 224
-"""Side of a drawn face's image, px: its face fills the window that stage 3 cuts its patches from."""
-LEAST_PAPER_CROP = 32
+SYNTHETIC_SIZE = 224
+"""Side of a synthetic face's image, px: its face fills the window that stage 3 cuts its patches from."""
+MIN_PAPER_CROP = 32
 """Px: the paper's coarse network halves its crop four times."""
 
 
@@ -74,9 +74,9 @@ def check_cascade(config: Config, scheme: LandmarkScheme, file: str | None = Non
             f"crop.size: the cascade's coarse network needs a multiple of {stride} px, given {size}; "
             f"take {max(stride, size // stride * stride)}"
         )
-    if c.size == "paper" and size < LEAST_PAPER_CROP:
+    if c.size == "paper" and size < MIN_PAPER_CROP:
         raise InputError(
-            f"crop.size: the paper's coarse network needs at least {LEAST_PAPER_CROP} px (112 in the paper), given {size}"
+            f"crop.size: the paper's coarse network needs at least {MIN_PAPER_CROP} px (112 in the paper), given {size}"
         )
 
 
@@ -88,7 +88,7 @@ def train_cascade(
     *,
     fabric: Fabric,
     folder: Path,
-    tell: Callable[[Event], None],
+    emit: Callable[[Event], None],
     begin: Callable[[], None],
     n_threads: int,
 ) -> tuple[Cascade, dict[str, float]]:
@@ -96,7 +96,7 @@ def train_cascade(
 
     Args:
         folder: keeps every training, NAME.safetensors once it has ended; one whose file is missing is trained (again).
-        tell: told of trainings, epochs and stages.
+        emit: told of trainings, epochs and stages.
         begin: called once the images could be read.
         n_threads: that cut crops.
 
@@ -108,20 +108,20 @@ def train_cascade(
     """
     faces = cache_training_faces(labelled, scheme)
     begin()
-    n_drawn, seed = config.drawn.faces, config.run.seed
-    samples = draw_training_faces(
-        n_drawn, folder / "drawn", scheme, size=DRAWN_SIZE, seed=seed, fabric=fabric, tell=tell
+    n_synthetic, seed = config.synthetic.faces, config.run.seed
+    samples = render_training_faces(
+        n_synthetic, folder / "synthetic", scheme, size=SYNTHETIC_SIZE, seed=seed, fabric=fabric, emit=emit
     )
-    drawn = cache_training_faces(samples, scheme, faces.mean_face) if samples else None
+    synthetic = cache_training_faces(samples, scheme, faces.mean_face) if samples else None
     plans = cascade_trainings(config, scheme, len(faces))
     plan_of = {p.name: p for p in plans}
 
     def on_begin(name: str) -> None:
         plan = plan_of[name]
-        tell({"kind": "training", "name": name, "stage": plan.stage, "n_faces": plan.n_faces})
+        emit({"kind": "training", "name": name, "stage": plan.stage, "n_faces": plan.n_faces})
 
     def on_epoch(name: str, epoch: Epoch) -> None:
-        tell(
+        emit(
             {
                 "kind": "epoch",
                 "name": name,
@@ -133,7 +133,7 @@ def train_cascade(
             }
         )
 
-    run = Run(fabric, seed, folder, n_threads, drawn, config.drawn.length, on_begin, on_epoch)
+    run = Run(fabric, seed, folder, n_threads, synthetic, config.synthetic.length, on_begin, on_epoch)
     stages: list[Stage] = []
     measured: dict[str, float] = {}
     for kind in config.cascade.stages:
@@ -144,7 +144,7 @@ def train_cascade(
             event = _measure(Cascade(tuple(stages)), validation, faces, flip=config.model.flip)
             if "val_nme" in event:
                 measured[kind] = event["val_nme"]
-            tell({"kind": "stage", "stage": kind, **event})
+            emit({"kind": "stage", "stage": kind, **event})
         fabric.barrier()
     return Cascade(tuple(stages)), measured
 

@@ -75,7 +75,7 @@ def make_loop(config: Config) -> Loop:
         labelled_share=s.labelled_share,
         fold_length=s.fold_length,
         first_length=first,
-        drawn_length=config.drawn.length,
+        synthetic_length=config.synthetic.length,
     )
 
 

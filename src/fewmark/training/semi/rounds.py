@@ -19,7 +19,7 @@ from fewmark.training.events import Event, Validation
 from fewmark.training.semi.pseudo_labels import mean_errors
 from fewmark.training.semi.runner import Trainings
 from fewmark.training.semi.selection import SelectionRule, quota
-from fewmark.training.semi.selection_record import Choice, make_choice, read_choice, write_choice
+from fewmark.training.semi.selection_record import SelectionRecord, read_selection, record_selection, write_selection
 from fewmark.training.semi.students import StudentPlan
 from fewmark.training.semi.teacher import TeacherPlan, train_teacher
 from fewmark.training.semi.teacher_data import Fold, judge_source, train_folds
@@ -59,7 +59,7 @@ class Loop:
         n_folds: for the out-of-fold teacher.
         fold_length: length of a fold's training relative to a student's.
         first_length: length of the initial training relative to a round's.
-        drawn_length: length of the training on drawn faces, where there are any, relative to a round's.
+        synthetic_length: length of the training on synthetic faces, where there are any, relative to a round's.
     """
 
     n_rounds: int = 6
@@ -71,7 +71,7 @@ class Loop:
     n_folds: int = 2
     fold_length: float = 0.5
     first_length: float = 1.0
-    drawn_length: float = 1.0
+    synthetic_length: float = 1.0
 
 
 def run_rounds(
@@ -87,7 +87,7 @@ def run_rounds(
     loop: Loop,
     fabric: Fabric,
     seed: int,
-    drawn: Sequence[CachedFace] = (),
+    synthetic: Sequence[CachedFace] = (),
     starts: Sequence[dict[str, Tensor]] = (),
     folder: Path | None = None,
     validation: Validation | None = None,
@@ -108,9 +108,9 @@ def run_rounds(
         unlabelled: U; their landmarks are not looked at.
         size: crop px.
         rule: which pseudo labels are taken.
-        drawn: faces on which every student is trained first; its "scratch" is then what it learned from them,
+        synthetic: faces on which every student is trained first; its "scratch" is then what it learned from them,
             as the paper's CPM starts from ImageNet's weights. None = random weights.
-        starts: the weights from which each student begins, before the drawn faces if there are any; none = random ones.
+        starts: the weights from which each student begins, before the synthetic faces if there are any; none = random ones.
         folder: where weights and states are kept, or None.
         validation: measured after every training; trains nothing unless `teacher.source` is "validation".
         truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and
@@ -125,13 +125,13 @@ def run_rounds(
     """
     _check(labelled, unlabelled, teacher, rule, loop, validation, truth)
     run = Trainings(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation, list(starts))
-    if drawn:
-        run.train_starts(drawn, loop.drawn_length)
+    if synthetic:
+        run.train_starts(synthetic, loop.synthetic_length)
     everyone = range(len(plans))
-    modules = [run.fresh(j, 0, j) for j in everyone]
+    modules = [run.new_student(j, 0, j) for j in everyone]
     labels = labels_only(labelled)
     for j, plan in enumerate(plans):
-        seed_of_training = run.seed_of(0, j, 1)
+        seed_of_training = run.derive_seed(0, j, 1)
         run.train(f"round0_{plan.name}", j, modules[j], labels, seed_of_training, loop.first_length, {"round": 0})
     now = _Students(run, teacher, rule, loop, labelled, unlabelled, truth, modules)
     yield now.end_round(0, [now.scores(0, j) for j in everyone])
@@ -195,11 +195,11 @@ class _Students:
         """Update student j in round i, and tell how good it is. Source: TS3, Algorithm 1, lines 7-11 and 12-16."""
         run, loop = self.run, self.loop
         name = f"round{i}_{run.plans[j].name}"
-        choice = run.fabric.broadcast(read_choice(run.file(f"{name}.json")))
+        choice = run.fabric.broadcast(read_selection(run.file(f"{name}.json")))
         if choice is None:
             choice = run.fabric.broadcast(self.choose(i, j))
             if run.fabric.is_global_zero:
-                write_choice(run.file(f"{name}.json"), choice)
+                write_selection(run.file(f"{name}.json"), choice)
         self.selected[j] = choice.taken
         data = with_pseudo_labels(
             self.labelled,
@@ -209,18 +209,18 @@ class _Students:
             labelled_share=loop.labelled_share,
         )
         if loop.restart:
-            self.modules[j] = run.fresh(j, i, j)
+            self.modules[j] = run.new_student(j, i, j)
         about = {"round": i, "n_pseudo": len(choice.taken)}
-        run.train(name, j, self.modules[j], data, run.seed_of(i, j, 1), 1.0, about)
+        run.train(name, j, self.modules[j], data, run.derive_seed(i, j, 1), 1.0, about)
         return {**self.scores(i, j), **choice.record}
 
-    def choose(self, i: int, j: int) -> Choice:
+    def choose(self, i: int, j: int) -> SelectionRecord:
         """Take the best pseudo labels of U, by a new teacher where the rule needs one. Source: lines 7-10 and 12-15."""
         run, rule = self.run, self.rule
         if rule.needs_teacher:
-            judged = judge_source(run, self.teacher, self.modules, self.labelled, self.folds, run.seed_of(i, j, 2))
+            judged = judge_source(run, self.teacher, self.modules, self.labelled, self.folds, run.derive_seed(i, j, 2))
             self.judge, state = train_teacher(
-                self.teacher, judged, scheme=run.scheme, fabric=run.fabric, seed=run.seed_of(i, j, 3)
+                self.teacher, judged, scheme=run.scheme, fabric=run.fabric, seed=run.derive_seed(i, j, 3)
             )
             run.on_event({"kind": "teacher", "round": i, "student": run.plans[j].name, "loss": state.losses[-1]})
             run.save("teacher", self.judge)
@@ -232,7 +232,7 @@ class _Students:
         error = None if self.truth is None else mean_errors(pseudo.landmarks, self.truth)
         pseudo = pseudo.seen_by(who.index(j), chosen=chosen, true_error=error)
         taken = rule.select(pseudo, quota(i, self.loop.ratio, len(self.unlabelled)))
-        return make_choice(pseudo, taken, rule.name)
+        return record_selection(pseudo, taken, rule.name)
 
     def scores(self, i: int, j: int) -> Event:
         """Validation NME of student j, which was just trained, and of all together."""

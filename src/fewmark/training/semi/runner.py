@@ -70,24 +70,26 @@ class Trainings:
             state.unlink(missing_ok=True)
         self.fabric.barrier()
 
-    def seed_of(self, *place: int) -> int:
+    def derive_seed(self, *place: int) -> int:
         """The seed of one draw of the run, a function of the run's seed and of its place."""
         return int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
 
-    def fresh(self, student: int, *place: int) -> nn.Module:
-        """A student's network before it has seen a label: random weights, those it is to start from, or those learned on drawn faces."""
-        module = self.plans[student].build(self.scheme.n_landmarks, self.seed_of(*place))
+    def new_student(self, student: int, *place: int) -> nn.Module:
+        """A student's network before it has seen a label: random weights, those it is to start from, or those learned on synthetic faces."""
+        module = self.plans[student].build(self.scheme.n_landmarks, self.derive_seed(*place))
         if self.starts and self.starts[student]:
             module.load_state_dict(self.starts[student])
         return module
 
-    def train_starts(self, drawn: Sequence[CachedFace], length: float) -> None:
-        """Train every student on drawn faces; `fresh` gives these weights from now on."""
+    def train_starts(self, synthetic: Sequence[CachedFace], length: float) -> None:
+        """Train every student on synthetic faces; `new_student` gives these weights from now on."""
         found = []
         for j, plan in enumerate(self.plans):
-            module = self.fresh(j, 0, j, 8)
-            about = {"round": 0, "drawn": True}
-            self.train(f"drawn_{plan.name}", j, module, labels_only(drawn), self.seed_of(0, j, 9), length, about)
+            module = self.new_student(j, 0, j, 8)
+            about = {"round": 0, "synthetic": True}
+            self.train(
+                f"synthetic_{plan.name}", j, module, labels_only(synthetic), self.derive_seed(0, j, 9), length, about
+            )
             found.append({key: value.clone() for key, value in module.state_dict().items()})
         self.starts = found
 
@@ -112,7 +114,7 @@ class Trainings:
         plan = self.plans[student]
         self.on_event({"kind": "training", "name": name, "student": plan.name, "n_faces": len(data.faces), **about})
 
-        def tell(epoch: Epoch) -> None:
+        def emit(epoch: Epoch) -> None:
             event: Event = {
                 "kind": "epoch",
                 "name": name,
@@ -141,7 +143,7 @@ class Trainings:
             seed=seed,
             length=length,
             state_path=self.file(f"{name}.state"),
-            on_epoch=tell,
+            on_epoch=emit,
             n_threads=self.n_threads,
         )
         self.save(name, module)

@@ -16,7 +16,7 @@ from fewmark.training.semi.pseudo_labels import PseudoLabels
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class SelectionRecord:
     """The pseudo labels that were taken for one student.
 
     Attributes:
@@ -33,7 +33,7 @@ class Choice:
         return np.asarray(self.record["selected"], np.int64)
 
 
-def make_choice(pseudo: PseudoLabels, taken: NDArray[np.int64], selection: str) -> Choice:
+def record_selection(pseudo: PseudoLabels, taken: NDArray[np.int64], selection: str) -> SelectionRecord:
     """The choice of some faces, with how good the scores are where the truth is known.
 
     Args:
@@ -56,10 +56,10 @@ def make_choice(pseudo: PseudoLabels, taken: NDArray[np.int64], selection: str) 
         record["rank_correlation"] = {
             name: _rank_correlation(-values[known], error[known]) for name, values in _measures(pseudo).items()
         }
-    return Choice(record, pseudo.landmarks[taken])
+    return SelectionRecord(record, pseudo.landmarks[taken])
 
 
-def write_choice(path: Path | None, choice: Choice) -> None:
+def write_selection(path: Path | None, choice: SelectionRecord) -> None:
     """Write the record as JSON, and before it the landmarks beside it as .npy; nothing where there is no path."""
     if path is None:
         return
@@ -68,11 +68,11 @@ def write_choice(path: Path | None, choice: Choice) -> None:
     write_text(path, json.dumps(choice.record))
 
 
-def read_choice(path: Path | None) -> Choice | None:
-    """What `write_choice` wrote, or None where there is no such file."""
+def read_selection(path: Path | None) -> SelectionRecord | None:
+    """What `write_selection` wrote, or None where there is no such file."""
     if path is None or not path.is_file():
         return None
-    return Choice(json.loads(path.read_text(encoding="utf-8")), np.load(path.with_suffix(".npy")))
+    return SelectionRecord(json.loads(path.read_text(encoding="utf-8")), np.load(path.with_suffix(".npy")))
 
 
 def _measures(pseudo: PseudoLabels) -> dict[str, NDArray[np.float32]]:

@@ -70,7 +70,7 @@ class TeacherPlan:
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedPredictions:
+class ScoredPredictions:
     """Predictions on faces whose truth is known.
 
     Attributes:
@@ -93,7 +93,7 @@ class _Examples:
 
 @dataclass(frozen=True, eq=False)
 class _ExampleBatches:
-    data: JudgedPredictions
+    data: ScoredPredictions
     batch_size: int
     n_batches: int
     seed: int
@@ -109,7 +109,7 @@ class _ExampleBatches:
 
 
 @torch.inference_mode()
-def judge_predictions(
+def score_predictions(
     students: Sequence[nn.Module],
     codecs: Sequence[HeatmapCodec],
     faces: Sequence[CachedFace],
@@ -121,7 +121,7 @@ def judge_predictions(
     seed: int,
     device: torch.device | str = "cpu",
     batch_size: int = 64,
-) -> JudgedPredictions:
+) -> ScoredPredictions:
     """Predict augmented copies of labelled faces by Eq. 5 and measure how wrong the predictions are.
 
     The first copy of a face is the upright crop itself. Faces without a known landmark are left out.
@@ -161,12 +161,12 @@ def judge_predictions(
         targets = -(logs - logs.mean()) / max(float(logs.std()), 1e-3)
     else:
         targets = -loss_values
-    return JudgedPredictions(np.concatenate(images), np.concatenate(heatmaps), targets.astype(np.float32))
+    return ScoredPredictions(np.concatenate(images), np.concatenate(heatmaps), targets.astype(np.float32))
 
 
-def join_judged(parts: Sequence[JudgedPredictions]) -> JudgedPredictions:
+def join_scored(parts: Sequence[ScoredPredictions]) -> ScoredPredictions:
     """Several folds as one; each one's targets were standardised by themselves, so their students compare."""
-    return JudgedPredictions(
+    return ScoredPredictions(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.heatmaps for p in parts]),
         np.concatenate([p.targets for p in parts]),
@@ -174,7 +174,7 @@ def join_judged(parts: Sequence[JudgedPredictions]) -> JudgedPredictions:
 
 
 def train_teacher(
-    plan: TeacherPlan, data: JudgedPredictions, *, scheme: LandmarkScheme, fabric: Fabric, seed: int
+    plan: TeacherPlan, data: ScoredPredictions, *, scheme: LandmarkScheme, fabric: Fabric, seed: int
 ) -> tuple[nn.Module, FitState]:
     """A new teacher, trained from scratch to give the true quality by an L1 loss.
 

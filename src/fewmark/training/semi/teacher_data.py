@@ -10,7 +10,7 @@ from torch import nn
 
 from fewmark.data.crops import CachedFace
 from fewmark.training.semi.runner import Trainings
-from fewmark.training.semi.teacher import JudgedPredictions, TeacherPlan, join_judged, judge_predictions
+from fewmark.training.semi.teacher import ScoredPredictions, TeacherPlan, join_scored, score_predictions
 from fewmark.training.semi.training_set import labels_only
 
 TEACHER_FLIP = 0.5
@@ -47,9 +47,9 @@ def train_folds(run: Trainings, labelled: Sequence[CachedFace], n_folds: int, le
         rest = labels_only([labelled[i] for i in seen])
         students = []
         for j, plan in enumerate(run.plans):
-            module = run.fresh(j, 0, j, f, 6)
+            module = run.new_student(j, 0, j, f, 6)
             about = {"round": 0, "fold": f}
-            run.train(f"fold{f}_{plan.name}", j, module, rest, run.seed_of(0, j, f, 7), length, about)
+            run.train(f"fold{f}_{plan.name}", j, module, rest, run.derive_seed(0, j, f, 7), length, about)
             students.append(module)
         folds.append(Fold(students, [labelled[i] for i in held_out]))
     return folds
@@ -62,14 +62,14 @@ def judge_source(
     labelled: Sequence[CachedFace],
     folds: Sequence[Fold],
     seed: int,
-) -> JudgedPredictions:
+) -> ScoredPredictions:
     """The predictions that `plan.source` names: by the students as they are, or by those of each fold.
 
     Source: TS3, Algorithm 1, lines 7 and 12.
     """
 
-    def judged(students: Sequence[nn.Module], faces: Sequence[CachedFace]) -> JudgedPredictions:
-        return judge_predictions(
+    def judged(students: Sequence[nn.Module], faces: Sequence[CachedFace]) -> ScoredPredictions:
+        return score_predictions(
             students,
             [p.codec for p in run.plans],
             faces,
@@ -85,4 +85,4 @@ def judge_source(
         return judged(modules, run.validation.faces)
     if plan.source == "labelled":
         return judged(modules, labelled)
-    return join_judged([judged(fold.students, fold.faces) for fold in folds])
+    return join_scored([judged(fold.students, fold.faces) for fold in folds])

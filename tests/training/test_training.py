@@ -1,0 +1,170 @@
+"""A whole run: what its folder holds, and that a run that was stopped ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from fewmark.core.errors import InputError
+from fewmark.data.samples import FaceSample
+from fewmark.data.splits_from_lists import read_training_lists
+from fewmark.inference.checkpoint.metadata import read_metadata
+from fewmark.inference.detector import Detector
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training import fit as fitting
+from fewmark.training.config import Config, load_config
+from fewmark.training.faces import with_boxes
+from fewmark.training.run import TrainingData, run_training
+
+
+@pytest.fixture(scope="module")
+def data(synthetic: Path) -> TrainingData:
+    scheme = load_scheme("ibug-68")
+    lists = read_training_lists(
+        synthetic, synthetic / "few.txt", [synthetic / "many.txt"], synthetic / "val.txt", scheme=scheme
+    )
+    return TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_recipe: Path) -> Config:
+    return load_config(tiny_recipe)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_run_folder(tiny_run: Path, config: Config, data: TrainingData) -> None:
+    assert load_config(tiny_run / "config.toml") == config
+    records = lines(tiny_run / "rounds.jsonl")
+    assert [(r["round"], r["student"]) for r in records] == [
+        (i, student) for i in (0, 1) for student in ("unet", "hourglass")
+    ]
+    for record in records:
+        assert 0 < record["val_nme"] < 5
+        assert 0 < record["ensemble_val_nme"] < 5
+    for record in records[2:]:
+        assert len(record["selected"]) == record["n_selected"] == 3  # floor(0.5 * 1 * 6)
+        assert len(record["quality"]) == 6
+        best = sorted(range(6), key=lambda u: -record["quality"][u])[:3]
+        assert set(record["selected"]) == set(best)
+    epochs = [e for e in lines(tiny_run / "metrics.jsonl") if e["kind"] == "epoch"]
+    assert {e["name"] for e in epochs} >= {"round0_unet", "fold0_unet", "fold1_hourglass", "round1_hourglass"}
+    assert all(np.isfinite(e["loss"]) for e in epochs)
+    report = (tiny_run / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in report
+    assert "outer-eye-corners" in report
+
+
+def test_the_model_file_says_what_it_is(tiny_run: Path, data: TrainingData) -> None:
+    metadata = read_metadata(tiny_run / "detector.safetensors")
+    assert metadata["counts"]["labelled"] == 4
+    assert metadata["counts"]["unlabelled"] == 6
+    assert metadata["counts"]["pseudo"] in (3, 4, 5, 6)
+    assert metadata["data_hash"] == data.hash()
+    assert metadata["accuracy"][0]["n_faces"] == 4
+    assert metadata["accuracy"][0]["normalizer"] == "outer-eye-corners"
+    detector = Detector.load(tiny_run / "detector.safetensors")
+    sample = data.validation[0]
+    faces = detector.detect(sample.image, np.asarray([sample.face_box()]))
+    assert faces[0].landmarks.shape == (68, 2)
+
+
+def stop_at(wanted: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], None]:
+    def emit(event: dict[str, Any]) -> None:
+        if wanted(event):
+            raise KeyboardInterrupt
+
+    return emit
+
+
+STOPS = {
+    "in the first training": lambda e: e["kind"] == "epoch" and e["name"] == "round0_unet" and e["epoch"] == 1,
+    "in a fold": lambda e: e["kind"] == "training" and e["name"] == "fold1_hourglass",
+    "after a teacher": lambda e: e["kind"] == "teacher" and e["student"] == "hourglass",
+    "in a round": lambda e: e["kind"] == "epoch" and e["name"] == "round1_unet" and e["epoch"] == 1,
+}
+
+
+@pytest.mark.parametrize("where", STOPS)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    where: str,
+    tiny_run: Path,
+    data: TrainingData,
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fitting, "SAVE_EVERY_S", 0.0)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config, data, folder, on_event=stop_at(STOPS[where]))
+    assert not (folder / "detector.safetensors").exists()
+    run_training(config, data, folder, resume=True)
+    whole = safetensors.torch.load_file(tiny_run / "detector.safetensors")
+    resumed = safetensors.torch.load_file(folder / "detector.safetensors")
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    picked = [(r["round"], r["student"], r.get("selected")) for r in lines(folder / "rounds.jsonl")]
+    assert picked == [(r["round"], r["student"], r.get("selected")) for r in lines(tiny_run / "rounds.jsonl")]
+
+
+def test_only_the_same_run_goes_on(
+    tiny_run: Path, data: TrainingData, config: Config, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="there is a run already; add --resume"):
+        run_training(config, data, tiny_run)
+    with pytest.raises(InputError, match="other settings"):
+        run_training(load_config(tiny_recipe, ["semi.ratio=0.4"]), data, tiny_run, resume=True)
+    fewer = TrainingData(data.scheme, data.labelled[:-1], data.unlabelled, data.validation)
+    with pytest.raises(InputError, match="other data"):
+        run_training(config, fewer, tiny_run, resume=True)
+    with pytest.raises(InputError, match="no run to go on with"):
+        run_training(config, data, tmp_path / "nothing", resume=True)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_labelled_faces_alone_and_nothing_held_out(data: TrainingData, tiny_recipe: Path, tmp_path: Path) -> None:
+    config = load_config(tiny_recipe, ["semi.selection=none"])
+    result = run_training(config, TrainingData(data.scheme, data.labelled, [], []), tmp_path / "run")
+    assert result.scores is None
+    assert result.checkpoint.teacher is None
+    assert result.checkpoint.counts == {"labelled": 4, "pseudo": 0, "unlabelled": 0}
+
+
+def test_a_scheme_of_one_landmark_without_a_mirror(synthetic: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    """K = 1: no mirror, so no flips; and boxes, because one point has none."""
+    toml = 'name = "tip"\nlandmarks = ["nose_tip"]\ndefault_normalizer = "box-size"\n'
+    (tmp_path / "tip.toml").write_text(toml, encoding="utf-8")
+    scheme = load_scheme(tmp_path / "tip.toml")
+    lists = read_training_lists(
+        synthetic, synthetic / "few.txt", [synthetic / "many.txt"], scheme=load_scheme("ibug-68")
+    )
+
+    def tips(samples: list[FaceSample]) -> list[FaceSample]:
+        return [FaceSample(s.image, s.box, s.landmarks[30:31], name=s.name) for s in samples]
+
+    data = TrainingData(scheme, tips(lists.labelled), tips(lists.unlabelled), tips(lists.labelled[:2]))
+    result = run_training(load_config(tiny_recipe), data, tmp_path / "run")
+    assert result.scores is not None
+    assert result.scores.normalizer == "box-size"
+    assert result.scores.n_landmarks == 1
+
+
+def test_faces_without_a_box_are_looked_for(synthetic: Path, tmp_path: Path) -> None:
+    """An image without any face cannot be cropped and is left out."""
+    from fewmark.data.image_writer import write_image
+
+    write_image(tmp_path / "empty.png", np.full((64, 64, 3), 90, np.uint8))
+    boxed = FaceSample(tmp_path / "empty.png", np.array([1, 1, 9, 9], np.float32))
+    kept = with_boxes([FaceSample(tmp_path / "empty.png"), boxed], (0.0, 0.0, 1.0))
+    assert kept == [boxed]
