@@ -1,105 +1,92 @@
-"""fewmark: a few labelled faces and many unlabelled ones in, a facial landmark detector out.
+"""Facial landmarks in any annotation scheme: detect them, and train detectors from a few labelled faces and many unlabelled ones.
 
-The names below are imported when they are first used, so that `import fewmark` costs nothing.
+Detect
+    >>> import fewmark
+    >>> detector = fewmark.Detector.load("ibug-68")
+    >>> faces = detector.detect("photo.jpg")            # doctest: +SKIP
+    >>> faces[0].landmarks.shape, faces[0].expected_errors.shape  # doctest: +SKIP
+    ((68, 2), (68,))
+
+    `packaged_names()` lists the packaged models. `detect` returns a list of `Face`, empty if there is none. `read_image` reads
+    a file as `detect` does. `Tracker` follows the faces of a video (`read_video`), each a `TrackedFace`. `to_supervision`
+    converts faces for the library supervision. An image of a batch that cannot be used is a `BadImageWarning`.
+
+Label and read
+    `read_faces` and `write_faces` know CSV, COCO, dlib XML and .pts files; a labelled or unlabelled face is a `FaceSample`.
+    `LandmarkScheme` says what the landmarks mean: `scheme_names()` lists the packaged schemes, `load_scheme` reads one.
+
+Train
+    `run_training` runs TS3's rounds or the coarse-to-fine cascade. It takes a `Config` (`load_config("laptop")`) and
+    `TrainingData`, and writes a run folder with the model file, metrics and a report. `load_checkpoint` and
+    `save_checkpoint` read and write a model file.
+
+Measure
+    `score` compares landmarks with their truth: NME, AUC, failure rate.
+
+Other schemes
+    A `SchemeTransfer` turns the landmarks of one scheme into another's; `load_transfer`, `save_transfer`.
+
+Frames: landmarks and boxes are x, y in image pixels, (0, 0) is the centre of the top-left pixel. Images are RGB. A missing
+landmark is a row of NaN. What cannot be used raises `InputError`, whose message names the file, what was expected and
+what was given.
+
+Every name is imported when it is first used: `import fewmark` costs nothing, and detection with a packaged model needs no torch.
+Modules below are internal; only the names listed here are kept stable.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fewmark.core.version import __version__
+from fewmark.core.lazy import attach
+from fewmark.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from fewmark.core.errors import BadImageWarning, InputError
-    from fewmark.data.formats.io import read_faces, write_faces
-    from fewmark.data.samples import FaceSample, read_image
-    from fewmark.inference.checkpoint.io import load_checkpoint, save_checkpoint
-    from fewmark.inference.checkpoint.metadata import packaged_names
-    from fewmark.inference.checkpoint.transfers import load_transfer, save_transfer
-    from fewmark.inference.detector import Detector
-    from fewmark.inference.face import Face, to_supervision
-    from fewmark.landmarks.metrics import score
-    from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_names
-    from fewmark.landmarks.transfer import SchemeTransfer
-    from fewmark.training.config import Config, load_config
-    from fewmark.training.run import TrainingData, run_training
-    from fewmark.video.reader import Frame, read_video
-    from fewmark.video.smoothing import Smoothing
-    from fewmark.video.tracker import TrackedFace, Tracker
+    from fewmark.core.errors import BadImageWarning as BadImageWarning
+    from fewmark.core.errors import InputError as InputError
+    from fewmark.data.formats.io import read_faces as read_faces
+    from fewmark.data.formats.io import write_faces as write_faces
+    from fewmark.data.samples import FaceSample as FaceSample
+    from fewmark.data.samples import read_image as read_image
+    from fewmark.inference.checkpoint.io import load_checkpoint as load_checkpoint
+    from fewmark.inference.checkpoint.io import save_checkpoint as save_checkpoint
+    from fewmark.inference.checkpoint.metadata import packaged_names as packaged_names
+    from fewmark.inference.checkpoint.transfers import load_transfer as load_transfer
+    from fewmark.inference.checkpoint.transfers import save_transfer as save_transfer
+    from fewmark.inference.detector import Detector as Detector
+    from fewmark.inference.face import Face as Face
+    from fewmark.inference.face import to_supervision as to_supervision
+    from fewmark.landmarks.metrics import score as score
+    from fewmark.landmarks.scheme import LandmarkScheme as LandmarkScheme
+    from fewmark.landmarks.scheme import load_scheme as load_scheme
+    from fewmark.landmarks.scheme import scheme_names as scheme_names
+    from fewmark.landmarks.transfer import SchemeTransfer as SchemeTransfer
+    from fewmark.training.config import Config as Config
+    from fewmark.training.config import load_config as load_config
+    from fewmark.training.run import TrainingData as TrainingData
+    from fewmark.training.run import run_training as run_training
+    from fewmark.video.reader import read_video as read_video
+    from fewmark.video.tracker import TrackedFace as TrackedFace
+    from fewmark.video.tracker import Tracker as Tracker
 
-
-_HOMES = {
-    "BadImageWarning": "core.errors",
-    "Config": "training.config",
-    "Detector": "inference.detector",
-    "Face": "inference.face",
-    "FaceSample": "data.samples",
-    "Frame": "video.reader",
-    "InputError": "core.errors",
-    "LandmarkScheme": "landmarks.scheme",
-    "SchemeTransfer": "landmarks.transfer",
-    "Smoothing": "video.smoothing",
-    "TrackedFace": "video.tracker",
-    "Tracker": "video.tracker",
-    "TrainingData": "training.run",
-    "load_checkpoint": "inference.checkpoint.io",
-    "load_config": "training.config",
-    "load_scheme": "landmarks.scheme",
-    "load_transfer": "inference.checkpoint.transfers",
-    "packaged_names": "inference.checkpoint.metadata",
-    "read_faces": "data.formats.io",
-    "read_image": "data.samples",
-    "read_video": "video.reader",
-    "run_training": "training.run",
-    "save_checkpoint": "inference.checkpoint.io",
-    "save_transfer": "inference.checkpoint.transfers",
-    "scheme_names": "landmarks.scheme",
-    "score": "landmarks.metrics",
-    "to_supervision": "inference.face",
-    "write_faces": "data.formats.io",
-}
-
-__all__ = [
-    "BadImageWarning",
-    "Config",
-    "Detector",
-    "Face",
-    "FaceSample",
-    "Frame",
-    "InputError",
-    "LandmarkScheme",
-    "SchemeTransfer",
-    "Smoothing",
-    "TrackedFace",
-    "Tracker",
-    "TrainingData",
-    "__version__",
-    "load_checkpoint",
-    "load_config",
-    "load_scheme",
-    "load_transfer",
-    "packaged_names",
-    "read_faces",
-    "read_image",
-    "read_video",
-    "run_training",
-    "save_checkpoint",
-    "save_transfer",
-    "scheme_names",
-    "score",
-    "to_supervision",
-    "write_faces",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fewmark' has no attribute {name!r}")
-    value = getattr(import_module(f"fewmark.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "core.errors": ["BadImageWarning", "InputError"],
+        "data.formats.io": ["read_faces", "write_faces"],
+        "data.samples": ["FaceSample", "read_image"],
+        "inference.checkpoint.io": ["load_checkpoint", "save_checkpoint"],
+        "inference.checkpoint.metadata": ["packaged_names"],
+        "inference.checkpoint.transfers": ["load_transfer", "save_transfer"],
+        "inference.detector": ["Detector"],
+        "inference.face": ["Face", "to_supervision"],
+        "landmarks.metrics": ["score"],
+        "landmarks.scheme": ["LandmarkScheme", "load_scheme", "scheme_names"],
+        "landmarks.transfer": ["SchemeTransfer"],
+        "training.config": ["Config", "load_config"],
+        "training.run": ["TrainingData", "run_training"],
+        "video.reader": ["read_video"],
+        "video.tracker": ["TrackedFace", "Tracker"],
+        "core.version": ["__version__"],
+    },
+)

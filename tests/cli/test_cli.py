@@ -215,7 +215,7 @@ def test_stopping_leaves_a_run_that_goes_on(synthetic: Path, tiny_recipe: Path, 
     words = ["train", synthetic, "--labelled", synthetic / "few.txt", "--unlabelled", synthetic / "many.txt"]
     words += ["--scheme", "ibug-68", "--recipe", tiny_recipe, "--out", run]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fewmark.cli", *map(str, words)],
+        [sys.executable, "-m", "fewmark", *map(str, words)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

@@ -54,7 +54,7 @@ def commands(page: Path) -> list[list[str]]:
     for block in [*blocks(page, "sh"), *indented]:
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            for start in ("fewmark", "fewmark.cli"):
+            for start in ("fewmark",):
                 if start in words:
                     found.append(words[words.index(start) + 1 :])
     return found

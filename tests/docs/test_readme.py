@@ -79,7 +79,7 @@ def test_commands(folder: Path, model: str) -> None:
         assert words[0] == "fewmark"
         if words[1] != "scheme":
             words = [model if w == MODEL else w for w in words]
-        printed += run([sys.executable, "-m", "fewmark.cli", *words[1:]], folder).stdout
+        printed += run([sys.executable, "-m", "fewmark", *words[1:]], folder).stdout
     assert "1 face in 1 image" in printed
     assert "68 landmarks" in printed
     for file in ("found/faces.json", "found/photo_landmarks.jpg", "ibug-68.png"):

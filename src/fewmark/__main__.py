@@ -1,4 +1,4 @@
-"""`python -m fewmark.cli`."""
+"""`python -m fewmark`."""
 
 from fewmark.cli.app import main
 
