@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from fewmark.data.synthetic.faces import render_face
+from fewmark.inference.checkpoint.exported import read_exported
 from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import DetectedFace, SlimeFaceDetector
@@ -99,10 +100,12 @@ def time_operators(model: str, crop: NDArray[np.uint8], n: int) -> dict[str, flo
         options.log_severity_level = 3
         options.profile_file_prefix = str(Path(folder) / "profile")
         path = resolve_model(model)
-        beside = path if path.suffix == ".onnx" else find_onnx_export(path)
-        assert beside is not None
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.parent))
-        session = onnxruntime.InferenceSession(beside.read_bytes(), options, providers=["CPUExecutionProvider"])
+        exported = read_exported(path) if path.suffix == ".onnx" else find_onnx_export(path)
+        assert exported is not None
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(exported.path.absolute().parent)
+        )
+        session = onnxruntime.InferenceSession(exported.graph, options, providers=["CPUExecutionProvider"])
         feed = {"crops": crop[None], "flip": np.array(False)}
         for _ in range(n):
             session.run(["landmarks", "scores"], feed)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,16 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     }
     assert read.config == {"semi": {"ratio": 0.1}, "out": "run"}
     assert asdict(read.crop) == read_metadata(path)["crop"]
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_flip_is_a_field_and_was_a_setting(tmp_path: Path, flip: bool) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, replace(make_checkpoint(), flip=flip))
+    assert read_metadata(path)["flip"] is flip
+    assert load_checkpoint(path).flip is flip
+    for config, expected in (({"model": {"flip": flip}}, flip), ({"model": {}}, True), ({}, True)):
+        assert load_checkpoint(broken(tmp_path, flip=None, config=config)).flip is expected
 
 
 def test_saving_is_repeatable(tmp_path: Path) -> None:

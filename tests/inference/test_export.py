@@ -27,9 +27,10 @@ from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
 from fewmark.data.formats.io import read_faces
 from fewmark.data.synthetic.faces import render_faces
+from fewmark.inference.checkpoint.exported import file_hash
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, load_checkpoint, save_checkpoint
 from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
-from fewmark.inference.checkpoint.onnx_metadata import file_hash, read_properties
+from fewmark.inference.checkpoint.onnx_metadata import read_properties
 from fewmark.inference.detector import Detector
 from fewmark.inference.export.onnx import export_onnx
 from fewmark.inference.labelled import evaluate_samples
@@ -69,7 +70,7 @@ def make_model(
     for part in parts:
         for p in part.module.parameters():  # answers that differ from face to face
             p.data += 0.1 * torch.randn_like(p)
-    checkpoint = Checkpoint(scheme, parts, CropRule(32, 0.1), (0.0, 0.1, 0.9), config={"model": {"flip": flip}})
+    checkpoint = Checkpoint(scheme, parts, CropRule(32, 0.1), (0.0, 0.1, 0.9), flip=flip)
     checkpoint = replace(checkpoint, box_from_detector=(0.0, 0.1, 0.9), teacher=None, licence="for tests")
     if teacher:
         judge = {"n_maps": k, "width": 8, "norm": "batch", "groups": [[0, 1], [1]], "peaks": True}

@@ -16,9 +16,10 @@ import torch
 from fewmark.cli.describe import describe_model, describe_transfer
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
+from fewmark.inference.checkpoint.edit import put_transfer
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, load_checkpoint, save_checkpoint
 from fewmark.inference.checkpoint.metadata import read_metadata, read_transfer_metadata, scheme_from_metadata
-from fewmark.inference.checkpoint.transfers import load_transfer, put_transfer, save_transfer
+from fewmark.inference.checkpoint.transfers import load_transfer, save_transfer
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.landmarks.transfer import SchemeTransfer
 from fewmark.models.build import build_model

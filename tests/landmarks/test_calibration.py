@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fewmark.cli.app import app
 from fewmark.core.errors import InputError
-from fewmark.inference.checkpoint.calibration import put_calibration
+from fewmark.inference.checkpoint.edit import put_calibration
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.calibration import ErrorCalibration, face_sizes, relative_errors, reliability

@@ -27,7 +27,7 @@ def calibrate(
     """Make a model foretell the error of every landmark, in pixels, from held-out faces."""
     from fewmark.data.formats.io import read_faces
     from fewmark.data.lists import select
-    from fewmark.inference.checkpoint.calibration import put_calibration
+    from fewmark.inference.checkpoint.edit import put_calibration
     from fewmark.inference.checkpoint.metadata import read_metadata
     from fewmark.landmarks.scheme import scheme_from_dict
 

@@ -54,8 +54,9 @@ def transfer_fit(
     as_json: Json = False,
 ) -> None:
     """Fit a transfer on faces that are labelled in two schemes."""
+    from fewmark.inference.checkpoint.edit import put_transfer
     from fewmark.inference.checkpoint.metadata import read_metadata
-    from fewmark.inference.checkpoint.transfers import check_source, put_transfer, save_transfer, transfer_facts
+    from fewmark.inference.checkpoint.transfers import check_source, save_transfer, transfer_facts
     from fewmark.landmarks.scheme import load_scheme, scheme_from_dict
     from fewmark.landmarks.transfer import SchemeTransfer
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import BadImageWarning, InputError
 from fewmark.core.geometry import Box, FloatArray
 from fewmark.data.samples import as_rgb, read_image
+from fewmark.inference.checkpoint.exported import ExportedModel
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face import Face
@@ -113,10 +114,11 @@ class Detector:
             raise InputError(f"runtime: expected {', '.join(get_args(Runtime))}, given {runtime!r}")
         path = resolve_model(path_or_name)
         on_cpu = str(device) == "cpu"
-        exported = path if path.suffix == ".onnx" else None
-        if exported is not None and (runtime == "torch" or not on_cpu):
+        is_export = path.suffix == ".onnx"
+        if is_export and (runtime == "torch" or not on_cpu):
             given = "runtime torch" if runtime == "torch" else f"device {device}"
             raise InputError(f"{path}: ONNX Runtime runs it on the CPU, given {given}; load its .safetensors file")
+        exported: Path | ExportedModel | None = path if is_export else None
         if exported is None and runtime != "torch" and on_cpu:
             exported = find_onnx_export(path)
         if runtime == "onnx" and exported is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ctypes
 import importlib.util
 import os
@@ -12,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from fewmark.core.errors import InputError
-from fewmark.inference.checkpoint.metadata import read_metadata, require
-from fewmark.inference.checkpoint.model import Checkpoint, checkpoint_from_metadata
-from fewmark.inference.checkpoint.onnx_metadata import TENSORS_KEY, file_hash, read_properties
+from fewmark.inference.checkpoint.exported import ExportedModel, read_exported
 from fewmark.inference.predictor import CropPrediction, LandmarkPredictor
 
 _ERRORS_AND_FATAL = 3  # of ONNX Runtime's levels of log messages
@@ -33,7 +27,7 @@ class OnnxPredictor(LandmarkPredictor):
     own, at its first call.
 
     Args:
-        path: an .onnx file that `fewmark export` wrote; read now.
+        model: An .onnx file that `fewmark export` wrote, or one that is already in memory.
         threads: of the CPU; None: one a core.
 
     Raises:
@@ -41,10 +35,11 @@ class OnnxPredictor(LandmarkPredictor):
             missing, or onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        self.path, self.threads = Path(path).absolute(), threads
-        super().__init__(load_exported(path))
-        self._model = self.path.read_bytes()
+    def __init__(self, model: str | Path | ExportedModel, *, threads: int | None = None) -> None:
+        exported = model if isinstance(model, ExportedModel) else read_exported(model)
+        super().__init__(exported.checkpoint())
+        self.path, self.threads = exported.path.absolute(), threads
+        self._model = exported.graph
         self._sessions: dict[int, Any] = {}  # process -> its session
         # a file of an older version has no quality
         self._outputs = [output.name for output in self._session().get_outputs()]
@@ -91,46 +86,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def load_exported(path: str | Path) -> Checkpoint:
-    """What an exported model says about itself; its `students` are none, and its `flip` is the file's.
-
-    Raises:
-        InputError: see `OnnxPredictor`.
-    """
-    data, where = read_metadata(path), str(path)
-    tensors: dict[str, NDArray[Any]] = {}
-    try:
-        if carried := read_properties(path).get(TENSORS_KEY):
-            tensors = safetensors.numpy.load(base64.b64decode(carried, validate=True))
-    except (SafetensorError, binascii.Error) as error:
-        raise InputError(
-            f"{path}: what it carries beside the network cannot be read ({error}); copy it again"
-        ) from error
-    checkpoint = checkpoint_from_metadata(data, tensors, where)
-    export = require(data, "export", where)
-    weights = None if export.get("weights") is None else Path(path).absolute().parent / export["weights"]
-    if weights is not None and (not weights.is_file() or file_hash(weights) != export.get("source")):
-        given = "another file of that name" if weights.is_file() else "none"
-        raise InputError(
-            f"{path}: expected {weights.name}, whose weights it shares, beside it, given {given}; export it again"
-        )
-    model = {**checkpoint.config.get("model", {}), "flip": bool(require(export, "flip", where))}
-    checkpoint.config = {**checkpoint.config, "model": model}
-    return checkpoint
-
-
-def find_onnx_export(model: Path) -> Path | None:
-    """The exported model beside a model file: NAME.onnx beside NAME.safetensors, if it was made from just this file, answers
-    as it does (no int8), and onnxruntime is installed."""
-    beside = model.with_suffix(".onnx")
-    if not beside.is_file() or importlib.util.find_spec("onnxruntime") is None:
+def find_onnx_export(model: Path) -> ExportedModel | None:
+    """The export alongside a model file: NAME.onnx next to NAME.safetensors, if it was exported from just this file without
+    quantization and onnxruntime is installed."""
+    path = model.with_suffix(".onnx")
+    if not path.is_file() or importlib.util.find_spec("onnxruntime") is None:
         return None
     try:
-        export = read_metadata(beside).get("export", {})
+        exported = read_exported(path)
+        return exported if exported.export.get("int8") is None and exported.is_from(model) else None
     except InputError:
         return None
-    same = export.get("int8") is None and export.get("source") == file_hash(model)
-    return beside if same else None
 
 
 def make_session(model: bytes, path: Path, threads: int | None) -> Any:

@@ -366,6 +366,7 @@ def _checkpoint(
         crop=rule,
         cascade=cascade,
         box_from_detector=adapter,
+        flip=config.model.flip,
         counts={"labelled": len(data.labelled), "pseudo": 0, "unlabelled": n_unlabelled},
         seed=config.run.seed,
         config=config.model_dump(mode="json"),

@@ -3,8 +3,10 @@ unpickled."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,17 @@ from fewmark.core.files import atomic_path
 from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.cascade.serialization import cascade_from_data, cascade_modules
 from fewmark.inference.cascade.state import same_scheme
-from fewmark.inference.checkpoint.metadata import METADATA_KEY, packaged_names, read_metadata, require, resolve_model
+from fewmark.inference.checkpoint.metadata import (
+    METADATA_KEY,
+    header_texts,
+    packaged_names,
+    parse_metadata,
+    read_metadata,
+    require,
+    resolve_model,
+)
 from fewmark.inference.checkpoint.model import Checkpoint, StudentPart, TeacherPart, checkpoint_from_metadata
+from fewmark.inference.checkpoint.onnx_metadata import read_bytes
 from fewmark.inference.checkpoint.transfers import check_source, matrix_name
 from fewmark.models.build import build_model, load_weights
 from fewmark.models.codec import HeatmapCodec
@@ -88,29 +99,31 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
         raise InputError(
             f"{path}: expected a .safetensors file, given an exported one, whose networks torch cannot run"
         )
-    data = read_metadata(path)
+    raw = read_bytes(path)
+    data = parse_metadata(header_texts(io.BytesIO(raw), len(raw), path), path)
     try:
-        tensors = safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load(raw)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: its tensors cannot be read ({error}); copy the file again") from error
     matrices = {n: t.numpy() for n, t in tensors.items() if n.startswith("transfer")}
     checkpoint = checkpoint_from_metadata(data, matrices, where)
+    students, teacher, cascade = [], None, None
     try:
         for i, s in enumerate(require(data, "students", where)):
             codec = HeatmapCodec(**s["codec"])
             module = _built(s["architecture"], s["arguments"], tensors, f"student{i}")
-            checkpoint.students.append(StudentPart(s["name"], s["architecture"], s["arguments"], codec, module))
+            students.append(StudentPart(s["name"], s["architecture"], s["arguments"], codec, module))
         if (t := require(data, "teacher", where)) is not None:
             module = _built(t["architecture"], t["arguments"], tensors, "teacher")
-            checkpoint.teacher = TeacherPart(t["architecture"], t["arguments"], module)
+            teacher = TeacherPart(t["architecture"], t["arguments"], module)
         if (c := data.get("cascade")) is not None:  # older files have no such field
-            checkpoint.cascade = cascade_from_data(c, checkpoint.scheme, tensors, "cascade")
+            cascade = cascade_from_data(c, checkpoint.scheme, tensors, "cascade")
     except InputError as error:
         raise InputError(str(error) if where in str(error) else f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: a field of the metadata is missing or wrong ({error!r})") from error
-    _check_parts(checkpoint.students, checkpoint.cascade, where)
-    return checkpoint
+    _check_parts(students, cascade, where)
+    return replace(checkpoint, students=students, teacher=teacher, cascade=cascade)
 
 
 def _check_parts(students: list[StudentPart], cascade: Cascade | None, where: str) -> None:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fewmark.core.errors import InputError
 from fewmark.inference.checkpoint.onnx_metadata import read_properties
@@ -69,11 +69,22 @@ def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
             one of another format version.
     """
     path = resolve_model(path_or_name)
-    if path.suffix == ".onnx":
-        texts, kind = read_properties(path), "an ONNX"
-    else:
-        texts, kind = _read_header(path).get("__metadata__", {}), "a safetensors"
+    texts = read_properties(path) if path.suffix == ".onnx" else _read_texts(path)
+    return parse_metadata(texts, path)
+
+
+def parse_metadata(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The model's metadata among the texts of a file.
+
+    Args:
+        texts: The metadata of the safetensors or ONNX file, key -> text.
+        path: The file, for messages.
+
+    Raises:
+        InputError: fewmark did not write the file, or it has another format version.
+    """
     if METADATA_KEY not in texts:
+        kind = "an ONNX" if path.suffix == ".onnx" else "a safetensors"
         other = f"{kind} file without {METADATA_KEY!r} in its metadata"
         given = "a transfer between schemes" if TRANSFER_KEY in texts else other
         raise InputError(f"{path}: expected a model that fewmark wrote, given {given}")
@@ -95,7 +106,7 @@ def read_transfer_metadata(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a transfer, as `fewmark transfer fit --out` writes it")
-    texts = _read_header(path).get("__metadata__", {})
+    texts = _read_texts(path)
     if TRANSFER_KEY not in texts:
         other = f"a safetensors file without {TRANSFER_KEY!r} in its metadata"
         given = "a model" if METADATA_KEY in texts else other
@@ -106,7 +117,7 @@ def read_transfer_metadata(path: str | Path) -> dict[str, Any]:
 def holds_transfer(path: str | Path) -> bool:
     """Whether a .safetensors file is a transfer and no model."""
     path = Path(path)
-    return path.is_file() and TRANSFER_KEY in _read_header(path).get("__metadata__", {})
+    return path.is_file() and TRANSFER_KEY in _read_texts(path)
 
 
 def scheme_from_metadata(metadata: Mapping[str, Any], name: str | None, where: str) -> dict[str, Any]:
@@ -156,26 +167,40 @@ def _parsed(path: Path, texts: Mapping[str, str], key: str) -> dict[str, Any]:
     return data
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+def _read_texts(path: Path) -> dict[str, str]:
+    """The metadata of a .safetensors file, whose tensors are not read."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            first = file.read(8)
-            length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LONGEST_HEADER + 1
-            if length > _LONGEST_HEADER:
-                raise InputError(f"{path}: expected a safetensors file, given another kind of file ({size} bytes)")
-            if size < 8 + length:
-                raise InputError(f"{path}: truncated: expected {8 + length} bytes, given {size}; copy the file again")
-            raw = file.read(length)
+            return header_texts(file, path.stat().st_size, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def header_texts(file: IO[bytes], size: int, path: Path) -> dict[str, str]:
+    """The metadata in the header of a .safetensors file, key -> text.
+
+    Args:
+        file: At its start.
+        size: Size of the whole file, bytes.
+        path: Its path, for messages.
+
+    Raises:
+        InputError: It is truncated or not a .safetensors file.
+    """
+    first = file.read(8)
+    length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LONGEST_HEADER + 1
+    if length > _LONGEST_HEADER:
+        raise InputError(f"{path}: expected a safetensors file, given another kind of file ({size} bytes)")
+    if size < 8 + length:
+        raise InputError(f"{path}: truncated: expected {8 + length} bytes, given {size}; copy the file again")
+    raw = file.read(length)
     try:
         header = json.loads(raw)
         ends = [int(t["data_offsets"][1]) for name, t in header.items() if name != "__metadata__"]
+        texts = dict(header.get("__metadata__", {}))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise InputError(f"{path}: expected a safetensors file, given one without a JSON header ({error})") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
         raise InputError(f"{path}: truncated: expected {expected} bytes, given {size}; copy the file again")
-    assert isinstance(header, dict)
-    return header
+    return texts

@@ -68,6 +68,7 @@ class Checkpoint:
         cascade: what finds the landmarks in place of students, or None.
         box_from_detector: how the packaged face detector's box relates to the boxes it was trained on, see
             `fewmark.inference.face_detection.base.fit_box_adapter`, or None: boxes are then taken as they are.
+        flip: Whether predictions are averaged with those from the flipped crop, unless the caller chooses.
         accuracy: one entry a measured list: `data`, `nme`, `auc`, `failure_rate` (fractions), `normalizer`,
             `n_faces`, `box`.
         counts: faces that it was trained on: `labelled`, `pseudo`, `unlabelled`; of a model that began as another one at least so many.
@@ -89,6 +90,7 @@ class Checkpoint:
     teacher: TeacherPart | None = None
     cascade: Cascade | None = None
     box_from_detector: tuple[float, float, float] | None = None
+    flip: bool = True
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     seed: int | None = None
@@ -100,11 +102,6 @@ class Checkpoint:
     calibration: ErrorCalibration | None = None
     label_bias: NDArray[np.float64] | None = None
     package_version: str = __version__
-
-    @property
-    def flip(self) -> bool:
-        """Whether the model asks to be averaged with what it sees in the flipped crop; yes where it does not say."""
-        return bool(self.config.get("model", {}).get("flip", True))
 
     @property
     def bias_px(self) -> NDArray[np.float64] | None:
@@ -162,6 +159,7 @@ class Checkpoint:
             "mean": list(MEAN),
             "std": list(STD),
             "box_from_detector": self.box_from_detector,
+            "flip": self.flip,
             "accuracy": self.accuracy,
             "counts": self.counts,
             "seed": self.seed,
@@ -219,11 +217,18 @@ def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDA
         students=[],
         crop=crop,
         box_from_detector=box_from_detector,
+        flip=bool(data.get("flip", _flip_in_config(data))),
         transfers=tuple(transfers),
         calibration=calibration,
         label_bias=label_bias,
         **{name: require(data, name, where) for name in _PLAIN_FIELDS},
     )
+
+
+def _flip_in_config(data: Mapping[str, Any]) -> bool:
+    """`flip` of files written before it was a field of its own."""
+    model = data.get("config", {}).get("model", {})
+    return bool(model.get("flip", True))
 
 
 _PLAIN_FIELDS = ("accuracy", "counts", "seed", "config", "data_hash", "licence", "provenance", "package_version")

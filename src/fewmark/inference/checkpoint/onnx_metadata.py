@@ -1,14 +1,13 @@
-"""What an exported model (.onnx) says about itself, read without onnx, onnxruntime and torch; and where it lies.
+"""The metadata of an ONNX file, read without onnx, onnxruntime and torch.
 
-An ONNX file is one protobuf message, ModelProto: fields of a number, a wire type and a value, one after the other. Ours
-are in field 14, `metadata_props`: messages of a key (field 1) and a value (field 2).
+An ONNX file is one protobuf message, ModelProto: a sequence of fields, each with a number, a wire type and a value. The metadata
+is in field 14, `metadata_props`: messages of a key (field 1) and a value (field 2).
 
 Source: onnx/onnx.proto of the ONNX project; the encoding of protocol buffers.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,21 +15,27 @@ from fewmark.core.errors import InputError
 
 _METADATA_PROPS = 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-TENSORS_KEY = "fewmark_tensors"
-"""Of what an exported model carries beside its network: a .safetensors file in base64."""
 
 
 def read_properties(path: str | Path) -> dict[str, str]:
-    """The `metadata_props` of an ONNX file.
+    """Read the `metadata_props` of an ONNX file.
 
     Raises:
-        InputError: no such file, another kind of file, or a truncated one.
+        InputError: The file is missing, truncated or not an ONNX file.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    return parse_properties(read_bytes(path), path)
+
+
+def parse_properties(data: bytes, path: str | Path) -> dict[str, str]:
+    """Read the `metadata_props` of an ONNX file in memory.
+
+    Args:
+        data: The whole file.
+        path: Its path, for messages.
+
+    Raises:
+        InputError: It is truncated or not an ONNX file.
+    """
     try:
         entries = [dict(_fields(value)) for field, value in _fields(data) if field == _METADATA_PROPS]
         return {entry[1].decode(): entry.get(2, b"").decode() for entry in entries}
@@ -41,16 +46,23 @@ def read_properties(path: str | Path) -> dict[str, str]:
         ) from error
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def read_bytes(path: str | Path) -> bytes:
+    """The contents of a model file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a message, number -> value; numbers as no bytes.
+    """The fields of a message as (number, value); the value of a numeric field is b"".
 
     Raises:
-        ValueError: the bytes are no message, or not all of one.
+        ValueError: The bytes are not a message, or a truncated one.
     """
     at = 0
     while at < len(data):
@@ -75,7 +87,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of 7 bits, the lowest first, and where it ends."""
+    """Decode a number (groups of 7 bits, lowest first) at an offset; returns it and the offset after it."""
     result = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

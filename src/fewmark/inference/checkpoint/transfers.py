@@ -21,13 +21,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
 from fewmark.core.procrustes import Floats
 from fewmark.core.version import __version__
-from fewmark.inference.checkpoint.metadata import (
-    METADATA_KEY,
-    TRANSFER_KEY,
-    read_metadata,
-    read_transfer_metadata,
-    require,
-)
+from fewmark.inference.checkpoint.metadata import TRANSFER_KEY, read_transfer_metadata, require
 from fewmark.landmarks.scheme import LandmarkScheme, scheme_from_dict
 from fewmark.landmarks.transfer import SchemeTransfer
 
@@ -47,7 +41,7 @@ def save_transfer(path: str | Path, transfer: SchemeTransfer) -> None:
     if Path(path).suffix != ".safetensors":
         raise InputError(f"{path}: expected a file name that ends in .safetensors")
     text = json.dumps(transfer_metadata(transfer), ensure_ascii=False, allow_nan=False)
-    raw = safetensors.numpy.save({"matrix": _stored(transfer)}, {TRANSFER_KEY: text})
+    raw = safetensors.numpy.save({"matrix": stored_matrix(transfer)}, {TRANSFER_KEY: text})
     with atomic_path(path) as temporary:
         temporary.write_bytes(raw)
 
@@ -60,38 +54,7 @@ def load_transfer(path: str | Path) -> SchemeTransfer:
             missing or does not fit.
     """
     data = read_transfer_metadata(path)
-    return transfer_from_parts(data, _tensors(path), "matrix", str(path))
-
-
-def put_transfer(model: str | Path, transfer: SchemeTransfer) -> None:
-    """Put a transfer into a model file; one to the same target scheme is replaced, and all else stays as it is.
-
-    Args:
-        model: a .safetensors file that fewmark wrote.
-        transfer: its source scheme is the model's.
-
-    Raises:
-        InputError: no such file, no model, a model of another scheme, or the file cannot be written.
-    """
-    if not Path(model).is_file():
-        raise InputError(
-            f"{model}: expected a model file to put the transfer into; copy a packaged model to a file first"
-        )
-    if Path(model).suffix == ".onnx":
-        raise InputError(f"{model}: is exported; put the transfer into its .safetensors file and export that again")
-    data, tensors = read_metadata(model), dict(_tensors(model))
-    scheme = scheme_from_dict(require(data, "scheme", str(model)), f"{model}: scheme")
-    check_source(scheme, transfer.source, transfer.target, str(model))
-    carried = load_transfers(data, tensors, str(model))
-    kept = [t for t in carried if t.target.name != transfer.target.name]
-    for i in range(len(carried)):
-        del tensors[matrix_name(i)]
-    kept.append(transfer)
-    data["transfers"] = [transfer_metadata(t) for t in kept]
-    tensors |= {matrix_name(i): _stored(t) for i, t in enumerate(kept)}
-    raw = safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(data, ensure_ascii=False, allow_nan=False)})
-    with atomic_path(model) as temporary:
-        temporary.write_bytes(raw)
+    return transfer_from_parts(data, read_tensors(path), "matrix", str(path))
 
 
 def matrix_name(index: int) -> str:
@@ -207,11 +170,17 @@ def transfer_from_parts(data: Any, tensors: Mapping[str, NDArray[Any]], name: st
     return transfer
 
 
-def _stored(transfer: SchemeTransfer) -> Floats:
+def stored_matrix(transfer: SchemeTransfer) -> Floats:
+    """The matrix as files hold it."""
     return np.ascontiguousarray(transfer.matrix, np.float64)
 
 
-def _tensors(path: str | Path) -> dict[str, NDArray[Any]]:
+def read_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a .safetensors file by name.
+
+    Raises:
+        InputError: They cannot be read.
+    """
     try:
         return dict(safetensors.numpy.load_file(path))
     except (SafetensorError, OSError, KeyError) as error:

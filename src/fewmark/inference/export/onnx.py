@@ -19,9 +19,9 @@ from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
 from fewmark.core.version import __version__
 from fewmark.data.samples import FaceSample
+from fewmark.inference.checkpoint.exported import TENSORS_KEY, file_hash
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint
 from fewmark.inference.checkpoint.metadata import METADATA_KEY, resolve_model
-from fewmark.inference.checkpoint.onnx_metadata import TENSORS_KEY, file_hash
 from fewmark.inference.checkpoint.transfers import matrix_name
 from fewmark.inference.detector import Detector
 from fewmark.inference.export.graph import share_with, store_halves, synthetic_crops, trace_onnx
