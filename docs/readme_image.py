@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 from matplotlib.cbook import get_sample_data
 
-from fewmark.data.image_writer import write_image
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image, write_image
 from fewmark.inference.detector import Detector
 from fewmark.visualization.draw import draw_landmarks
 

@@ -18,9 +18,8 @@ from matplotlib.cbook import get_sample_data
 from rich.console import Console
 
 from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration, percent, rounds_table
-from fewmark.data.image_writer import write_image
-from fewmark.data.samples import read_image
-from fewmark.data.splits_from_lists import read_training_lists
+from fewmark.data.images import read_image, write_image
+from fewmark.data.lists import read_training_lists
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme

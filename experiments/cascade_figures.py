@@ -26,7 +26,8 @@ from peers_landmarks import NORMALIZER, Numbers, as_table, cpu_ms, name_in_table
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.core.geometry import Image, box_of_points, wrap_angle
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
+from fewmark.data.samples import stack_landmarks
 from fewmark.inference.cascade.component import ComponentStage
 from fewmark.inference.cascade.frames import MeanFace, face_angle, scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade
@@ -61,7 +62,7 @@ def main() -> None:
     lists = read_lists(arguments.data)
     samples = [s for part in lists.values() for s in part]
     peers = {peer: p for file in arguments.peers for peer, p in read_landmarks(file, samples).items()}
-    truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    truth = stack_landmarks(samples)
     images = [read_image(s.image) for s in samples]
     starts = [FaceState(box_of_points(t)) for t in truth]
     flip = detector.checkpoint.flip

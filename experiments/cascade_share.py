@@ -23,8 +23,9 @@ from lightning_fabric import Fabric
 
 from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
 from fewmark.data.lists import select
-from fewmark.data.samples import read_image
+from fewmark.data.samples import stack_landmarks
 from fewmark.inference.cascade.frames import inner_components
 from fewmark.inference.cascade.state import FaceState
 from fewmark.inference.checkpoint.io import load_checkpoint
@@ -58,7 +59,7 @@ def main() -> None:
     first = [s for s in cascade.stages if s.name in ("angle", "coarse")]
     real = predict_landmarks(first, faces.images, faces.starts())
     images = [read_image(s.image) for s in held_out]
-    truth = np.stack([s.landmarks for s in held_out if s.landmarks is not None])
+    truth = stack_landmarks(held_out)
     lengths = normalising_lengths(truth, None, scheme.normalizer)
     starts = [FaceState(s.face_box()) for s in held_out]
     for stage in first:

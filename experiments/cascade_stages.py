@@ -27,8 +27,9 @@ from fewmark.core.geometry import Image, Similarity, warp_image, wrap_angle
 from fewmark.core.procrustes import mirrored_mean_shape
 from fewmark.data.crops import FILL
 from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
 from fewmark.data.lists import select
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.cascade.frames import MeanFace, face_angle, inner_landmarks, scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade, Truth
 from fewmark.inference.cascade.predict import look_after_each
@@ -80,7 +81,7 @@ def measure(cascade: Cascade, samples: Sequence[FaceSample], frame: MeanFace, se
     """Everything that is asked about one list of faces."""
     scheme = cascade.scheme
     images = [read_image(s.image) for s in samples]
-    truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    truth = stack_landmarks(samples)
     boxes = np.stack([s.face_box() for s in samples])
     starts = [FaceState(box) for box in boxes]
     inner = list(inner_landmarks(scheme))

@@ -22,7 +22,7 @@ import numpy as np
 from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, predict_samples
 from fewmark.landmarks.calibration import ErrorCalibration, relative_errors, reliability
@@ -71,7 +71,7 @@ def main() -> None:
 def look(detector: Detector, samples: Sequence[FaceSample], box: BoxKind) -> Arrays:
     """(N, K) scores and errors, the latter as fractions of the face's size."""
     found, scores = predict_samples(detector, samples, box, flip=detector.checkpoint.flip)
-    return scores, relative_errors(found, np.stack([s.landmarks for s in samples if s.landmarks is not None]))
+    return scores, relative_errors(found, stack_landmarks(samples))
 
 
 def as_table(rows: dict[str, Any]) -> str:

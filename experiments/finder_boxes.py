@@ -18,8 +18,8 @@ import numpy as np
 from fewmark.core.files import write_text
 from fewmark.core.geometry import box_centre, box_of_points, box_size
 from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
 from fewmark.data.lists import select
-from fewmark.data.samples import read_image
 from fewmark.inference.face_detection.backends import DlibFaceDetector, UltraLightFaceDetector, YuNetFaceDetector
 from fewmark.inference.face_detection.base import FaceDetector, SlimeFaceDetector, fit_box_adapter
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fewmark.core.files import write_text
 from fewmark.core.geometry import box_of_points, box_size
 from fewmark.data.formats.io import read_faces
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
 

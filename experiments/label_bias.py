@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 from packaged_model import VALIDATION_EVERY
 
 from fewmark.core.files import write_text
-from fewmark.core.geometry import fit_similarity
+from fewmark.core.geometry import face_sizes, fit_similarity
 from fewmark.core.procrustes import mirrored_mean_shape
 from fewmark.data.formats.csv import read_csv
 from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
 from fewmark.data.lists import select
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.cascade.frames import scheme_mean_face
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import evaluate_samples
-from fewmark.landmarks.calibration import face_sizes
 from fewmark.landmarks.label_bias import cross_fitted
 from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
@@ -83,7 +83,7 @@ def mean_axis(samples: Sequence[FaceSample], points: Points, scheme: LandmarkSch
 def compare(samples: Sequence[FaceSample], detector: Detector) -> dict[str, Any]:
     """Labels against what is found, parts of the face's size, and both against the images' axis."""
     whole = [s for s in samples if s.landmarks is not None and np.isfinite(s.landmarks).all()]
-    truth = np.stack([s.landmarks for s in whole if s.landmarks is not None])
+    truth = stack_landmarks(whole)
     found = evaluate_samples(detector, whole, flip=True)
     apart = ((truth - found) / face_sizes(truth)[:, None, None]).mean(1)
     axes = {name: mean_axis(whole, points, detector.scheme) for name, points in (("labels", truth), ("found", found))}
@@ -129,7 +129,7 @@ def main() -> None:
     found: dict[str, Any] = {"sources": {}, "models": {}}
     for name, samples in sources.items():
         found["sources"][name] = compare(samples, plain[MODELS[-1]])
-    truth = np.stack([s.landmarks for s in validation if s.landmarks is not None])
+    truth = stack_landmarks(validation)
     assert scheme.mirror is not None
     for name, detector in plain.items():
         points = evaluate_samples(detector, validation)

@@ -38,8 +38,9 @@ from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.core.geometry import box_of_points
 from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
 from fewmark.data.lists import select
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.metrics import score

@@ -21,8 +21,8 @@ from fewmark.core.files import write_text
 from fewmark.core.geometry import Similarity, warp_image
 from fewmark.data.crops import FILL
 from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
 from fewmark.data.lists import select
-from fewmark.data.samples import read_image
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.metrics import landmark_errors, normalising_lengths
 from fewmark.landmarks.scheme import load_scheme

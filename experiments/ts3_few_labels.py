@@ -25,7 +25,7 @@ import torch
 from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import read_list, select
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, evaluate_samples
@@ -100,7 +100,7 @@ def measure(checkpoint: Checkpoint, data: Path, flip: bool, boxes: Sequence[BoxK
         n = len(lists["common"])
         parts = {"common": both[:n], "challenging": both[n:], "full": both}
         for name, samples in lists.items():
-            truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+            truth = stack_landmarks(samples)
             scores = score(parts[name], truth, detector.scheme).to_dict()
             found[f"{name}/{box}"] = {k: v for k, v in scores.items() if not isinstance(v, list | dict)}
     return found

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.files import write_text
-from fewmark.core.geometry import box_centre
-from fewmark.data.image_writer import write_image
-from fewmark.video.metrics import face_size, jitter, lag, moving_frames, still_windows
+from fewmark.core.geometry import box_centre, face_sizes
+from fewmark.data.images import write_image
+from fewmark.video.metrics import jitter, lag, moving_frames, still_windows
 from fewmark.video.reader import read_video
 
 CLIPS = ("cap12", "franck")
@@ -141,7 +141,7 @@ def measure_clip(clip: str, found: Mapping[str, Trajectory]) -> dict[str, Any]:
     return {
         "clip": clip,
         "n_frames": len(raw),
-        "face_px": round(float(np.nanmean(face_size(raw))), 1),
+        "face_px": round(float(np.nanmean(face_sizes(raw))), 1),
         "n_still_windows": int(windows.sum()),
         "n_moving_frames": int(moving.sum()),
         "jitter": {m: measured(jitter(found[m], windows=windows)) for m in ways},

@@ -56,7 +56,7 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has ended, by the library's own door."""
-    from fewmark.data.splits_from_lists import read_training_lists
+    from fewmark.data.lists import read_training_lists
     from fewmark.training.config import load_config
     from fewmark.training.run import TrainingData, run_training
 

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from fewmark.core.errors import InputError as InputError
     from fewmark.data.formats.io import read_faces as read_faces
     from fewmark.data.formats.io import write_faces as write_faces
+    from fewmark.data.images import read_image as read_image
     from fewmark.data.samples import FaceSample as FaceSample
-    from fewmark.data.samples import read_image as read_image
     from fewmark.inference.checkpoint.io import load_checkpoint as load_checkpoint
     from fewmark.inference.checkpoint.io import save_checkpoint as save_checkpoint
     from fewmark.inference.checkpoint.metadata import packaged_names as packaged_names
@@ -74,7 +74,8 @@ __getattr__, __dir__, __all__ = attach(
     {
         "core.errors": ["BadImageWarning", "InputError"],
         "data.formats.io": ["read_faces", "write_faces"],
-        "data.samples": ["FaceSample", "read_image"],
+        "data.images": ["read_image"],
+        "data.samples": ["FaceSample"],
         "inference.checkpoint.io": ["load_checkpoint", "save_checkpoint"],
         "inference.checkpoint.metadata": ["packaged_names"],
         "inference.checkpoint.transfers": ["load_transfer", "save_transfer"],

@@ -26,7 +26,7 @@ from fewmark import __version__, packaged_names
 from fewmark.cli.app import app
 from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration
 from fewmark.data.formats.io import read_faces
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.training.config import load_config
 
 
@@ -185,7 +185,7 @@ def test_train(synthetic: Path, tiny_recipe: Path, tmp_path: Path) -> None:
 
 
 def test_validation_faces_may_be_unlabelled_too(synthetic: Path) -> None:
-    from fewmark.data.splits_from_lists import read_training_lists
+    from fewmark.data.lists import read_training_lists
     from fewmark.landmarks.scheme import load_scheme
 
     scheme = load_scheme("ibug-68")
@@ -200,7 +200,7 @@ def test_validation_faces_may_be_unlabelled_too(synthetic: Path) -> None:
 
 
 def test_labels_of_another_scheme_are_dropped_from_other_data(synthetic: Path, tmp_path: Path) -> None:
-    from fewmark.data.splits_from_lists import read_training_lists
+    from fewmark.data.lists import read_training_lists
     from fewmark.landmarks.scheme import load_scheme
 
     shutil.copy(synthetic / "images" / "000012.jpg", tmp_path / "p.jpg")

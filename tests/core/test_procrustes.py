@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewmark.core.geometry import Similarity, fit_similarity
-from fewmark.core.procrustes import Floats, fit_similarities, invert_each, map_each, mean_shape
+from fewmark.core.geometry import Floats, Similarity, fit_similarity
+from fewmark.core.procrustes import fit_similarities, invert_each, map_each, mean_shape
 
 
 def shapes(seed: int, n: int = 6, k: int = 5, spread: float = 0.1) -> Floats:

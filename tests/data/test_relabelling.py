@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fewmark.core.errors import InputError
-from fewmark.core.procrustes import Floats
+from fewmark.core.geometry import Floats
 from fewmark.data.pairs import match_faces
 from fewmark.data.relabelling import contour_of, relabel_faces, score_landmarks, score_transfer
 from fewmark.data.samples import FaceSample

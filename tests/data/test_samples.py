@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from fewmark.core.errors import InputError
-from fewmark.data.image_size import read_size
-from fewmark.data.samples import FaceSample, as_rgb, decode_image, read_image
+from fewmark.data.images import as_rgb, decode_image, read_image, read_size
+from fewmark.data.samples import FaceSample
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3  # RGB, every pixel another
 

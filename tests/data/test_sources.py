@@ -11,9 +11,8 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from fewmark.core.errors import InputError
-from fewmark.data.image_size import read_size
 from fewmark.data.image_sources import STDIN, find_images
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image, read_size
 
 RED = Image.fromarray(np.full((32, 48, 3), (220, 20, 20), np.uint8))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import box_of_points
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.data.synthetic.appearance import sample_look
 from fewmark.data.synthetic.brush import lid, smooth
 from fewmark.data.synthetic.faces import _hidden, _lay_face, render_dataset, render_face, render_faces

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Similarity
-from fewmark.core.procrustes import Floats
+from fewmark.core.geometry import Floats, Similarity
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.transfer_mlp import MlpTransfer, PairBatches
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.inference.checkpoint.io import load_checkpoint, save_checkpoint
 from fewmark.inference.detector import Detector
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fewmark.core.errors import BadImageWarning, InputError
 from fewmark.core.geometry import Similarity, box_centre, box_of_points, box_size, warp_image
 from fewmark.data.crops import CropRule
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.data.synthetic.faces import render_face
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.inference.detector import Detector, check_boxes
@@ -497,7 +497,7 @@ def write_samples(folder: Path, n: int) -> list[FaceSample]:
 
 def test_evaluate_with_every_kind_of_box(tmp_path: Path) -> None:
     samples = write_samples(tmp_path, 3)
-    true = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    true = stack_landmarks(samples)
     wrong = np.array([0, 0, 20, 20], np.float32)
     detector = dots_detector(FindsBox(wrong, box_round(true[1].astype(np.float64))))
     assert_close(evaluate_samples(detector, samples, "gt"), true, 0)

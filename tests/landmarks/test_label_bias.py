@@ -13,8 +13,8 @@ import fewmark.training.run
 from fewmark.cli.describe import describe_model
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
+from fewmark.data.lists import read_training_lists
 from fewmark.data.samples import FaceSample
-from fewmark.data.splits_from_lists import read_training_lists
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint, save_checkpoint
 from fewmark.inference.checkpoint.metadata import read_metadata
 from fewmark.inference.detector import Detector

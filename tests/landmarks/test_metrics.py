@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Similarity
+from fewmark.core.geometry import Floats, Similarity
 from fewmark.landmarks.metrics import (
-    Floats,
     auc,
     ced,
     contour_errors,

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Similarity
-from fewmark.core.procrustes import Floats, fit_similarities, invert_each, map_each
+from fewmark.core.geometry import Floats, Similarity
+from fewmark.core.procrustes import fit_similarities, invert_each, map_each
 from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme, load_scheme
 from fewmark.landmarks.transfer import RIDGES, SchemeTransfer, cross_validate_ridge
 from fewmark.landmarks.transfer_fitting import assign_folds, usable_pairs

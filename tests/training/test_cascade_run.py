@@ -18,7 +18,7 @@ from fewmark.cli.app import app
 from fewmark.cli.progress import WorkPlan
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
-from fewmark.data.splits_from_lists import read_training_lists
+from fewmark.data.lists import read_training_lists
 from fewmark.inference.cascade.angle import AngleStage
 from fewmark.inference.cascade.coarse import CoarsePart, CoarseStage
 from fewmark.inference.cascade.component import ComponentStage

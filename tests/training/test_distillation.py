@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.data.formats.csv import read_csv
+from fewmark.data.lists import read_distillation_lists
 from fewmark.data.samples import FaceSample
-from fewmark.data.splits_from_lists import read_distillation_lists
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.predictor import Prediction

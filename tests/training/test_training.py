@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 from fewmark.core.errors import InputError
+from fewmark.data.lists import read_training_lists
 from fewmark.data.samples import FaceSample
-from fewmark.data.splits_from_lists import read_training_lists
 from fewmark.inference.checkpoint.metadata import read_metadata
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
@@ -162,7 +162,7 @@ def test_a_scheme_of_one_landmark_without_a_mirror(synthetic: Path, tiny_recipe:
 
 def test_faces_without_a_box_are_looked_for(synthetic: Path, tmp_path: Path) -> None:
     """An image without any face cannot be cropped and is left out."""
-    from fewmark.data.image_writer import write_image
+    from fewmark.data.images import write_image
 
     write_image(tmp_path / "empty.png", np.full((64, 64, 3), 90, np.uint8))
     boxed = FaceSample(tmp_path / "empty.png", np.array([1, 1, 9, 9], np.float32))

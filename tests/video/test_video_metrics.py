@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewmark.core.errors import InputError
-from fewmark.video.metrics import WINDOW, face_size, jitter, lag, moving_frames, still_windows, window_variance
+from fewmark.core.geometry import face_sizes
+from fewmark.video.metrics import WINDOW, jitter, lag, moving_frames, still_windows, window_variance
 
 SQUARE = np.array([[0.0, 0.0], [100.0, 0.0], [100.0, 100.0], [0.0, 100.0]])
 
@@ -60,8 +61,8 @@ def test_lag_counts_only_the_frames_it_is_asked_for() -> None:
 def test_face_size() -> None:
     points = SQUARE.copy()
     points[0] = np.nan
-    assert face_size(points) == 100
-    assert np.isnan(face_size(points * np.nan))
+    assert face_sizes(points) == 100
+    assert np.isnan(face_sizes(points * np.nan))
     with pytest.raises(InputError, match=r"\(T, K, 2\)"):
         jitter(SQUARE)
     with pytest.raises(InputError, match="at least 4 frames"):

@@ -117,7 +117,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a detector from a few labelled and many unlabelled faces."""
-    from fewmark.data.splits_from_lists import read_training_lists
+    from fewmark.data.lists import read_training_lists
     from fewmark.landmarks.scheme import load_scheme
     from fewmark.training.config import load_config
 

@@ -27,6 +27,7 @@ def calibrate(
     """Make a model foretell the error of every landmark, in pixels, from held-out faces."""
     from fewmark.data.formats.io import read_faces
     from fewmark.data.lists import select
+    from fewmark.data.samples import stack_landmarks
     from fewmark.inference.checkpoint.edit import put_calibration
     from fewmark.inference.checkpoint.metadata import read_metadata
     from fewmark.landmarks.scheme import scheme_from_dict
@@ -49,7 +50,7 @@ def calibrate(
 
     detector = Detector.load(model)
     found, scores = predict_samples(detector, samples, box.value, flip=detector.checkpoint.flip)
-    truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    truth = stack_landmarks(samples)
     errors = relative_errors(found, truth)
     calibration = ErrorCalibration.fit(scores, errors)
     if calibration is None:

@@ -43,7 +43,7 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Train a small fast model from what larger ones say of unlabelled faces."""
-    from fewmark.data.splits_from_lists import read_distillation_lists
+    from fewmark.data.lists import read_distillation_lists
     from fewmark.inference.checkpoint.metadata import read_metadata
     from fewmark.landmarks.scheme import scheme_from_dict
     from fewmark.training.config import load_config

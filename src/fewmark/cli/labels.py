@@ -133,7 +133,7 @@ def scheme_show(
 
     meaning = load_scheme(name)
     if image is not None:
-        from fewmark.data.image_writer import write_image
+        from fewmark.data.images import write_image
         from fewmark.visualization.scheme import draw_scheme
 
         write_image(image, draw_scheme(meaning))

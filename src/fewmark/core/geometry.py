@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB, or (H, W) grey where a function says so."""
 Box = NDArray[np.float32]
@@ -169,6 +170,29 @@ def box_size(box_xyxy: FloatArray) -> NDArray[np.float64]:
     """(..., 4) -> (..., 2) width and height, px."""
     box = np.asarray(box_xyxy, np.float64)
     return box[..., 2:] - box[..., :2]
+
+
+def face_sizes(landmarks: FloatArray) -> Floats:
+    """Longer side of each face's tight box; NaN with fewer than two distinct landmarks.
+
+    Args:
+        landmarks: (..., K, 2) px, NaN where missing.
+
+    Returns:
+        (...) px.
+
+    >>> face_sizes(np.array([[0.0, 0.0], [3.0, 4.0]])).item()
+    4.0
+    """
+    points = np.asarray(landmarks, np.float64)
+    if points.size and np.isfinite(extent := points.max(-2) - points.min(-2)).all():  # the common case: none is missing
+        sizes = extent.max(-1)
+    else:
+        present = np.isfinite(points).all(-1, keepdims=True)
+        high = np.where(present, points, -np.inf).max(-2, initial=-np.inf)
+        low = np.where(present, points, np.inf).min(-2, initial=np.inf)
+        sizes = (high - low).max(-1)
+    return np.asarray(np.where(sizes > 0, sizes, np.nan), np.float64)
 
 
 def crop_from_box(box_xyxy: FloatArray, size: int, *, margin: float = 0.0, angle: float = 0.0) -> Similarity:

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray, box_centre, box_of_points, box_size, fit_similarity
-
-Floats = NDArray[np.float64]
+from fewmark.core.geometry import FloatArray, Floats, box_centre, box_of_points, box_size, fit_similarity
 
 _N_STEPS = 100
 _SMALL = 1e-12  # of the shape's size: a mean that moves less than this has settled

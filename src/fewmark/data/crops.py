@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, Similarity, crop_from_box, warp_image
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.images import read_image
+from fewmark.data.samples import FaceSample
 
 FILL = (124, 116, 104)
 """Colour outside the image: the mean, 0 after normalisation."""

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from fewmark.core.errors import InputError
 from fewmark.data.heif import heif_kind
-from fewmark.data.samples import IMAGE_SUFFIXES
+from fewmark.data.images import IMAGE_SUFFIXES
 
 STDIN = Path("-")
 """Stands for standard input."""

@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fewmark.core.errors import InputError
-from fewmark.core.procrustes import Floats
-from fewmark.data.samples import FaceSample
+from fewmark.core.geometry import Floats
+from fewmark.data.samples import FaceSample, stack_landmarks
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ class FacePairs:
     @property
     def source_points(self) -> Floats:
         """(N, Ks, 2) image px."""
-        return stack_landmarks(self.source)
+        return stack_landmarks(self.source).astype(np.float64)
 
     @property
     def target_points(self) -> Floats:
         """(N, Kt, 2) image px."""
-        return stack_landmarks(self.target)
+        return stack_landmarks(self.target).astype(np.float64)
 
     @property
     def boxes(self) -> Floats:
@@ -111,18 +111,13 @@ def match_faces(
                 f"{names[1]}: {name}: expected {len(ours[name])} faces as in {names[0]}, given {len(theirs[name])}; faces of "
                 "one image are matched by their order"
             )
-        both = [p for p in zip(ours[name], theirs[name], strict=True) if all(s.landmarks is not None for s in p)]
+        both = [p for p in zip(ours[name], theirs[name], strict=True) if all(s.is_labelled for s in p)]
         a += [p[0] for p in both]
         b += [p[1] for p in both]
     if not a:
         raise InputError(f"{names[1]}: expected faces labelled in both data sets, given none of {len(shared)} images")
-    counts = [sum(s.landmarks is not None for s in faces) for faces in (source, target)]
+    counts = [sum(s.is_labelled for s in faces) for faces in (source, target)]
     return FacePairs(a, b, *counts)
-
-
-def stack_landmarks(samples: Sequence[FaceSample]) -> Floats:
-    """(N, K, 2) image px of labelled faces, all of one scheme."""
-    return np.stack([s.landmarks for s in samples if s.landmarks is not None]).astype(np.float64)
 
 
 def _by_key(samples: Sequence[FaceSample], key: Callable[[FaceSample], str]) -> dict[str, list[FaceSample]]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from fewmark.core.errors import InputError
-from fewmark.core.procrustes import Floats
-from fewmark.data.pairs import FacePairs, match_faces, stack_landmarks
-from fewmark.data.samples import FaceSample
+from fewmark.core.geometry import Floats
+from fewmark.data.pairs import FacePairs, match_faces
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.landmarks.metrics import (
     Score,
     contour_errors,
@@ -82,7 +82,7 @@ def relabel_faces(
     Raises:
         InputError: a face has another number of landmarks; or see `contour_of`.
     """
-    labelled = [s for s in samples if s.landmarks is not None]
+    labelled = [s for s in samples if s.is_labelled]
     keep = None if contour_from is None else contour_of(transfer, labelled, contour_from)
     for s in labelled:
         if s.landmarks is not None and len(s.landmarks) != transfer.source.n_landmarks:

@@ -79,7 +79,7 @@ def few_labels(samples: Sequence[FaceSample], fractions: Sequence[float], seed: 
     >>> {fraction: len(few) for fraction, few in few_labels(faces, [0.05, 0.1, 0.2], seed=0).items()}
     {0.05: 54, 0.1: 107, 0.2: 214}
     """
-    labelled = [s for s in samples if s.landmarks is not None]
+    labelled = [s for s in samples if s.is_labelled]
     if not labelled:
         raise InputError("few_labels: expected labelled faces, given none")
     wrong = [f for f in fractions if not 0 < f <= 1]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, evaluate_samples
 from fewmark.landmarks.metrics import THRESHOLD, Score, ced, score
@@ -63,7 +63,7 @@ def evaluate_lists(
     found = evaluate_samples(detector, samples, box, flip=detector.checkpoint.flip, scheme=scheme)
     if len(lists) > 1:
         rows[FULL] = list(range(len(samples)))
-    true = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    true = stack_landmarks(samples)
     boxes = np.stack([s.face_box() for s in samples])
     return {
         name: score(found[r], true[r], meaning, boxes=boxes[r], normalizer=normalizer, threshold=threshold)

@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray
+from fewmark.core.geometry import FloatArray, Floats
 from fewmark.data.synthetic.pose import Pose, Relief
 from fewmark.data.synthetic.shape import mean_controls, scheme_weights
 from fewmark.landmarks.scheme import LandmarkScheme
-
-Floats = NDArray[np.float64]
 
 _EDGE = 0.8  # of the way from the face's centre to its outline: further out, landmarks slide along the head as it turns
 _FEWEST = 4  # landmarks that a pose is fitted to

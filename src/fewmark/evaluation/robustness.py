@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, Similarity
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.core.geometry import Box, Floats, Similarity
+from fewmark.core.json import json_value
+from fewmark.data.images import read_image
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.evaluation.head_pose import head_poses
 from fewmark.evaluation.perturbation import DIRECTIONS, NEUTRAL, Perturbation, perturb
 from fewmark.inference.detector import Detector
@@ -41,8 +43,6 @@ RISE = 0.1
 
 _IMAGES = 64  # images in memory at a time
 _LOOKS: dict[str, tuple[int, ...]] = {"shift": (1, 2), "scale": (1, 2), "rotation": (1, 2), "size": (1,)}
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Robustness:
         """Plain data for JSON; numbers that are not finite become None."""
         data = asdict(self)
         data["tolerated_shift"] = {str(n): v for n, v in self.tolerated_shift.items()}
-        result = _plain(data)
+        result = json_value(data)
         assert isinstance(result, dict)
         return result
 
@@ -204,7 +204,7 @@ def measure_robustness(
     for kind in kinds:
         if kind in ("yaw", "roll"):
             try:
-                poses = head_poses(np.stack([s.landmarks for s in samples if s.landmarks is not None]), scheme)
+                poses = head_poses(stack_landmarks(samples), scheme)
             except InputError as error:
                 notes.append(f"{kind}: {error}")
                 continue
@@ -248,7 +248,7 @@ def _look_at(
     for i, sample in enumerate(samples):
         same = i > 0 and samples[i - 1].image == sample.image
         images.append(images[-1] if same else read_image(sample.image))
-    true = np.stack([s.landmarks for s in samples if s.landmarks is not None]).astype(np.float64)
+    true = stack_landmarks(samples).astype(np.float64)
     lengths = normalising_lengths(true, np.stack([s.face_box() for s in samples]), normalizer)
 
     def nme(found: NDArray[np.float32], maps: Sequence[Similarity] | None) -> Floats:
@@ -339,11 +339,3 @@ def _label(kind: Kind, value: float) -> str:
     if kind == "rotation":
         return f"{value:+g}°" if value else "0°"
     return f"{value:g} px" if kind == "size" else f"{value:g}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

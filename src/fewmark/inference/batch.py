@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.data.image_sources import ImageSource
-from fewmark.data.image_writer import write_image
-from fewmark.data.samples import decode_image, read_image
+from fewmark.data.images import decode_image, read_image, write_image
 from fewmark.inference.writers import FaceFormat, open_results
 
 if TYPE_CHECKING:

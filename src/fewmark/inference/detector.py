@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import BadImageWarning, InputError
-from fewmark.core.geometry import Box, FloatArray
-from fewmark.data.samples import as_rgb, read_image
+from fewmark.core.geometry import Box, FloatArray, face_sizes
+from fewmark.data.images import as_rgb, read_image
 from fewmark.inference.checkpoint.exported import ExportedModel
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.checkpoint.model import Checkpoint
@@ -22,7 +22,6 @@ from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector, adapt_box
 from fewmark.inference.predictor import LandmarkPredictor
 from fewmark.inference.predictor_onnx import OnnxPredictor, find_onnx_export
-from fewmark.landmarks.calibration import face_sizes
 from fewmark.landmarks.scheme import LandmarkScheme
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ class Detector:
         """The faces of one image, or of each of several.
 
         Args:
-            image: a file, or an array as `fewmark.data.samples.as_rgb` takes it; a list or another sequence of these is a
+            image: a file, or an array as `fewmark.data.images.as_rgb` takes it; a list or another sequence of these is a
                 batch, see `detect_batch`.
             boxes_xyxy: (N, 4) image px, of the kind that the model was trained on (the tight box of the
                 landmarks); None: the faces are looked for. Of a batch one such entry an image.

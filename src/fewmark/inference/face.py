@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, wrap_angle
+from fewmark.core.json import json_value
 from fewmark.landmarks.scheme import LandmarkScheme
 
 
@@ -68,7 +69,7 @@ class Face:
 
 
 def _numbers(values: NDArray[np.float32], digits: int) -> list[float | None]:
-    return [round(float(v), digits) if np.isfinite(v) else None for v in values]
+    return [json_value(round(float(v), digits)) for v in values]
 
 
 def to_supervision(faces: Sequence[Face]) -> Any:

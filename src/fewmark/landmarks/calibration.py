@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import Floats, face_sizes
 
 MIN_FACES = 20
 """Held-out faces below which nothing is said: the curve would be these faces' own."""
@@ -27,8 +28,6 @@ ROUNDS = 4
 """In which the curve and the landmarks' factors are fitted in turn."""
 PRIOR_FACES = 10
 """As many faces at a factor of 1 are added to each landmark's, against noise."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,23 +201,6 @@ def relative_errors(found: NDArray[np.float32], truth: NDArray[np.float32]) -> F
     """
     apart = np.linalg.norm(np.asarray(found - truth, np.float64), axis=-1)
     return np.asarray(apart / face_sizes(found)[:, None], np.float64)
-
-
-def face_sizes(landmarks: NDArray[np.float32]) -> Floats:
-    """(N,) the longer side of each face's tight box, px; NaN where fewer than two landmarks are there.
-
-    Args:
-        landmarks: (N, K, 2) px.
-    """
-    points = np.asarray(landmarks, np.float64)
-    if points.size and np.isfinite(extent := points.max(1) - points.min(1)).all():  # nothing is missing, as most often
-        sizes = extent.max(1)
-    else:
-        there = np.isfinite(points).all(-1, keepdims=True)
-        last = np.where(there, points, -np.inf).max(1, initial=-np.inf)
-        first = np.where(there, points, np.inf).min(1, initial=np.inf)
-        sizes = (last - first).max(1)
-    return np.where(sizes > 0, sizes, np.nan)
 
 
 def reliability(expected: ArrayLike, true: ArrayLike, n_bins: int = 10) -> Reliability:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.landmarks.calibration import face_sizes
+from fewmark.core.geometry import face_sizes
 
 MIN_FACES = 10
 """Labelled faces below which nothing is said: of fewer, chance could make anything."""

@@ -13,13 +13,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray, box_size
+from fewmark.core.geometry import FloatArray, Floats, box_size
+from fewmark.core.json import json_value
 from fewmark.landmarks.scheme import BoxDiagonal, BoxSize, LandmarkScheme, Normalizer
 
-Floats = NDArray[np.float64]
 THRESHOLD = 0.08
 """Where AUC and failure rate are cut by default, as on 300-W and 300-VW."""
 
@@ -251,7 +250,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: json_value(getattr(self, f.name)) for f in fields(self)}
 
     def __str__(self) -> str:
         notes = [f"{self.n_faces} faces"]
@@ -382,11 +381,3 @@ def _scored(nme: FloatArray, threshold: float = THRESHOLD) -> Floats:
     if len(scored) == 0:
         raise InputError("no face to score: the list is empty, or every face was left out")
     return scored
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [_plain(v) for v in value.tolist()]
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

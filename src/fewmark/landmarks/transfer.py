@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray, box_of_points
-from fewmark.core.procrustes import Floats, fit_similarities, invert_each, map_each, mean_shape
+from fewmark.core.geometry import FloatArray, Floats, box_of_points
+from fewmark.core.procrustes import fit_similarities, invert_each, map_each, mean_shape
 from fewmark.landmarks.metrics import nme_per_face, nme_per_landmark, normalising_lengths
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.landmarks.transfer_fitting import (

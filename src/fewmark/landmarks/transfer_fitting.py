@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray
-from fewmark.core.procrustes import Floats, fit_similarities, invert_each, map_each, mean_shape
+from fewmark.core.geometry import FloatArray, Floats
+from fewmark.core.procrustes import fit_similarities, invert_each, map_each, mean_shape
 from fewmark.landmarks.metrics import nme_per_face
 from fewmark.landmarks.scheme import LandmarkScheme
 

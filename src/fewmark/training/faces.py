@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fewmark.data.crops import CachedFace, CropRule, cache_faces
 from fewmark.data.formats.csv import read_csv
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.images import read_image
+from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.face_detection.base import SlimeFaceDetector, adapt_box, box_overlap, fit_box_adapter
 from fewmark.landmarks.scheme import BoxDiagonal, BoxSize, LandmarkScheme

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, Similarity, box_centre, box_of_points, box_size, warp_image
 from fewmark.data.crops import FILL
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.images import read_image
+from fewmark.data.samples import FaceSample
 from fewmark.inference.detector import Detector
 
 TURN = 15.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.geometry import box_of_points
-from fewmark.data.samples import read_image
+from fewmark.data.images import read_image
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.landmarks.metrics import Score
 from fewmark.landmarks.scheme import LandmarkScheme

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
+from fewmark.core.json import json_value
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.data.samples import FaceSample
@@ -31,7 +32,7 @@ from fewmark.training.events import Event
 from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, fit_adapter, prepare_faces, render_training_faces
 from fewmark.training.launch import first_process, launch
 from fewmark.training.report import write_run_report
-from fewmark.training.run_folder import append_line, check_folder, finite, read_lines, write_settings
+from fewmark.training.run_folder import append_line, check_folder, read_lines, write_settings
 from fewmark.training.semi.plans import make_loop, make_selection, start_weights, student_plans, teacher_plan
 from fewmark.training.semi.rounds import Round, run_rounds
 from fewmark.training.validation import Measured, find_bias, measure
@@ -128,7 +129,7 @@ def run_training(
     def emit(event: Event) -> None:
         if not fabric.is_global_zero:
             return
-        event = finite(event)
+        event = json_value(event)
         if event["kind"] in ("epoch", "teacher", "stage"):
             append_line(folder / "metrics.jsonl", event)
         on_event(event)
@@ -317,7 +318,7 @@ def _rounds(
         records += last.records
         for record in last.records:
             if fabric.is_global_zero and (record["round"], record["student"]) not in known:
-                append_line(folder / "rounds.jsonl", finite(record))
+                append_line(folder / "rounds.jsonl", json_value(record))
     assert last is not None
     checkpoint = _checkpoint(config, data, rule, faces.box_from_detector, students=last.students)
     if last.teacher is not None:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.core.version import __version__
@@ -45,7 +43,7 @@ def write_settings(folder: Path, config: Config, data_hash: str) -> None:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a line to a log; its numbers must be finite, see `finite`."""
+    """Add a line to a log; NaN is refused, see `json_value`."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record, allow_nan=False, default=float) + "\n")
 
@@ -55,8 +53,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with None for what is not finite: JSON has no NaN."""
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in record.items()}

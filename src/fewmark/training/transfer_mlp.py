@@ -12,8 +12,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray
-from fewmark.core.procrustes import Floats, mean_shape
+from fewmark.core.geometry import FloatArray, Floats
+from fewmark.core.procrustes import mean_shape
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.landmarks.transfer import apply_in_frame
 from fewmark.landmarks.transfer_fitting import in_frame, usable_pairs

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, evaluate_samples, predict_samples
@@ -116,7 +116,7 @@ def _estimated_from_labels(
 
 def _truth(samples: Sequence[FaceSample]) -> NDArray[np.float32]:
     """(N, K, 2) the true landmarks, image px."""
-    return np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    return stack_landmarks(samples)
 
 
 def _scored(landmarks: NDArray[np.float32], samples: Sequence[FaceSample], scheme: LandmarkScheme) -> Score:

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray
-
-Floats = NDArray[np.float64]
+from fewmark.core.geometry import FloatArray, Floats, face_sizes
 
 WINDOW = 12
 """Frames; half a second at 25 a second."""
@@ -21,19 +19,6 @@ STILL = 0.008
 """Of the face's size: a window is still where the landmarks' means over its two halves are less apart, on average."""
 MOVING = 0.004
 """Of the face's size: a frame moves where its landmarks' shift from the last one is longer, on average over `WINDOW` frames."""
-
-
-def face_size(landmarks: FloatArray) -> Floats:
-    """The longer side of the tight box: (..., K, 2) px -> (...,) px; NaN where no landmark is present.
-
-    >>> face_size(np.array([[0.0, 0.0], [3.0, 4.0]])).item()
-    4.0
-    """
-    points = np.asarray(landmarks, np.float64)
-    seen = np.isfinite(points).all(-1, keepdims=True)
-    sides = np.where(seen, points, -np.inf).max(-2) - np.where(seen, points, np.inf).min(-2)
-    longer = sides.max(-1)
-    return np.asarray(np.where(longer >= 0, longer, np.nan), np.float64)
 
 
 def window_variance(window: FloatArray, still: float | None = STILL) -> Floats | None:
@@ -52,7 +37,7 @@ def window_variance(window: FloatArray, still: float | None = STILL) -> Floats |
         raise InputError(f"window: expected at least 4 frames, given {len(points)}")
     if not np.isfinite(points).all():
         return None
-    points = points / face_size(points).mean()
+    points = points / face_sizes(points).mean()
     half = len(points) // 2
     if still is not None and np.linalg.norm(points[-half:].mean(0) - points[:half].mean(0), axis=-1).mean() > still:
         return None
@@ -96,7 +81,7 @@ def moving_frames(landmarks: FloatArray, moving: float = MOVING) -> NDArray[np.b
     The mean landmark's steps are averaged over `WINDOW` frames, so that noise moves nothing; see `MOVING`.
     """
     points = np.asarray(landmarks, np.float64)
-    middle = points.mean(1) / face_size(points)[:, None].clip(1e-9)
+    middle = points.mean(1) / face_sizes(points)[:, None].clip(1e-9)
     steps = np.diff(middle, axis=0, prepend=middle[:1])
     missing = ~np.isfinite(steps).all(1)
     kernel = np.ones(WINDOW // 2) / (WINDOW // 2)

@@ -18,7 +18,7 @@ import numpy as np
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Image
-from fewmark.data.samples import IMAGE_SUFFIXES, read_image
+from fewmark.data.images import IMAGE_SUFFIXES, read_image
 
 Backend = Literal["auto", "cv2", "av"]
 FPS = 25.0

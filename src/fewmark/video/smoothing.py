@@ -6,12 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray
-
-Floats = NDArray[np.float64]
+from fewmark.core.geometry import FloatArray, Floats
 
 
 @dataclass(frozen=True)

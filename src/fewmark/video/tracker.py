@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, FloatArray, box_centre, box_of_points, box_size
+from fewmark.core.geometry import Box, FloatArray, box_centre, box_of_points, box_size, face_sizes
 from fewmark.core.procrustes import fit_similarities, map_each
-from fewmark.data.samples import as_rgb
+from fewmark.data.images import as_rgb
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import box_overlap
 from fewmark.inference.predictor import face_rotation, next_box
-from fewmark.landmarks.calibration import face_sizes
 from fewmark.video.smoothing import OneEuroFilter, Smoothing
 
 MIN_SCORE = 0.8
@@ -126,7 +125,7 @@ class Tracker:
         """The faces of the next frame, by id.
 
         Args:
-            image: as `fewmark.data.samples.as_rgb` takes it.
+            image: as `fewmark.data.images.as_rgb` takes it.
             time_s: of the frame, later than the last one's.
 
         Raises:

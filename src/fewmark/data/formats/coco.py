@@ -17,7 +17,7 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.data.formats.csv import count_landmarks, name_faces, relative_file
-from fewmark.data.image_size import read_size
+from fewmark.data.images import read_size
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 

@@ -13,8 +13,8 @@ from fewmark.data.formats.coco import read_coco, write_coco
 from fewmark.data.formats.csv import read_csv, write_csv
 from fewmark.data.formats.dlib import read_dlib_xml, write_dlib_xml
 from fewmark.data.formats.pts import find_image, read_images, read_pts, read_pts_folder, write_pts, write_pts_folder
-from fewmark.data.image_size import read_size
-from fewmark.data.samples import IMAGE_SUFFIXES, FaceSample
+from fewmark.data.images import IMAGE_SUFFIXES, read_size
+from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
 __all__ = [

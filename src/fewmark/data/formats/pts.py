@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
 from fewmark.core.geometry import FloatArray
-from fewmark.data.samples import IMAGE_SUFFIXES, FaceSample
+from fewmark.data.images import IMAGE_SUFFIXES
+from fewmark.data.samples import FaceSample
 
 _HEADER = re.compile(r"([A-Za-z_]\w*)\s*[:=]\s*(.*)")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Colour = NDArray[np.float64]
+from fewmark.core.geometry import Floats
 
 _SKINS = np.array(
     [
@@ -50,12 +49,12 @@ class Look:
         gaze: (2,) shift of the irises, face units.
     """
 
-    skin: Colour
-    hair: Colour
-    brow: Colour
-    lip: Colour
-    iris: Colour
-    teeth: Colour
+    skin: Floats
+    hair: Floats
+    brow: Floats
+    lip: Floats
+    iris: Floats
+    teeth: Floats
     age: float
     redness: float
     brow_width: float
@@ -64,9 +63,9 @@ class Look:
     moustache: float
     lashes: float
     eyeshadow: float
-    shadow_colour: Colour
+    shadow_colour: Floats
     crease: float
-    gaze: Colour
+    gaze: Floats
 
 
 def sample_look(rng: np.random.Generator) -> Look:

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.geometry import FloatArray, Image
-from fewmark.data.synthetic.shape import Points
+from fewmark.core.geometry import FloatArray, Floats, Image
 
 
 @lru_cache(maxsize=1)
@@ -45,17 +44,17 @@ def random_part(bank: Image, size: tuple[int, int], rng: np.random.Generator, zo
 
 
 def fixed(points: FloatArray) -> NDArray[np.int32]:
-    """Points for cv2's drawing functions with shift=4."""
+    """Floats for cv2's drawing functions with shift=4."""
     return np.asarray(np.rint(np.asarray(points) * 16), np.int32)
 
 
-def lid(points: FloatArray, n: int = 13) -> Points:
+def lid(points: FloatArray, n: int = 13) -> Floats:
     """The cubic curve through 4 points in order, (n, 2)."""
     return np.asarray(_cubic(n) @ points)
 
 
 @lru_cache(maxsize=8)
-def _cubic(n: int) -> Points:
+def _cubic(n: int) -> Floats:
     knots, t = np.array([0, 0.33, 0.67, 1.0]), np.linspace(0, 1, n)
     return np.stack(
         [np.prod([(t - k) / (knots[j] - k) for i, k in enumerate(knots) if i != j], axis=0) for j in range(4)],
@@ -63,7 +62,7 @@ def _cubic(n: int) -> Points:
     )
 
 
-def smooth(points: FloatArray, closed: bool = True, n: int = 6) -> Points:
+def smooth(points: FloatArray, closed: bool = True, n: int = 6) -> Floats:
     """A Catmull-Rom curve through the points."""
     p = np.asarray(points, np.float64)
     q = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
@@ -85,7 +84,7 @@ class Brush:
     def __init__(self, image: Image, unit: float) -> None:
         self.image, self.unit = image, unit
 
-    def off(self, point: FloatArray, dx: float, dy: float) -> Points:
+    def off(self, point: FloatArray, dx: float, dy: float) -> Floats:
         """(..., 2) px, moved by face units."""
         return np.asarray(point + np.array([dx * self.unit, dy * self.unit]))
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
-from fewmark.core.geometry import Box, box_centre, box_of_points, box_size
+from fewmark.core.geometry import Box, Floats, box_centre, box_of_points, box_size
 from fewmark.data.synthetic.appearance import sample_look
 from fewmark.data.synthetic.brush import fixed, smooth
 from fewmark.data.synthetic.occlusion import paint_covers
 from fewmark.data.synthetic.photo import lit, photograph, sample_light
 from fewmark.data.synthetic.pose import X0, Y0, Camera, Pose, Relief, face_from_image, project_visible, sample_pose
 from fewmark.data.synthetic.scene import Scene
-from fewmark.data.synthetic.shape import Points, face_controls, sample_expression, scheme_weights
+from fewmark.data.synthetic.shape import face_controls, sample_expression, scheme_weights
 from fewmark.data.synthetic.skin import paint_face
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -108,7 +108,7 @@ def _lay_face(
     unit: float,
     relief: Relief,
     camera: Camera,
-    outline: Points,
+    outline: Floats,
     edge: float,
 ) -> tuple[tuple[int, int], NDArray[np.float32]]:
     """Show the lit skin inside an outline (image px) whose edge is blurred by `edge` px; in place.
@@ -136,8 +136,8 @@ def _lay_face(
 
 
 def _aim(
-    rng: np.random.Generator, relief: Relief, controls: Points, pose: Pose, n: int
-) -> tuple[Camera, Points, Points]:
+    rng: np.random.Generator, relief: Relief, controls: Floats, pose: Pose, n: int
+) -> tuple[Camera, Floats, Floats]:
     """A camera that has the face at a random size and place in an image of n px, its tight box inside.
 
     Returns:
@@ -152,7 +152,7 @@ def _aim(
     return camera.to(scale, shift), seen * scale + shift, at
 
 
-def _shrink(points: Points, n: int, size: int) -> NDArray[np.float32]:
+def _shrink(points: Floats, n: int, size: int) -> NDArray[np.float32]:
     """From the finer image of n px to the returned one of `size` px."""
     return np.asarray((points + 0.5) * (size / n) - 0.5, np.float32)
 
@@ -161,8 +161,8 @@ def _hidden(
     cover: NDArray[np.uint8],
     surface: NDArray[np.float32],
     first: tuple[int, int],
-    seen: Points,
-    depth: Points,
+    seen: Floats,
+    depth: Floats,
 ) -> NDArray[np.bool_]:
     """Landmarks below something, or behind a part of the face that is nearer by a tenth of its width."""
     at = np.clip(np.rint(seen), 0, len(cover) - 1).astype(int)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fewmark.core.geometry import Image
+from fewmark.core.geometry import Floats, Image
 from fewmark.data.synthetic.pose import Map, Relief
-from fewmark.data.synthetic.shape import Points
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +22,12 @@ class Light:
         shine: of its reflection on the skin.
     """
 
-    direction: Points
+    direction: Floats
     even: float
     strength: float
     shine: float
 
-    def shade(self, relief: Relief, rotation: Points) -> tuple[Map, Map]:
+    def shade(self, relief: Relief, rotation: Floats) -> tuple[Map, Map]:
         """Factor on the colour and amount of white to add, both over the relief's grid."""
         normals = relief.normals()
         lamp = (self.direction @ rotation).astype(np.float32)  # face frame
@@ -109,6 +108,6 @@ def photograph(rng: np.random.Generator, image: Image, size: int) -> Image:
     return np.ascontiguousarray(small, np.uint8)
 
 
-def fixed_ends(n: int, reach: Points) -> tuple[int, int]:
+def fixed_ends(n: int, reach: Floats) -> tuple[int, int]:
     """One end of a motion streak in an n x n kernel."""
     return round((n - 1) / 2 + float(reach[0])), round((n - 1) / 2 + float(reach[1]))

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.geometry import FloatArray
-from fewmark.data.synthetic.shape import CENTRE, Outline, Points
+from fewmark.core.geometry import FloatArray, Floats
+from fewmark.data.synthetic.shape import CENTRE, Outline
 
 Map = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class Pose:
     pitch: float = 0.0
     roll: float = 0.0
 
-    def rotation(self) -> Points:
+    def rotation(self) -> Floats:
         """(3, 3) camera frame from face frame, both x right, y down, z to the viewer."""
         a, b, c = np.radians([self.yaw, self.pitch, self.roll])
         yaw = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
@@ -64,12 +64,12 @@ class Relief:
         height: (64, 64) z over the square of the face frame that begins at (X0, Y0) and is EXTENT wide.
     """
 
-    def __init__(self, controls: Points, nose: float = 1.0) -> None:
+    def __init__(self, controls: Floats, nose: float = 1.0) -> None:
         """Args: controls: (75, 2) face frame. nose: factor on how far the nose stands out."""
         self.outline = Outline(controls)
         self.height = self._build(controls, nose)
 
-    def _build(self, p: Points, nose: float) -> Map:
+    def _build(self, p: Floats, nose: float) -> Map:
         s = _DISTANCE / self.outline.radius(_ANGLE)
         depth = self.outline.along(_OUTLINE_DEPTH, _ANGLE)
         z = -depth * (1 - np.sqrt(1 - np.minimum(s, 0.995) ** 2)) - np.maximum(s - 1, 0) * 3.0
@@ -86,7 +86,7 @@ class Relief:
         z += down.T @ across
         return np.asarray(cv2.GaussianBlur(z.astype(np.float32), (3, 3), 0.7), np.float32)
 
-    def lift(self, points: FloatArray) -> Points:
+    def lift(self, points: FloatArray) -> Floats:
         """(..., 2) face frame -> (..., 3) on the surface."""
         at = np.asarray(points, np.float64)
         flat = at.reshape(-1, 2)
@@ -108,7 +108,7 @@ class Relief:
         return np.asarray(n / np.linalg.norm(n, axis=-1, keepdims=True), np.float32)
 
 
-def _bumps(p: Points, nose: float) -> list[tuple[float, float, float, float, float]]:
+def _bumps(p: Floats, nose: float) -> list[tuple[float, float, float, float, float]]:
     """What stands out of the face or lies deeper than it: x, y, width, height in the plane, and how far."""
 
     def bump(at: FloatArray, wide: float, high: float, amount: float) -> tuple[float, float, float, float, float]:
@@ -145,17 +145,17 @@ class Camera:
         shift: (2,) px, where the pivot lands.
     """
 
-    rotation: Points
+    rotation: Floats
     distance: float
     scale: float
-    shift: Points
+    shift: Floats
 
-    def __call__(self, points: FloatArray) -> Points:
+    def __call__(self, points: FloatArray) -> Floats:
         """(..., 3) face frame -> (..., 2) image px."""
         c = (np.asarray(points) - _PIVOT) @ self.rotation.T
         return np.asarray(c[..., :2] * (self.distance / (self.distance - c[..., 2:])) * self.scale + self.shift)
 
-    def depth(self, points: FloatArray) -> Points:
+    def depth(self, points: FloatArray) -> Floats:
         """(..., 3) face frame -> (...) towards the viewer, face units."""
         return np.asarray((np.asarray(points) - _PIVOT) @ self.rotation[2])
 
@@ -164,7 +164,7 @@ class Camera:
         return Camera(self.rotation, self.distance, self.scale * scale, self.shift * scale + np.asarray(shift))
 
 
-def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple[Points, Points]:
+def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple[Floats, Floats]:
     """Landmarks in the image; one near the outline that is turned away moves inwards to the visible edge.
 
     Args:

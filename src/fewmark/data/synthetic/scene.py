@@ -6,16 +6,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fewmark.core.geometry import FloatArray, Image
+from fewmark.core.geometry import FloatArray, Floats, Image
 from fewmark.data.synthetic.appearance import Look
 from fewmark.data.synthetic.brush import Brush, clouds, fixed, random_part, smooth, strands
 from fewmark.data.synthetic.pose import Camera, Relief
-from fewmark.data.synthetic.shape import CENTRE, Points
+from fewmark.data.synthetic.shape import CENTRE
 
 SKULL, SKULL_AXES = np.array([0.0, -0.26, -0.88]), np.array([1.06, 1.06, 1.15])
 
 
-def _ball() -> Points:
+def _ball() -> Floats:
     a, b = np.meshgrid(np.linspace(0, 2 * np.pi, 21)[:-1], np.linspace(0.15, np.pi - 0.15, 11))
     return np.column_stack([(np.cos(a) * np.sin(b)).ravel(), -np.cos(b).ravel(), (np.sin(a) * np.sin(b)).ravel()])
 
@@ -23,7 +23,7 @@ def _ball() -> Points:
 BALL = _ball()
 
 
-def hull(points: FloatArray) -> Points:
+def hull(points: FloatArray) -> Floats:
     """The convex hull, in order, (M, 2)."""
     return np.asarray(cv2.convexHull(np.asarray(points, np.float32))[:, 0], np.float64)
 
@@ -80,7 +80,7 @@ class Scene:
         rng: np.random.Generator,
         size: int,
         camera: Camera,
-        controls: Points,
+        controls: Floats,
         relief: Relief,
         look: Look,
         light: float,
@@ -116,7 +116,7 @@ class Scene:
             part = self.cover[rows, columns]
             np.maximum(part, mask, out=part)
 
-    def on_face(self, points: FloatArray, off: float = 0.03) -> Points:
+    def on_face(self, points: FloatArray, off: float = 0.03) -> Floats:
         """(N, 2) face frame -> image px, `off` above the skin."""
         return self.camera(self.relief.lift(points) + (0, 0, off))
 
@@ -167,7 +167,7 @@ class Scene:
         if self.long and self.rng.random() < 0.6:
             self._side_hair()
 
-    def _locks(self, roots: Points, tips: Points) -> None:
+    def _locks(self, roots: Floats, tips: Floats) -> None:
         """Single strands (image px) in the hair's colour."""
         curves = np.stack([roots, tips], 1)
         shade = self.look.hair * self.light

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray
+from fewmark.core.geometry import FloatArray, Floats
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
-
-Points = NDArray[np.float64]
 
 # Symmetric Procrustes mean of the 40 % most frontal of 1071 labelled 300-W faces; the image's left half.
 _LEFT = {
@@ -52,7 +49,7 @@ CENTRE = np.array([0.0, 0.25])
 """CropPrediction from here the face's outline is star-shaped; face frame."""
 
 
-def mean_controls() -> Points:
+def mean_controls() -> Floats:
     """(75, 2) face frame: the mean face's ibug-68 landmarks, then 7 points of the hairline."""
     points = np.zeros((68, 2))
     for i, (x, y) in _LEFT.items():
@@ -99,7 +96,7 @@ def sample_expression(rng: np.random.Generator) -> Expression:
     return Expression(gap, smile, brow, eyes, pucker)
 
 
-def face_controls(rng: np.random.Generator | None, expression: Expression) -> Points:
+def face_controls(rng: np.random.Generator | None, expression: Expression) -> Floats:
     """The landmarks and hairline of one face seen from the front.
 
     Args:
@@ -140,7 +137,7 @@ def face_controls(rng: np.random.Generator | None, expression: Expression) -> Po
     return p
 
 
-def _open_mouth(face: Points, expression: Expression, *, upper: float, lower: float) -> None:
+def _open_mouth(face: Floats, expression: Expression, *, upper: float, lower: float) -> None:
     """Close the mean mouth, set the lips' thickness, then open it by the expression's gap; in place."""
     corner_y = face[[48, 54], 1].mean()
     inner = (face[61:64] + face[[67, 66, 65]]) / 2
@@ -162,7 +159,7 @@ def _open_mouth(face: Points, expression: Expression, *, upper: float, lower: fl
     face[_LOWER_LIP, 1] -= 0.03 * expression.smile * _LIP_WEIGHT
 
 
-def _shape_eye(eye: Points, sign: float, opening: float, *, size: float, slant: float, apart: float) -> None:
+def _shape_eye(eye: Floats, sign: float, opening: float, *, size: float, slant: float, apart: float) -> None:
     """Size, tilt, place and opening of one eye; in place. A shut eye's lids meet below the middle."""
     centre = eye.mean(0)
     local = (eye - centre) * size
@@ -179,7 +176,7 @@ def _shape_eye(eye: Points, sign: float, opening: float, *, size: float, slant: 
 
 
 @lru_cache(maxsize=32)
-def scheme_weights(scheme: LandmarkScheme) -> Points:
+def scheme_weights(scheme: LandmarkScheme) -> Floats:
     """How a scheme's landmarks follow from the 75 controls: landmarks = weights @ controls.
 
     The scheme's mean face is laid over ours: by name where all its names are ibug-68's, else by the centres
@@ -215,12 +212,12 @@ def scheme_weights(scheme: LandmarkScheme) -> Points:
     return np.asarray(np.linalg.solve(square.T, rows.T).T[:, :n])
 
 
-def _kernel(a: Points, b: Points) -> Points:
+def _kernel(a: Floats, b: Floats) -> Floats:
     r2 = ((a[:, None] - b[None]) ** 2).sum(-1)
     return np.asarray(r2 * np.log(np.maximum(r2, 1e-12)))
 
 
-def _on_our_mean(scheme: LandmarkScheme, controls: Points) -> Points:
+def _on_our_mean(scheme: LandmarkScheme, controls: Floats) -> Floats:
     """The scheme's mean face in our frame, (K, 2)."""
     assert scheme.mean_face is not None
     theirs, ours = scheme.mean_face.astype(np.float64), controls[:68]
@@ -241,12 +238,12 @@ def _on_our_mean(scheme: LandmarkScheme, controls: Points) -> Points:
     return np.asarray(places)
 
 
-def _middle(points: FloatArray) -> Points:
+def _middle(points: FloatArray) -> Floats:
     """The centre of the tight box, which does not depend on where along an outline its points lie."""
     return np.asarray((np.min(points, 0) + np.max(points, 0)) / 2)
 
 
-def _corners(points: Points) -> Points:
+def _corners(points: Floats) -> Floats:
     """Three corners of the tight box."""
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
     return np.array([(x0, y0), (x1, y0), (x0, y1)])
@@ -259,7 +256,7 @@ class Outline:
         points: (24, 2) face frame: contour 0..16, then the hairline from the image's right to its left.
     """
 
-    def __init__(self, controls: Points) -> None:
+    def __init__(self, controls: Floats) -> None:
         """Args: controls: (75, 2) face frame."""
         self.points = np.concatenate([controls[:17], controls[:67:-1]])
         d = self.points - CENTRE
@@ -268,15 +265,15 @@ class Outline:
         self._angle = np.concatenate([angle[self._order] + turn for turn in (-2 * np.pi, 0, 2 * np.pi)])
         self._radius = np.tile(np.hypot(d[:, 0], d[:, 1])[self._order], 3)
 
-    def radius(self, angle: FloatArray) -> Points:
+    def radius(self, angle: FloatArray) -> Floats:
         """(...) radians, 0 towards the chin -> (...) face units."""
         return np.asarray(np.interp(angle, self._angle, self._radius))
 
-    def along(self, values: FloatArray, angle: FloatArray) -> Points:
+    def along(self, values: FloatArray, angle: FloatArray) -> Floats:
         """Values given at the 24 points, (24,), in every direction."""
         return np.asarray(np.interp(angle, self._angle, np.tile(np.asarray(values)[self._order], 3)))
 
-    def fraction(self, points: FloatArray) -> Points:
+    def fraction(self, points: FloatArray) -> Floats:
         """(..., 2) face frame -> (...): 0 at the centre, 1 on the outline."""
         dx, dy = points[..., 0] - CENTRE[0], points[..., 1] - CENTRE[1]
         return np.asarray(np.hypot(dx, dy) / self.radius(np.arctan2(dx, dy)))

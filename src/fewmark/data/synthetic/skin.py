@@ -10,14 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.geometry import FloatArray, Image
+from fewmark.core.geometry import FloatArray, Floats, Image
 from fewmark.data.synthetic.appearance import Look
 from fewmark.data.synthetic.brush import Brush, clouds, fixed, lid, random_part, smooth, strands
 from fewmark.data.synthetic.pose import EXTENT, X0, Y0
-from fewmark.data.synthetic.shape import Points
 
 
-def paint_face(rng: np.random.Generator, controls: Points, look: Look, size: int) -> tuple[Image, float]:
+def paint_face(rng: np.random.Generator, controls: Floats, look: Look, size: int) -> tuple[Image, float]:
     """The texture of a face seen from the front, without light.
 
     Args:
@@ -40,7 +39,7 @@ def paint_face(rng: np.random.Generator, controls: Points, look: Look, size: int
     return image, unit
 
 
-def _skin(rng: np.random.Generator, c: Points, look: Look, size: int) -> Image:
+def _skin(rng: np.random.Generator, c: Floats, look: Look, size: int) -> Image:
     """Blotches, red cheeks and nose, darker eye sockets, pores, freckles."""
     n = 64
     x = (np.arange(n, dtype=np.float32) + 0.5) * np.float32(EXTENT / n) + np.float32(X0)
@@ -74,7 +73,7 @@ def _skin(rng: np.random.Generator, c: Points, look: Look, size: int) -> Image:
     return image
 
 
-def _lines(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None:
+def _lines(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
     """Folds beside the mouth, bags, wrinkles."""
     dark = look.skin * np.array([0.66, 0.56, 0.54])
     off = brush.off
@@ -114,7 +113,7 @@ def _lines(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> Non
         brush.soft(feet, dark, 0.35 * look.age, 0.008, width=0.014)
 
 
-def _beard(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None:
+def _beard(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
     if max(look.beard, look.moustache) <= 0:
         return
     u, off = brush.unit, brush.off
@@ -137,7 +136,7 @@ def _beard(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> Non
         brush.soft([smooth(np.concatenate([off(lower, 0, 0.01), top]))], hairs, 0.9 * look.moustache, 0.022)
 
 
-def _nose(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None:
+def _nose(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
     u, off, dark = brush.unit, brush.off, look.skin * np.array([0.5, 0.4, 0.38])
     sides, holes, wings, groove = [], [], [], []
     t = np.linspace(0, 2 * np.pi, 13)[:-1]
@@ -158,7 +157,7 @@ def _nose(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None
     brush.soft([tip], look.skin * 1.18 + 12, 0.35 * rng.random(), 0.03, width=0.05)
 
 
-def _round(lip: Points, gap: float) -> Points:
+def _round(lip: Floats, gap: float) -> Floats:
     """A lip's edge from corner to corner; two more points make an open mouth round and not a rhombus."""
     up = np.sign(lip[len(lip) // 2, 1] - (lip[0, 1] + lip[-1, 1]) / 2)
     bend = np.array([0.0, 0.16 * gap * up])
@@ -166,7 +165,7 @@ def _round(lip: Points, gap: float) -> Points:
     return smooth(np.concatenate([lip[:1], [first], lip[1:-1], [last], lip[-1:]]), closed=False)
 
 
-def _mouth(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None:
+def _mouth(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
     u, off = brush.unit, brush.off
     gap = float(p[66, 1] - p[62, 1]) / u
     wide = gap * u if gap > 0.05 else 0.0
@@ -204,7 +203,7 @@ def _mouth(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> Non
         brush.soft([band], look.teeth * 0.8, 0.9, 0.01, within=[inside])
 
 
-def _eyes(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None:
+def _eyes(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
     """Sockets, lids, eyeballs clipped by the lids, lashes; both eyes at once."""
     off = brush.off
     eyes = p[36:42], p[42:48]
@@ -235,9 +234,9 @@ def _eyes(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None
 def _eyeballs(
     rng: np.random.Generator,
     brush: Brush,
-    eyes: tuple[Points, Points],
-    uppers: list[Points],
-    outlines: list[Points],
+    eyes: tuple[Floats, Floats],
+    uppers: list[Floats],
+    outlines: list[Floats],
     look: Look,
 ) -> None:
     u = brush.unit
@@ -268,7 +267,7 @@ def _eyeballs(
     brush.lay(int(x0), int(y0), mask, ball.image, 1.0)
 
 
-def _brows(rng: np.random.Generator, brush: Brush, p: Points, look: Look) -> None:
+def _brows(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
     u = brush.unit
     n = int(45 + 60 * look.brow_density)
     bands, hairs = [], []

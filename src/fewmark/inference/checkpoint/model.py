@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
+from fewmark.core.json import json_value
 from fewmark.core.version import __version__
 from fewmark.data.crops import CropRule
 from fewmark.inference.checkpoint.metadata import FORMAT_VERSION, require, unknown_scheme
@@ -171,7 +170,7 @@ class Checkpoint:
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "lateral_bias": self.label_bias,
         }
-        plain = plain_data(data)
+        plain = json_value(data)
         assert isinstance(plain, dict)
         return plain
 
@@ -232,18 +231,3 @@ def _flip_in_config(data: Mapping[str, Any]) -> bool:
 
 
 _PLAIN_FIELDS = ("accuracy", "counts", "seed", "config", "data_hash", "licence", "provenance", "package_version")
-
-
-def plain_data(value: Any) -> Any:
-    """JSON's types; what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {str(k): plain_data(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        return [plain_data(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
-from fewmark.core.procrustes import Floats
+from fewmark.core.geometry import Floats
+from fewmark.core.json import json_value
 from fewmark.core.version import __version__
 from fewmark.inference.checkpoint.metadata import TRANSFER_KEY, read_transfer_metadata, require
 from fewmark.landmarks.scheme import LandmarkScheme, scheme_from_dict
@@ -106,8 +107,8 @@ def transfer_metadata(transfer: SchemeTransfer) -> dict[str, Any]:
         "ridge": transfer.ridge,
         "n_pairs": transfer.n_pairs,
         "normalizer": transfer.normalizer,
-        "expected_error": _number(transfer.expected_error),
-        "expected_error_per_landmark": [_number(e) for e in transfer.expected_error_per_landmark.tolist()],
+        "expected_error": json_value(transfer.expected_error),
+        "expected_error_per_landmark": json_value(transfer.expected_error_per_landmark),
         "provenance": transfer.provenance,
         "licence": transfer.licence,
     }
@@ -120,9 +121,9 @@ def transfer_facts(transfer: SchemeTransfer) -> dict[str, Any]:
         "target": transfer.target.name,
         "n_pairs": transfer.n_pairs,
         "ridge": transfer.ridge,
-        "expected_error": _number(transfer.expected_error),
+        "expected_error": json_value(transfer.expected_error),
         "normalizer": transfer.normalizer,
-        "expected_error_per_component": {n: _number(e) for n, e in transfer.expected_error_per_component.items()},
+        "expected_error_per_component": json_value(transfer.expected_error_per_component),
     }
 
 
@@ -185,7 +186,3 @@ def read_tensors(path: str | Path) -> dict[str, NDArray[Any]]:
         return dict(safetensors.numpy.load_file(path))
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(f"{path}: its tensors cannot be read ({error}); copy the file again") from error
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
 from fewmark.core.version import __version__
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.exported import TENSORS_KEY, file_hash
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint
 from fewmark.inference.checkpoint.metadata import METADATA_KEY, resolve_model
@@ -179,7 +179,7 @@ def _int8_cost(
     Raises:
         InputError: the second is larger than it may be.
     """
-    truth = np.stack([s.landmarks for s in faces if s.landmarks is not None])
+    truth = stack_landmarks(faces)
     boxes = np.stack([s.face_box() for s in faces])
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import box_of_points
 from fewmark.data.crops import CropRule, cut
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.images import read_image
+from fewmark.data.samples import FaceSample
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,8 @@ from lightning_fabric import Fabric
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import wrap_angle
 from fewmark.data.augment import AugmentRule
-from fewmark.data.samples import FaceSample, read_image
+from fewmark.data.images import read_image
+from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.cascade.coarse import contour_and_inner, join_parts
 from fewmark.inference.cascade.frames import face_angle
 from fewmark.inference.cascade.pipeline import Cascade
@@ -205,7 +206,7 @@ def _measure(cascade: Cascade, samples: Sequence[FaceSample], known: TrainingFac
     found: list[FaceState] = []
     for s in samples:  # one image in memory at a time
         found += look(cascade, [read_image(s.image)], [FaceState(s.face_box())], flip=flip)
-    truth = np.stack([s.landmarks for s in samples if s.landmarks is not None])
+    truth = stack_landmarks(samples)
     points = [f.landmarks for f in found if f.landmarks is not None]
     if not points:
         seen = [i for i, t in enumerate(truth) if np.isfinite(t).all(1).sum() > 1]
