@@ -26,12 +26,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from fewmark.data.crops import cut_from_image
 from fewmark.data.synthetic.faces import render_face
 from fewmark.inference.checkpoint.exported import read_exported
 from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import DetectedFace, SlimeFaceDetector
-from fewmark.inference.predictor import cut_window
 from fewmark.inference.predictor_onnx import OnnxPredictor, find_onnx_export
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.build import build_model, count_multiply_adds
@@ -137,14 +137,14 @@ def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[s
     """The parts of a face's time."""
     face_detector = TimedFinder()
     detector = Detector.load(model, threads=1, runtime="onnx", face_detector=face_detector)
-    assert isinstance(detector.locate, OnnxPredictor)
+    assert isinstance(detector.predictor, OnnxPredictor)
     image, box = image_with_face(480, 640)
     rule = detector.checkpoint.crop
-    crop = cut_window(image, rule.crop_from_image(box), rule)
+    crop = cut_from_image(image, rule.crop_from_image(box), rule.size)
     parts = {
         "whole_ms": lambda: detector.detect(image, box[None], flip=False),
-        "crop_ms": lambda: cut_window(image, rule.crop_from_image(box), rule),
-        "network_ms": lambda: detector.locate.predict_crops(crop[None], flip=False),
+        "crop_ms": lambda: cut_from_image(image, rule.crop_from_image(box), rule.size),
+        "network_ms": lambda: detector.predictor.predict_crops(crop[None], flip=False),
     }
     best = dict.fromkeys((*parts, "detect_ms", "finder_ms", "added_ms"), float("inf"))
     best_peak = 0.0

@@ -116,12 +116,12 @@ class Fewmark(Contender):
 
         cv2.setNumThreads(threads)
         detector = Detector.load(given["model"], threads=threads)
-        self.locate, checkpoint = detector.locate, detector.checkpoint
+        self.predictor, checkpoint = detector.predictor, detector.checkpoint
         self.flips = checkpoint.flip
         self.flip = self.flips and given["flip"] == "model"
         self.n_points = checkpoint.scheme.n_landmarks
         self._transfer = next((t for t in checkpoint.transfers if t.target.name == "ibug-68"), None)
-        exported = getattr(self.locate, "path", None)
+        exported = getattr(self.predictor, "path", None)
         self.note = "torch" if exported is None else "ONNX Runtime"
         self.files = (resolve_model(given["model"]),)
         if exported is not None:
@@ -132,7 +132,7 @@ class Fewmark(Contender):
         return self.many([image], [box])[0]
 
     def many(self, images: list[Image], boxes: list[Points]) -> list[Points | None]:
-        found: Points = self.locate(images, boxes, [1] * len(boxes), flip=self.flip).landmarks
+        found: Points = self.predictor.predict(images, boxes, 1, flip=self.flip).landmarks
         return list(found if self._transfer is None else self._transfer.apply(found))
 
 

@@ -39,18 +39,18 @@ STARTS = {"python alone": "pass", "import fewmark": "import fewmark"}
 
 def time_faces(model: str, n_repeats: int) -> list[dict[str, float | int | bool]]:
     """Milliseconds a face of the networks, from the crop's bytes to the landmarks."""
-    locate = {name: Detector.load(model, threads=1, runtime=name).locate for name in ("torch", "onnx")}  # type: ignore[arg-type]
+    predictors = {name: Detector.load(model, threads=1, runtime=name).predictor for name in ("torch", "onnx")}  # type: ignore[arg-type]
     rows = []
     for batch in BATCHES:
-        crops = synthetic_crops(batch, locate["onnx"].checkpoint.crop)
+        crops = synthetic_crops(batch, predictors["onnx"].checkpoint.crop)
         for flip in (True, False):
-            best = dict.fromkeys(locate, float("inf"))
+            best = dict.fromkeys(predictors, float("inf"))
             for _ in range(n_repeats):
-                for name, locator in locate.items():
+                for name, predictor in predictors.items():
                     began = time.perf_counter()
-                    locator.predict_crops(crops, flip=flip)
+                    predictor.predict_crops(crops, flip=flip)
                     best[name] = min(best[name], 1000 * (time.perf_counter() - began) / batch)
-            points = [locator.predict_crops(crops, flip=flip).landmarks for locator in locate.values()]
+            points = [predictor.predict_crops(crops, flip=flip).landmarks for predictor in predictors.values()]
             row: dict[str, float | int | bool] = {"batch": batch, "flip": flip}
             row |= {f"{name}_ms": ms for name, ms in best.items()}
             row |= {"ratio": best["torch"] / best["onnx"], "difference_px": float(np.abs(points[0] - points[1]).max())}

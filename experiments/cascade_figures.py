@@ -31,10 +31,10 @@ from fewmark.data.samples import stack_landmarks
 from fewmark.inference.cascade.component import ComponentStage
 from fewmark.inference.cascade.frames import MeanFace, face_angle, scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade
-from fewmark.inference.cascade.predict import look, look_after_each
+from fewmark.inference.cascade.predict import run_cascade, run_stages
 from fewmark.inference.cascade.state import FaceState
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.landmarks.scheme import load_scheme
 
@@ -75,7 +75,7 @@ def main() -> None:
         points[name] = np.stack([f.landmarks for f in found[stage] if f.landmarks is not None])
         ms[name] = time_cascade(part, images, starts, flip, arguments.repeats)
     packaged = Detector.load(PACKAGED)
-    points[PACKAGED] = evaluate_samples(packaged, samples, "gt", flip=packaged.checkpoint.flip)
+    points[PACKAGED] = predict_samples(packaged, samples, "gt", flip=packaged.checkpoint.flip).landmarks
     ms[PACKAGED] = time_packaged(packaged, images, starts, arguments.repeats)
     own = [{"name": n, "ms": ms[n], **scores(points[n], lists)} for n in points]
     others = [{"name": n, "ms": None, **scores(p, lists)} for n, p in peers.items()]
@@ -164,7 +164,7 @@ def look_at_all(
     """Stage -> states after it, `BATCH` faces at a time."""
     found: dict[str, list[FaceState]] = {s.name: [] for s in cascade.stages}
     for i in range(0, len(images), BATCH):
-        for name, faces in look_after_each(cascade, images[i : i + BATCH], starts[i : i + BATCH], flip=flip).items():
+        for name, faces in run_stages(cascade, images[i : i + BATCH], starts[i : i + BATCH], flip=flip).items():
             found[name] += faces
     return found
 
@@ -173,13 +173,15 @@ def time_cascade(
     cascade: Cascade, images: Sequence[Image], starts: Sequence[FaceState], flip: bool, repeats: int
 ) -> float:
     """ms a face, one face at a time; see `cpu_ms`."""
-    return cpu_ms(lambda i: look(cascade, [images[i]], [starts[i]], flip=flip), range(len(images)), repeats)
+    return cpu_ms(lambda i: run_cascade(cascade, [images[i]], [starts[i]], flip=flip), range(len(images)), repeats)
 
 
 def time_packaged(detector: Detector, images: Sequence[Image], starts: Sequence[FaceState], repeats: int) -> float:
     flip = detector.checkpoint.flip
     return cpu_ms(
-        lambda i: detector.locate([images[i]], [starts[i].box_xyxy], [1], flip=flip), range(len(images)), repeats
+        lambda i: detector.predictor.predict([images[i]], [starts[i].box_xyxy], 1, flip=flip),
+        range(len(images)),
+        repeats,
     )
 
 

@@ -32,7 +32,7 @@ from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.cascade.frames import MeanFace, face_angle, inner_landmarks, scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade, Truth
-from fewmark.inference.cascade.predict import look_after_each
+from fewmark.inference.cascade.predict import run_stages
 from fewmark.inference.cascade.state import FaceState, Stage, move_face
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.landmarks.metrics import score
@@ -103,7 +103,7 @@ def measure(cascade: Cascade, samples: Sequence[FaceSample], frame: MeanFace, se
             told = Truth(scheme, truth, frame, "angle" if stage.name == "coarse" else "truth")
             add(f"{stage.name}, v_gt", stage(images, told(images, starts)), truth)
     rows["ms a face, all stages"] = sum(v for k, v in rows.items() if k.startswith("ms"))
-    for name, found in look_after_each(cascade, images, starts, flip=True).items():
+    for name, found in run_stages(cascade, images, starts, flip=True).items():
         if name != "angle":
             add(f"{name}, with flips", found, truth)
     if cascade.stages[0].name == "angle":
@@ -117,7 +117,7 @@ def measure(cascade: Cascade, samples: Sequence[FaceSample], frame: MeanFace, se
         angles = np.array([face_angle(t, frame) for t in turned_truth])
         rows["% of angles within 5 degrees, turned faces"] = angle_share(cascade.stages[0], images, blank, angles)
         add("turned faces", cascade(images, blank), turned_truth)
-        flipped = look_after_each(cascade, images, blank, flip=True)[cascade.stages[-1].name]
+        flipped = run_stages(cascade, images, blank, flip=True)[cascade.stages[-1].name]
         add("turned faces, with flips", flipped, turned_truth)
     return rows
 

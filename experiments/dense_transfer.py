@@ -35,7 +35,7 @@ from fewmark.inference.cascade.frames import scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import adapt_box, fit_box_adapter
-from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme, load_scheme
 from fewmark.landmarks.transfer import SchemeTransfer
 from fewmark.training.transfer_mlp import MlpTransfer
@@ -248,8 +248,8 @@ def main() -> None:
     boxes, looking, adapter, passes, pairs = choose_way(dense, train)
     transfers = {name: fit(pairs, dense.scheme) for name, fit in METHODS.items()}
     test = predict(looking, tests, adapter, passes)
-    by_coarse = evaluate_samples(coarse, tests, flip=direct.checkpoint.flip).astype(np.float64)
-    by_all = evaluate_samples(direct, tests, flip=direct.checkpoint.flip).astype(np.float64)
+    by_coarse = predict_samples(coarse, tests, flip=direct.checkpoint.flip).landmarks.astype(np.float64)
+    by_all = predict_samples(direct, tests, flip=direct.checkpoint.flip).landmarks.astype(np.float64)
     found = {**transferred(transfers, test, by_coarse), "direct, stage 1": (by_coarse, None), DIRECT: (by_all, None)}
 
     rows = [

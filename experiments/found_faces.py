@@ -36,7 +36,7 @@ def main() -> None:
     result = {}
     for name in arguments.models:
         detector = Detector.load(name, keep_unlikely=True)
-        judge = Detector(detector.checkpoint, locate=detector.locate)
+        judge = Detector(detector.checkpoint, predictor=detector.predictor)
         counts = {"images": len(samples), "usable": [0, 0], "not usable": [0, 0], "others": [0, 0]}
         for s in samples:
             assert s.landmarks is not None

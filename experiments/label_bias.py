@@ -33,7 +33,7 @@ from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.cascade.frames import scheme_mean_face
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.label_bias import cross_fitted
 from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
@@ -84,7 +84,7 @@ def compare(samples: Sequence[FaceSample], detector: Detector) -> dict[str, Any]
     """Labels against what is found, parts of the face's size, and both against the images' axis."""
     whole = [s for s in samples if s.landmarks is not None and np.isfinite(s.landmarks).all()]
     truth = stack_landmarks(whole)
-    found = evaluate_samples(detector, whole, flip=True)
+    found = predict_samples(detector, whole, flip=True).landmarks
     apart = ((truth - found) / face_sizes(truth)[:, None, None]).mean(1)
     axes = {name: mean_axis(whole, points, detector.scheme) for name, points in (("labels", truth), ("found", found))}
     return {
@@ -132,7 +132,7 @@ def main() -> None:
     truth = stack_landmarks(validation)
     assert scheme.mirror is not None
     for name, detector in plain.items():
-        points = evaluate_samples(detector, validation)
+        points = predict_samples(detector, validation).landmarks
         both = {"without": points, "with": cross_fitted(points, truth, scheme.mirror)}
         found["models"][name] = {k: score(p, truth, scheme).nme for k, p in both.items()}
     print(as_table(found))

@@ -120,10 +120,10 @@ def run_task(
 def direct_rows(model: str, train: FacePairs, test: FacePairs) -> list[Row]:
     """The model's own landmarks, and the transfer with the model's contour."""
     from fewmark.inference.detector import Detector
-    from fewmark.inference.labelled import evaluate_samples
+    from fewmark.inference.labelled import predict_samples
 
     target = load_scheme("ibug-68")
-    found = evaluate_samples(Detector.load(model), test.target, "detect").astype(np.float64)
+    found = predict_samples(Detector.load(model), test.target, "detect").landmarks.astype(np.float64)
     seen = np.isfinite(found).all((1, 2))
     test = test.only(np.flatnonzero(seen).tolist(), model)
     found = found[seen]

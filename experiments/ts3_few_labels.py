@@ -28,7 +28,7 @@ from fewmark.data.lists import read_list, select
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import BoxKind, evaluate_samples
+from fewmark.inference.labelled import BoxKind, predict_samples
 from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
@@ -96,7 +96,7 @@ def measure(checkpoint: Checkpoint, data: Path, flip: bool, boxes: Sequence[BoxK
     lists["full"] = lists["common"] + lists["challenging"]
     found: dict[str, Any] = {}
     for box in boxes:
-        both = evaluate_samples(detector, lists["full"], box, flip=flip)
+        both = predict_samples(detector, lists["full"], box, flip=flip).landmarks
         n = len(lists["common"])
         parts = {"common": both[:n], "challenging": both[n:], "full": both}
         for name, samples in lists.items():

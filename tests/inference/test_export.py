@@ -33,7 +33,7 @@ from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata,
 from fewmark.inference.checkpoint.onnx_metadata import read_properties
 from fewmark.inference.detector import Detector
 from fewmark.inference.export.onnx import export_onnx
-from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.landmarks.transfer import SchemeTransfer
 from fewmark.models.build import build_model
@@ -138,7 +138,7 @@ def test_students_of_two_strides_and_a_scheme_without_a_mirror(tmp_path: Path, s
 def test_the_teachers_quality_is_an_output(tmp_path: Path, n_students: int, share: bool) -> None:
     path = make_model(tmp_path / "judged.safetensors", n_students=n_students, teacher=True)
     made = export_onnx(path, tmp_path / "judged.onnx", share_weights=share)
-    session = Detector.load(path, runtime="onnx").locate._session()  # type: ignore[attr-defined]
+    session = Detector.load(path, runtime="onnx").predictor._session()  # type: ignore[attr-defined]
     assert [o.name for o in session.get_outputs()] == ["landmarks", "scores", "quality"]
     assert made.n_bytes < 200_000 or not share
     for flip in (False, True):
@@ -214,7 +214,7 @@ def test_beside_the_model_it_is_taken_if_it_was_made_from_it(tmp_path: Path) -> 
     beside = tmp_path / "m.onnx"
 
     def runs(**options: Any) -> str:
-        return type(Detector.load(path, **options).locate).__name__
+        return type(Detector.load(path, **options).predictor).__name__
 
     assert runs() == "TorchPredictor"
     with pytest.raises(InputError, match=r"m\.onnx made from this file; .*fewmark export"):
@@ -276,19 +276,19 @@ assert same and "torch" not in sys.modules
 def test_a_spawned_process_and_a_pickled_detector(exported: Path, tmp_path: Path) -> None:
     detector = Detector.load(exported, threads=1)
     expected = detector.detect(make_image(), BOX)[0].landmarks
-    again = pickle.loads(pickle.dumps(detector.locate))
+    again = pickle.loads(pickle.dumps(detector.predictor))
     assert again._sessions == {}
-    found = Detector(again.checkpoint, locate=again).detect(make_image(), BOX)[0].landmarks
+    found = Detector(again.checkpoint, predictor=again).detect(make_image(), BOX)[0].landmarks
     np.testing.assert_array_equal(found, expected)
-    (tmp_path / "locate.pickle").write_bytes(pickle.dumps(detector.locate))
+    (tmp_path / "predictor.pickle").write_bytes(pickle.dumps(detector.predictor))
     code = f"""
 import sys, pickle
 from pathlib import Path
 from fewmark.inference.detector import Detector
-locate = pickle.loads(Path({str(tmp_path / "locate.pickle")!r}).read_bytes())
+predictor = pickle.loads(Path({str(tmp_path / "predictor.pickle")!r}).read_bytes())
 import numpy as np
 image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
-print(Detector(locate.checkpoint, locate=locate).detect(image, np.array({BOX.tolist()}))[0].landmarks.tobytes().hex())
+print(Detector(predictor.checkpoint, predictor=predictor).detect(image, np.array({BOX.tolist()}))[0].landmarks.tobytes().hex())
 assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
@@ -315,8 +315,8 @@ def test_commands(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
     detector = Detector.load(tiny_model, runtime="torch")
     faces = [s for s in read_faces(synthetic, scheme=load_scheme("ibug-68")) if s.name.endswith(("10.jpg", "11.jpg"))]
     assert scores["n_faces"] == 4
-    by_torch = evaluate_samples(detector, faces, flip=False)
-    np.testing.assert_allclose(evaluate_samples(Detector.load(path), faces), by_torch, atol=0.05)
+    by_torch = predict_samples(detector, faces, flip=False).landmarks
+    np.testing.assert_allclose(predict_samples(Detector.load(path), faces).landmarks, by_torch, atol=0.05)
     call("detect", path, synthetic / "images" / "000012.jpg", "--out", tmp_path / "found")
     assert (tmp_path / "found" / "faces.json").is_file()
     words = ["--int8", "--calibrate", synthetic, "--list", synthetic / "few.txt"]
@@ -333,7 +333,7 @@ def test_commands(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
     assert len(judges) == 5
     assert all(not n.input[1].endswith("DequantizeLinear_Output") for n in judges)
     images = [s.image for s in read_faces(synthetic, scheme=load_scheme("ibug-68"))[:2]]
-    for faces in Detector.load(small).detect(images, [np.array([[10, 10, 54, 54]])] * 2):
+    for faces in Detector.load(small).detect_batch(images, [np.array([[10, 10, 54, 54]])] * 2):
         assert faces[0].quality is not None
 
 
@@ -421,7 +421,7 @@ from typer.testing import CliRunner
 from fewmark import Detector
 from fewmark.cli.app import app
 detector = Detector.load({name!r}, threads=1)
-assert type(detector.locate).__name__ == "OnnxPredictor"
+assert type(detector.predictor).__name__ == "OnnxPredictor"
 image = np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)
 assert detector.detect(image, np.array([[10, 10, 70, 70]]))[0].landmarks.shape == (detector.scheme.n_landmarks, 2)
 import cv2

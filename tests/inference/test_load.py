@@ -53,7 +53,7 @@ def test_a_model_file_with_an_export_alongside(tmp_path: Path) -> None:
         shutil.copy(source.with_suffix(suffix), tmp_path / f"ibug-68-nano{suffix}")
     _opened.clear()
     detector = Detector.load(tmp_path / "ibug-68-nano.safetensors")
-    assert type(detector.locate).__name__ == "OnnxPredictor"
+    assert type(detector.predictor).__name__ == "OnnxPredictor"
     assert _opened == {"ibug-68-nano.onnx": 1, "ibug-68-nano.safetensors": 1}
     assert _hashed == {"ibug-68-nano.safetensors": 1}
 

@@ -18,7 +18,7 @@ from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint, save_checkpoint
 from fewmark.inference.checkpoint.metadata import read_metadata
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.label_bias import cross_fitted, fit_label_bias, with_bias
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
@@ -94,7 +94,7 @@ def faces(synthetic: Path) -> list[FaceSample]:
 def labelled_by(detector: Detector, faces: list[FaceSample], bias: NDArray[np.float64]) -> list[FaceSample]:
     """The faces, labelled with what the detector says of their boxes, and a bias of the face's size."""
     boxed = [replace(s, box=s.face_box()) for s in faces]
-    found = evaluate_samples(detector, boxed, "column", flip=True)
+    found = predict_samples(detector, boxed, "column", flip=True).landmarks
     sizes = np.ptp(found, axis=1).max(1)[:, None, None]
     return [
         replace(s, landmarks=(p + bias * z).astype(np.float32)) for s, p, z in zip(boxed, found, sizes, strict=True)

@@ -26,7 +26,7 @@ from fewmark.inference.cascade.frames import scheme_mean_face
 from fewmark.inference.cascade.networks import NetworkPart
 from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.cascade.point import PatchLayout, PointStage
-from fewmark.inference.cascade.predict import look, look_after_each
+from fewmark.inference.cascade.predict import run_cascade, run_stages
 from fewmark.inference.cascade.state import FaceState, Image
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint, save_checkpoint
 from fewmark.inference.checkpoint.metadata import METADATA_KEY, read_metadata
@@ -371,13 +371,13 @@ def test_flips_make_a_mirrored_image_the_mirror_of_the_answer() -> None:
     mirrored = np.ascontiguousarray(image[:, ::-1])
     box = np.array([160 - BOX[2], BOX[1], 160 - BOX[0], BOX[3]], np.float32)
     for flip in (True, False):
-        (a,), (b,) = (look(cascade, [p], [FaceState(g)], flip=flip) for p, g in ((image, BOX), (mirrored, box)))
+        (a,), (b,) = (run_cascade(cascade, [p], [FaceState(g)], flip=flip) for p, g in ((image, BOX), (mirrored, box)))
         assert a.landmarks is not None
         assert b.landmarks is not None
         back = (b.landmarks * [-1, 1] + [160, 0])[list(SCHEME.mirror or ())]
         apart = float(np.abs(back - a.landmarks).max())
         assert (apart < 0.3) == flip, apart
-    states = look_after_each(cascade, [image], [FaceState(BOX)], flip=True)
+    states = run_stages(cascade, [image], [FaceState(BOX)], flip=True)
     assert list(states) == ["coarse", "component", "point"]
     np.testing.assert_array_equal(states["point"][0].box_xyxy, BOX)
 

@@ -41,8 +41,12 @@ class DotFinder:
         self.error = error
         self.checkpoint = self
 
-    def locate(
-        self, images: list[NDArray[np.uint8]], boxes: Any, n_passes: list[int], *, flip: bool | None = None
+    @property
+    def predictor(self) -> DotFinder:
+        return self
+
+    def predict(
+        self, images: list[NDArray[np.uint8]], boxes: Any, n_passes: int, *, flip: bool | None = None
     ) -> Prediction:
         found = []
         for image in images:

@@ -60,8 +60,12 @@ class Stage:
         points = sorted(self.points(), key=lambda p: -float(box_size(box_of_points(p)).max()))
         return [(box_of_points(p), 0.8) for p in points] if self.found else []
 
-    def locate(
-        self, images: Sequence[Any], boxes: Sequence[Box], n_passes: Sequence[int], *, flip: bool, angles: Any
+    @property
+    def predictor(self) -> Any:
+        return self
+
+    def predict(
+        self, images: Sequence[Any], boxes: Sequence[Box], n_passes: int, *, flip: bool, angles: Any = None
     ) -> Prediction:
         landmarks, scores = np.zeros((len(boxes), 68, 2), np.float32), np.full((len(boxes), 68), np.nan, np.float32)
         for i, box in enumerate(boxes):

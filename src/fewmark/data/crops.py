@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,82 @@ def cut(image: NDArray[np.uint8], crop_from_image: Similarity, size: int) -> NDA
     return warp_image(image, crop_from_image, (size, size), fill=FILL)
 
 
+def cut_from_image(image: NDArray[np.uint8], crop_from_image: Similarity, size: int) -> NDArray[np.uint8]:
+    """`cut` from the face's window of the image only, so that a large image costs no more than a small one."""
+    (a, b, x), (c, d, y) = crop_from_image.matrix.tolist()
+    area = abs(a * d - b * c)  # in plain numbers: arrays of four cost more than the warp
+    margin = 2 / math.sqrt(area) + 1  # px that the warp's averaging and interpolation reach out
+    middle, half = (size - 1) / 2, (size + 1) / 2
+    centre_x = (d * (middle - x) - b * (middle - y)) / (a * d - b * c)
+    centre_y = (a * (middle - y) - c * (middle - x)) / (a * d - b * c)
+    reach_x, reach_y = half * (abs(d) + abs(b)) / area + margin, half * (abs(a) + abs(c)) / area + margin
+    height, width = image.shape[:2]
+    x0, y0 = _clamped(centre_x - reach_x, width - 1), _clamped(centre_y - reach_y, height - 1)
+    x1 = max(x0 + 1, _clamped(centre_x + reach_x + 1, width))
+    y1 = max(y0 + 1, _clamped(centre_y + reach_y + 1, height))
+    crop_from_window = Similarity(np.array([[a, b, a * x0 + b * y0 + x], [c, d, c * x0 + d * y0 + y]]))
+    return cut(image[y0:y1, x0:x1], crop_from_window, size)
+
+
+def _clamped(value: float, largest: int) -> int:
+    """A value rounded down, from 0 to `largest`."""
+    return int(min(max(value, 0), largest))
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """The part of an image around a face, as it is or averaged down by a whole number.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        crop_from_window: The face's crop, window px -> crop px.
+        crop_from_image: The same crop, image px -> crop px.
+    """
+
+    image: NDArray[np.uint8]
+    crop_from_window: Similarity
+    crop_from_image: Similarity
+
+    @property
+    def window_from_image(self) -> Similarity:
+        """Image px -> window px."""
+        return self.crop_from_window.inverse() @ self.crop_from_image
+
+
+def read_window(image: NDArray[np.uint8], crop_from_image: Similarity, size: int, *, reach: float = REACH) -> Window:
+    """Cut out the window around a face, averaged down to at most twice the crop's resolution.
+
+    Args:
+        image: (H, W, 3) RGB.
+        crop_from_image: The face's upright crop, image px -> crop px.
+        size: Side of the crop, px.
+        reach: Side of the window over the crop's side.
+
+    The average is numpy's, which rounds halves to even, where `warp_image` takes cv2's, which rounds them up: caches and cascades have
+    the bits of earlier versions, and both are as sharp.
+    """
+    half, middle = size / 2 * reach, (size - 1) / 2
+    image_from_crop = crop_from_image.inverse()
+    low = np.floor(image_from_crop(np.array([middle - half, middle - half])))
+    high = np.ceil(image_from_crop(np.array([middle + half, middle + half])))
+    height, width = image.shape[:2]
+    x0, y0 = (int(v) for v in np.clip(low, 0, [width - 1, height - 1]))
+    x1, y1 = (int(v) for v in np.clip(high, [x0 + 1, y0 + 1], [width, height]))
+    window = image[y0:y1, x0:x1]
+    crop_from_window = crop_from_image @ Similarity.translation(x0, y0)
+    # as warp_image averages the whole image: training sees crops as sharp as the detector will
+    factor = int(1 / crop_from_window.scale + 1e-6)
+    if factor >= 2 and min(window.shape[:2]) >= factor:
+        h, w = window.shape[0] // factor, window.shape[1] // factor
+        blocks = window[: h * factor, : w * factor].reshape(h, factor, w, factor, 3)
+        window = blocks.mean((1, 3)).round().astype(np.uint8)
+        small_from_large = Similarity(
+            np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]])
+        )
+        crop_from_window = crop_from_window @ small_from_large.inverse()
+    return Window(np.array(window), crop_from_window, crop_from_image)
+
+
 @dataclass(frozen=True, eq=False)
 class CachedFace:
     """A decoded face in memory: a window of its image, as it is or averaged down by a whole number.
@@ -112,29 +189,12 @@ def cache_face(
         crop_from_image = rule.crop_from_image(sample.face_box())
     except ValueError as error:
         raise InputError(f"{sample.image}: {error}") from None
-    half = rule.size / 2 * reach
-    middle = (rule.size - 1) / 2
-    image_from_crop = crop_from_image.inverse()
-    low = np.floor(image_from_crop(np.array([middle - half, middle - half])))
-    high = np.ceil(image_from_crop(np.array([middle + half, middle + half])))
-    height, width = image.shape[:2]
-    x0, y0 = (int(v) for v in np.clip(low, 0, [width - 1, height - 1]))
-    x1, y1 = (int(v) for v in np.clip(high, [x0 + 1, y0 + 1], [width, height]))
-    window = image[y0:y1, x0:x1]
-    crop_from_window = crop_from_image @ Similarity.translation(x0, y0)
-    # as warp_image averages the whole image: training sees crops as sharp as the detector will
-    factor = int(1 / crop_from_window.scale + 1e-6)
-    if factor >= 2 and min(window.shape[:2]) >= factor:
-        small = Similarity(np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5]]))
-        shape = (window.shape[0] // factor, window.shape[1] // factor)
-        window = window[: shape[0] * factor, : shape[1] * factor]
-        window = window.reshape(shape[0], factor, shape[1], factor, 3).mean((1, 3)).round().astype(np.uint8)
-        crop_from_window = crop_from_window @ small.inverse()
+    window = read_window(image, crop_from_image, rule.size, reach=reach)
     if sample.landmarks is None:
         landmarks = np.full((n_landmarks, 2), np.nan, np.float32)
     else:
         landmarks = crop_from_image(sample.landmarks).astype(np.float32)
-    return CachedFace(np.array(window), crop_from_window, crop_from_image, landmarks)
+    return CachedFace(window.image, window.crop_from_window, crop_from_image, landmarks)
 
 
 def cache_faces(

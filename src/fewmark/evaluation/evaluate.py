@@ -13,7 +13,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import BoxKind, evaluate_samples
+from fewmark.inference.labelled import BoxKind, predict_samples
 from fewmark.landmarks.metrics import THRESHOLD, Score, ced, score
 from fewmark.visualization.charts import line_chart
 
@@ -36,16 +36,16 @@ def evaluate_lists(
     Args:
         detector: its settings say whether it looks at the flipped image too.
         lists: name -> labelled faces; a face that is in several lists is looked at, and counted in all, once.
-        box: where a face is, see `evaluate_samples`.
+        box: where a face is, see `predict_samples`.
         normalizer: of the scheme; None = its default.
         threshold: of AUC and failure rate.
-        scheme: of the labels, see `evaluate_samples`; None = the model's.
+        scheme: of the labels, see `predict_samples`; None = the model's.
 
     Returns:
         one score a list, in order, and `FULL` last where there are several lists.
 
     Raises:
-        InputError: an unknown normaliser or scheme, or the reasons of `evaluate_samples` and `score`.
+        InputError: an unknown normaliser or scheme, or the reasons of `predict_samples` and `score`.
     """
     meaning = detector.checkpoint.scheme_of(scheme)
     meaning.get_normalizer(normalizer or meaning.default_normalizer)
@@ -60,7 +60,7 @@ def evaluate_lists(
                 places[key] = len(samples)
                 samples.append(s)
             rows[name].append(places[key])
-    found = evaluate_samples(detector, samples, box, flip=detector.checkpoint.flip, scheme=scheme)
+    found = predict_samples(detector, samples, box, flip=detector.checkpoint.flip, scheme=scheme).landmarks
     if len(lists) > 1:
         rows[FULL] = list(range(len(samples)))
     true = stack_landmarks(samples)

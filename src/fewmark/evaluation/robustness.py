@@ -274,10 +274,9 @@ def _looks(
     detector: Detector, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], n_views: int
 ) -> list[NDArray[np.float32]]:
     """The landmarks after one look, and after two: (N, K, 2) image px each."""
-    ones = [1] * len(images)
-    found = [detector.locate(images, boxes, ones).landmarks]
+    found = [detector.predictor.predict(images, boxes, 1).landmarks]
     if n_views == 2:
-        found.append(detector.locate(images, boxes, [2] * len(images)).landmarks)
+        found.append(detector.predictor.predict(images, boxes, 2).landmarks)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Many images in, files of faces out: what `fewmark detect` does."""
+"""Detect the faces of many images and write them to files, as `fewmark detect` does."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from fewmark.inference.face import Face
     from fewmark.visualization.labels import Label
 
-_AHEAD = 2  # images a job that are under way or wait to be written
+_AHEAD = 2  # images per job in progress or waiting to be written
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What became of one image: its faces, or why it failed.
+class _Outcome:
+    """The faces of one image, or why it failed.
 
     Attributes:
         size: (width, height) px.
-        faces: found.
-        overlay: the file that was written.
-        failure: why there are none.
+        faces: The faces.
+        overlay: The overlay's file, if one was written.
+        failure: The reason for a failure, with the image's path.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -44,13 +44,13 @@ class _Seen:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """What became of the images.
+    """Summary of `detect_images`.
 
     Attributes:
-        files: written.
-        n_faces: found.
-        n_without_face: images that could be read and have no face.
-        failures: image -> why it failed.
+        files: Files written.
+        n_faces: Faces found.
+        n_without_face: Images that could be read and have no face.
+        failures: Image -> reason.
     """
 
     files: list[Path]
@@ -72,38 +72,37 @@ def detect_images(
     jobs: int = 1,
     on_image: Callable[[], None] = lambda: None,
 ) -> DetectionResult:
-    """Find the faces of images and write them; an image that cannot be used does not stop the others.
+    """Find the faces of images and write them to files; an image that cannot be used does not stop the others.
 
     Args:
-        detector: its settings say whether it looks at the flipped image too.
-        sources: see `find_images`.
-        folder: gets the files of `form`; and, with `overlay`, PLACE_landmarks.jpg.
-        form: of the faces, see `results_out`; jsonl and csv are written image by image, and no face is kept.
-        boxes: resolved path -> (N, 4) x0 y0 x1 y1 image px; an image without an entry fails. None: faces are
-            looked for.
-        overlay: write images with the landmarks drawn in.
-        label: of an overlay: each landmark's number or name; small faces are magnified for it.
-        scheme: of the landmarks, see `Detector.detect`.
-        jobs: images that are looked at beside each other, by as many threads; best with a detector of one thread. What is
-            written is the same, and in the same order.
-        on_image: called after each.
+        detector: Finds faces and landmarks.
+        sources: The images, see `find_images`.
+        folder: Output folder: the files of `form`, and PLACE_landmarks.jpg with `overlay`.
+        form: Format of the faces, see `fewmark.inference.writers`; jsonl and csv are written image by image, and no face is kept.
+        boxes: Resolved path -> (N, 4) x0 y0 x1 y1 image px; an image without an entry fails. None: detect the faces.
+        overlay: Write images with the landmarks drawn in.
+        label: Labels in the overlays: each landmark's number or name; small faces are magnified for them.
+        scheme: Annotation scheme of the landmarks, see `Detector.detect`.
+        jobs: Images processed at the same time, one thread each; best with a detector of one thread. The files are the same for any
+            number, in the same order.
+        on_image: Called after each image.
 
     Raises:
-        InputError: nothing can be written to the folder, the model carries no transfer to the scheme, or jobs below 1.
+        InputError: The folder cannot be written to, the model has no transfer to the scheme, or jobs is below 1.
     """
     from fewmark.visualization.draw import draw_landmarks
     from fewmark.visualization.labels import magnify_for
 
     if jobs < 1:
         raise InputError(f"jobs: expected 1 or more, given {jobs}")
-    folder, flip = Path(folder), detector.checkpoint.flip
-    meaning = detector.checkpoint.scheme_of(scheme)
-    results = open_results(form, folder, meaning, detector.checkpoint.transfer_to(scheme))
+    folder = Path(folder)
+    target = detector.checkpoint.scheme_of(scheme)
+    results = open_results(form, folder, target, detector.checkpoint.transfer_to(scheme))
     failures: dict[Path, str] = {}
     overlays: list[Path] = []
     n_faces = n_none = 0
 
-    def look(source: ImageSource) -> _Seen:
+    def process(source: ImageSource) -> _Outcome:
         try:
             image = read_image(source.path) if source.data is None else decode_image(source.data, "-")
             given = None
@@ -111,29 +110,31 @@ def detect_images(
                 given = boxes.get(source.path.resolve())
                 if given is None:
                     raise InputError(f"{source.path}: the file of boxes has none for this image; add a row")
-            found = detector.detect(image, given, flip=flip, scheme=scheme)
         except InputError as error:
-            message = str(error).removeprefix("image 0: ")  # one image at a time goes in
-            return _Seen(failure=message if str(source.path) in message else f"{source.path}: {message}")
+            return _Outcome(failure=str(error))
+        try:
+            found = detector.detect(image, given, scheme=scheme)
+        except InputError as error:
+            return _Outcome(failure=f"{source.path}: {error}")
         file = None
         if overlay:
             file = folder / f"{source.place}_landmarks.jpg"
             larger, points = magnify_for(label, image, [f.landmarks for f in found])
-            drawn = draw_landmarks(larger, points, meaning, numbers=label == "numbers", names=label == "names")
+            drawn = draw_landmarks(larger, points, target, numbers=label == "numbers", names=label == "names")
             write_image(file, drawn)
-        return _Seen((image.shape[1], image.shape[0]), found, file)
+        return _Outcome((image.shape[1], image.shape[0]), found, file)
 
     whole = False
     try:
-        for source, seen in _each(look, sources, jobs):
-            if seen.failure is not None:
-                failures[source.path] = seen.failure
-                results.fail(source, seen.failure)
+        for source, outcome in _process_each(process, sources, jobs):
+            if outcome.failure is not None:
+                failures[source.path] = outcome.failure
+                results.fail(source, outcome.failure)
             else:
-                n_faces, n_none = n_faces + len(seen.faces), n_none + (not seen.faces)
-                results.add(source, seen.size, seen.faces)
-            if seen.overlay is not None:
-                overlays.append(seen.overlay)
+                n_faces, n_none = n_faces + len(outcome.faces), n_none + (not outcome.faces)
+                results.add(source, outcome.size, outcome.faces)
+            if outcome.overlay is not None:
+                overlays.append(outcome.overlay)
             on_image()
         whole = True
     finally:
@@ -141,23 +142,23 @@ def detect_images(
     return DetectionResult([*results.files, *overlays], n_faces, n_none, failures)
 
 
-def _each(
-    look: Callable[[ImageSource], _Seen], sources: Sequence[ImageSource], jobs: int
-) -> Iterator[tuple[ImageSource, _Seen]]:
-    """Every image and what is seen of it, in order, by some threads; few images are under way, however slow the reader is."""
+def _process_each(
+    process: Callable[[ImageSource], _Outcome], sources: Sequence[ImageSource], jobs: int
+) -> Iterator[tuple[ImageSource, _Outcome]]:
+    """Each image and its outcome, in order, by `jobs` threads; few images are in progress, however slow the consumer is."""
     if jobs == 1:
-        yield from ((source, look(source)) for source in sources)
+        yield from ((source, process(source)) for source in sources)
         return
-    waiting: deque[tuple[ImageSource, Future[_Seen]]] = deque()
+    waiting: deque[tuple[ImageSource, Future[_Outcome]]] = deque()
     with ThreadPoolExecutor(jobs) as pool:
         try:
             for source in sources:
                 if len(waiting) >= _AHEAD * jobs:
                     first, future = waiting.popleft()
                     yield first, future.result()
-                waiting.append((source, pool.submit(look, source)))
+                waiting.append((source, pool.submit(process, source)))
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # whoever stops early waits for the images under way alone
+            pool.shutdown(wait=False, cancel_futures=True)  # stopping early waits only for the images in progress

@@ -1,4 +1,4 @@
-"""Landmarks by torch: the networks of a model file, students in an ensemble or a cascade."""
+"""Landmarks by torch, from an ensemble of students or a cascade."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from numpy.typing import NDArray
 
 from fewmark.core.geometry import Box, Image
 from fewmark.inference.cascade.frames import face_angle, scheme_mean_face
-from fewmark.inference.cascade.predict import look
+from fewmark.inference.cascade.pipeline import Cascade
+from fewmark.inference.cascade.predict import run_cascade
 from fewmark.inference.cascade.serialization import cascade_modules
 from fewmark.inference.cascade.state import FaceState
 from fewmark.inference.checkpoint.model import Checkpoint
-from fewmark.inference.predictor import CropPrediction, LandmarkPredictor, Prediction
+from fewmark.inference.predictor import CropPrediction, LandmarkPredictor, Prediction, next_box
 from fewmark.landmarks.label_bias import with_bias
 from fewmark.models.ensemble import Ensemble, to_tensor
 
 
 class TorchPredictor(LandmarkPredictor):
-    """Finds the landmarks of faces.
+    """Predicts landmarks by torch.
 
-    It may be used from many threads. A forked process runs torch on one thread: the others were not forked, and would be waited for.
+    Safe to use from many threads. A forked process runs torch on one thread: waiting for the others, which were not forked, would
+    never end.
 
     Args:
-        checkpoint: whose networks are moved to the device and to evaluation mode, channels last in memory.
-        device: where they run.
+        checkpoint: Its networks are moved to the device, to evaluation mode and to channels-last memory.
+        device: Where the networks run.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
@@ -48,41 +50,53 @@ class TorchPredictor(LandmarkPredictor):
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def predict_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> CropPrediction:
-        """See `LandmarkPredictor.predict_crops`; of students."""
+        """See `LandmarkPredictor`; students only."""
         assert self._ensemble is not None
         prediction = self._ensemble.predict(to_tensor(crops, self.device), flip=flip)
         quality = None if prediction.quality is None else prediction.quality.cpu().numpy()
         return CropPrediction(prediction.landmarks.cpu().numpy(), prediction.scores.cpu().numpy(), quality)
 
-    def _look(
+    def _run_pass(
         self,
         images: Sequence[Image],
-        boxes: Sequence[Box],
+        boxes_xyxy: Sequence[Box],
         rows: Sequence[int],
-        found: Prediction,
+        angles: NDArray[np.float64],
         *,
-        again: bool,
+        refines: bool,
         flip: bool,
-    ) -> None:
-        """Of a cascade, another pass begins upright, by the angle of the landmarks of the one before."""
+    ) -> Prediction:
+        """See `LandmarkPredictor`; a refinement pass of a cascade skips the angle stage."""
         cascade = self.checkpoint.cascade
         if cascade is None:
-            super()._look(images, boxes, rows, found, again=again, flip=flip)
-            return
-        turns = "angle" in [s.name for s in cascade.stages]
-        if again and turns:
-            mean_face = scheme_mean_face(self.checkpoint.scheme)
-            found.angles[rows] = [face_angle(found.landmarks[i], mean_face) for i in rows]
+            return super()._run_pass(images, boxes_xyxy, rows, angles, refines=refines, flip=flip)
+        if refines and _finds_angle(cascade):
             cascade = cascade.without("angle")
-        starts = [FaceState(boxes[i], angle=float(found.angles[i])) for i in rows]
+        starts = [FaceState(boxes_xyxy[i], angle=float(angles[i])) for i in rows]
+        found = Prediction.empty(angles[rows], self.checkpoint.scheme.n_landmarks)
         bias = self.checkpoint.label_bias
-        for i, face in zip(rows, look(cascade, [images[i] for i in rows], starts, flip=flip), strict=True):
-            found.landmarks[i] = face.landmarks
-            if bias is not None:  # no crop whose box it could be a part of
-                found.landmarks[i] = with_bias(found.landmarks[i : i + 1], bias)[0]
+        for j, face in enumerate(run_cascade(cascade, [images[i] for i in rows], starts, flip=flip)):
+            found.landmarks[j] = face.landmarks
+            if bias is not None:  # relative to the landmarks' box: there is no crop with a box of known size
+                found.landmarks[j] = with_bias(found.landmarks[j : j + 1], bias)[0]
             if face.scores is not None:
-                found.scores[i] = face.scores
-            found.angles[i] = face.angle
+                found.scores[j] = face.scores
+            found.angles[j] = face.angle
+        return found
+
+    def _next_crop(self, box_xyxy: Box, found: Prediction, i: int) -> tuple[Box, float] | None:
+        """See `LandmarkPredictor`; a cascade starts again from the upright face, at the angle of its landmarks."""
+        cascade = self.checkpoint.cascade
+        if cascade is None:
+            return super()._next_crop(box_xyxy, found, i)
+        angle = float(found.angles[i])
+        if _finds_angle(cascade):
+            angle = face_angle(found.landmarks[i], scheme_mean_face(self.checkpoint.scheme))
+        return next_box(box_xyxy, found.landmarks[i]), angle
+
+
+def _finds_angle(cascade: Cascade) -> bool:
+    return "angle" in [stage.name for stage in cascade.stages]
 
 
 def _after_fork() -> None:

@@ -39,6 +39,19 @@ def to_tensor(crops: NDArray[np.uint8], device: torch.device | str = "cpu") -> T
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+def average_with_flipped(maps: Tensor, flipped: Tensor, mirror: Tensor) -> Tensor:
+    """The mean of heatmaps and those of the flipped images.
+
+    Every average over flips of heatmaps is this one. A cascade averages landmarks instead, see `fewmark.inference.cascade.predict`.
+
+    Args:
+        maps: (B, K, h, w), without background.
+        flipped: (B, K, h, w) of the flipped images, as the network gives them.
+        mirror: (K,) int64, the scheme's mirror.
+    """
+    return (maps + flipped.index_select(1, mirror).flip(-1)) / 2
+
+
 class Ensemble(nn.Module):
     """Any number of students as one.
 
@@ -120,7 +133,8 @@ class Ensemble(nn.Module):
         maps = self.heatmaps(images)
         if flip and self.mirror is not None:
             flipped = self.heatmaps(images.flip(-1).contiguous(memory_format=torch.channels_last))
-            maps = [(m + f[:, self.mirror].flip(-1)) / 2 for m, f in zip(maps, flipped, strict=True)]
+            mirror = torch.tensor(self.mirror, device=images.device)
+            maps = [average_with_flipped(m, f, mirror) for m, f in zip(maps, flipped, strict=True)]
         heatmaps = average_heatmaps(maps)
         scores = self.codec.decode(heatmaps)[1]
         return EnsemblePrediction(heatmaps, self.decode(maps), scores, self.judge(images, heatmaps))

@@ -80,9 +80,8 @@ def predict_multi_view(
         boxes = [s.face_box() for s in part]
         seen, sure, judged = [], [], []
         for d in detectors:
-            once = [1] * len(part)
-            before = d.locate(images, boxes, once, flip=False).landmarks
-            plain = d.locate(images, [box_of_points(p) for p in before], once, flip=True)
+            before = d.predictor.predict(images, boxes, 1, flip=False).landmarks
+            plain = d.predictor.predict(images, [box_of_points(p) for p in before], 1, flip=True)
             seen.append(plain.landmarks)
             sure.append(plain.scores)
             if np.isfinite(plain.quality).all():
@@ -96,7 +95,7 @@ def predict_multi_view(
                     for p, m, b in zip(images, maps, tight, strict=True)
                 ]
                 near = [_moved(box_of_points(m(p)), rng) for m, p, rng in zip(maps, plain.landmarks, rngs, strict=True)]
-                found = d.locate(windows, near, once, flip=True).landmarks
+                found = d.predictor.predict(windows, near, 1, flip=True).landmarks
                 seen.append(np.stack([m.inverse()(p) for m, p in zip(maps, found, strict=True)]).astype(np.float32))
         stack = np.stack(seen)
         mean = stack.mean(0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.inference.detector import Detector
-from fewmark.inference.labelled import BoxKind, evaluate_samples, predict_samples
+from fewmark.inference.labelled import BoxKind, predict_samples
 from fewmark.landmarks.label_bias import cross_fitted, fit_label_bias, with_bias
 from fewmark.landmarks.metrics import Score, score
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -110,7 +110,7 @@ def _estimated_from_labels(
     if not faces:
         return None
     kind: BoxKind = "column" if all(s.box is not None for s in faces) else "gt"
-    found = evaluate_samples(Detector(checkpoint), faces, kind, flip=flip)
+    found = predict_samples(Detector(checkpoint), faces, kind, flip=flip).landmarks
     return fit_label_bias(found, _truth(faces), mirror)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, FloatArray, box_centre, box_of_points, box_size, face_sizes
+from fewmark.core.geometry import Box, FloatArray, box_centre, box_of_points, box_size
 from fewmark.core.procrustes import fit_similarities, map_each
 from fewmark.data.images import as_rgb
+from fewmark.inference.answer import make_answer
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import box_overlap
@@ -110,7 +111,6 @@ class Tracker:
                 raise InputError(f"{name}: expected 1 or more, given {value}")
         self.detector, self.smoothing, self.flip = detector, smoothing, flip
         self.every, self.max_faces, self.patience = every, max_faces, patience
-        self._transfer = detector.checkpoint.transfer_to(scheme)
         self.scheme = detector.checkpoint.scheme_of(scheme)
         self.reset()
 
@@ -203,33 +203,29 @@ class Tracker:
         if self.detector.checkpoint.cascade is None:  # which turns its faces itself
             track.angle = face_rotation(landmarks, self.detector.scheme.mean_face)
         track.upright_box = next_box(track.box, landmarks, track.angle)
-        raw, scores = sight.landmarks, sight.scores
-        if self._transfer is not None:
-            landmarks, raw = (self._transfer.apply(x[None])[0].astype(np.float32) for x in (landmarks, raw))
-            scores = self._transfer.apply_scores(scores[None])[0].astype(np.float32)
-        errors = None
-        if self._transfer is None and self.detector.checkpoint.calibration is not None:
-            errors = self.detector.checkpoint.calibration.expected_errors(scores, face_sizes(raw[None])[0])
+        checkpoint, scores = self.detector.checkpoint, sight.scores[None]
+        raw = make_answer(sight.landmarks[None], scores, checkpoint, self.scheme.name)
+        smooth = make_answer(landmarks[None], scores, checkpoint, self.scheme.name)
         return TrackedFace(
-            track.box,
-            landmarks,
-            scores,
-            track.box_score,
-            self.scheme,
-            sight.angle,
-            errors,
-            sight.quality,
+            box=track.box,
+            landmarks=smooth.landmarks[0],
+            scores=raw.scores[0],
+            box_score=track.box_score,
+            scheme=self.scheme,
+            angle=sight.angle,
+            expected_errors=None if raw.expected_errors is None else raw.expected_errors[0],
+            quality=sight.quality,
             id=track.id,
-            raw_landmarks=raw,
+            raw_landmarks=raw.landmarks[0],
         )
 
     def _locate(
         self, image: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
     ) -> list[_Observation]:
         n = len(boxes)
-        located = self.detector.locate([image] * n, boxes, [n_passes] * n, flip=self.flip, angles=angles)
+        found = self.detector.predictor.predict([image] * n, boxes, n_passes, flip=self.flip, angles=angles)
         return [
-            _Observation(located.landmarks[i], located.scores[i], float(located.angles[i]), located.quality_of(i))
+            _Observation(found.landmarks[i], found.scores[i], float(found.angles[i]), found.quality_of(i))
             for i in range(n)
         ]
 

@@ -21,7 +21,7 @@ from fewmark.data.synthetic.faces import render_faces
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.codec import HeatmapCodec, average_heatmaps
-from fewmark.models.ensemble import Ensemble
+from fewmark.models.ensemble import Ensemble, average_with_flipped
 from fewmark.models.normalization import MEAN, STD
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ def _views(crops: Tensor, flip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 @torch.jit.script
 def _mean_of_views(maps: Tensor, mirror: Tensor, flip: Tensor) -> Tensor:
-    """(2B, K, h, w) of `_with_flipped` -> (B, K, h, w)."""
+    """(2B, K, h, w) of `_views` -> (B, K, h, w)."""
     if bool(flip):
         n = maps.shape[0] // 2
-        return (maps[:n] + maps[n:].index_select(1, mirror).flip(-1)) / 2
+        return average_with_flipped(maps[:n], maps[n:], mirror)
     else:
         return maps
 

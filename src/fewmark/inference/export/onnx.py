@@ -26,7 +26,7 @@ from fewmark.inference.checkpoint.transfers import matrix_name
 from fewmark.inference.detector import Detector
 from fewmark.inference.export.graph import share_with, store_halves, synthetic_crops, trace_onnx
 from fewmark.inference.export.quantization import labelled_crops, quantize
-from fewmark.inference.labelled import evaluate_samples
+from fewmark.inference.labelled import predict_samples
 from fewmark.inference.predictor_onnx import make_session
 from fewmark.inference.predictor_torch import TorchPredictor
 from fewmark.landmarks.metrics import score
@@ -187,7 +187,7 @@ def _int8_cost(
             _describe(graph, checkpoint, about)
             file = Path(folder) / f"{name}.onnx"
             file.write_bytes(graph.SerializeToString())
-            landmarks = evaluate_samples(Detector.load(file), faces)
+            landmarks = predict_samples(Detector.load(file), faces).landmarks
             found[name] = score(landmarks, truth, checkpoint.scheme, boxes=boxes)
     before, after = found["float"].nme, found["int8"].nme
     if not after <= before * (1 + INT8_COST):

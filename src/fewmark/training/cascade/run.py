@@ -18,7 +18,7 @@ from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.cascade.coarse import contour_and_inner, join_parts
 from fewmark.inference.cascade.frames import face_angle
 from fewmark.inference.cascade.pipeline import Cascade
-from fewmark.inference.cascade.predict import look
+from fewmark.inference.cascade.predict import run_cascade
 from fewmark.inference.cascade.state import FaceState, Stage
 from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -205,7 +205,7 @@ def _measure(cascade: Cascade, samples: Sequence[FaceSample], known: TrainingFac
     """The validation faces after the last stage, from their labels' boxes: NME, or the share of angles that are right."""
     found: list[FaceState] = []
     for s in samples:  # one image in memory at a time
-        found += look(cascade, [read_image(s.image)], [FaceState(s.face_box())], flip=flip)
+        found += run_cascade(cascade, [read_image(s.image)], [FaceState(s.face_box())], flip=flip)
     truth = stack_landmarks(samples)
     points = [f.landmarks for f in found if f.landmarks is not None]
     if not points:
