@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlp_transfer import MlpTransfer
 from numpy.typing import NDArray
 from transfer_rows import COLUMNS, Row, cells, measure
 
@@ -38,7 +39,6 @@ from fewmark.inference.face_detection.base import adapt_box, fit_box_adapter
 from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme, load_scheme
 from fewmark.landmarks.transfer import SchemeTransfer
-from fewmark.training.transfer_mlp import MlpTransfer
 
 TARGET = load_scheme("ibug-68")
 TESTS = ("common", "challenging")

@@ -68,7 +68,7 @@ def fit_linear(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs,
 
 
 def fit_network(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs, seed: int, width: int) -> Any:
-    from fewmark.training.transfer_mlp import MlpTransfer
+    from mlp_transfer import MlpTransfer
 
     return MlpTransfer.fit(source, target, pairs.source_points, pairs.target_points, seed=seed, width=width)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -12,11 +11,10 @@ from torch import Tensor
 from fewmark.core.errors import InputError
 from fewmark.models.codec import HeatmapCodec
 
-LandmarkLoss = Literal["l2", "l1", "smooth", "wing"]
+LandmarkLoss = Literal["l2", "smooth"]
 
 _TINY = 1e-12
 _SMOOTH = 1.0  # px: quadratic below, linear above
-_WING = (5.0, 0.5)  # px: width of the logarithmic part, and its curvature
 
 
 def heatmap_loss(
@@ -49,16 +47,6 @@ def heatmap_loss(
             squared / (2 * batch) if reduction == "sum" else squared / (weights.sum() * h * w).clamp_min(1)
         )
     return total
-
-
-def face_heatmap_loss(outputs: Sequence[Tensor], heatmaps: Tensor, weights: Tensor) -> Tensor:
-    """The squared error of Eq. 2 for each face, as a mean over the cells of its present maps: (B,).
-
-    Source: TS3, Eq. 2 and 4 (the teacher's target is its negative).
-    """
-    cells = heatmaps.shape[-1] * heatmaps.shape[-2]
-    n = weights.sum((1, 2, 3)).clamp_min(1) * cells
-    return torch.stack([((m.float() - heatmaps) ** 2 * weights).sum((1, 2, 3)) / n for m in outputs]).sum(0)
 
 
 def integral_loss(
@@ -112,26 +100,19 @@ def landmark_loss(predicted: Tensor, target: Tensor, kind: LandmarkLoss = "l2") 
     Args:
         predicted: (..., 2) crop px.
         target: (..., 2) crop px, NaN where missing.
-        kind: "l2" (squared distance, px^2), "l1" (|dx| + |dy|), "smooth" (Huber's, quadratic below 1 px) or "wing" (steeper
-            near 0 than L1).
+        kind: "l2" (squared distance, px^2) or "smooth" (Huber's, quadratic below 1 px).
 
     Returns:
         A scalar; 0 where no landmark is present.
 
-    Source: coarse-to-fine, Fig. 4 (L2); Feng et al., Wing loss, CVPR 2018 (wing).
+    Source: coarse-to-fine, Fig. 4 (L2).
     """
     present = torch.isfinite(target).all(-1)
     difference = (predicted.float() - torch.where(present[..., None], target, predicted.detach())).abs()
     if kind == "l2":
         each = difference**2
-    elif kind == "l1":
-        each = difference
     elif kind == "smooth":
         each = torch.where(difference < _SMOOTH, 0.5 * difference**2 / _SMOOTH, difference - 0.5 * _SMOOTH)
-    elif kind == "wing":
-        width, curvature = _WING
-        offset = width - width * math.log(1 + width / curvature)
-        each = torch.where(difference < width, width * torch.log1p(difference / curvature), difference - offset)
     else:
         raise InputError(f"landmark_loss: kind: expected one of {', '.join(get_args(LandmarkLoss))}, given {kind!r}")
     return (each.sum(-1) * present).sum() / present.sum().clamp_min(1)

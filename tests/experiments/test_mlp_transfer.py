@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,12 @@ import torch
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Floats, Similarity
 from fewmark.landmarks.scheme import LandmarkScheme
-from fewmark.training.transfer_mlp import MlpTransfer, PairBatches
+
+sys.path.insert(
+    0, str(Path(__file__).parents[2] / "experiments")
+)  # its files import each other, as they do when they are run
+
+from mlp_transfer import MlpTransfer, PairBatches
 
 SOURCE, TARGET = LandmarkScheme("square-4", tuple("abcd")), LandmarkScheme("three", ("left", "right", "below"))
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
