@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.landmarks.scheme import load_scheme
+
+settings.register_profile("any-machine", deadline=None)  # a slow moment of the machine is no fault of the code
+settings.load_profile("any-machine")
 
 TINY = """
 [run]
