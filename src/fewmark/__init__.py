@@ -21,7 +21,8 @@ Train
     `save_checkpoint` read and write a model file.
 
 Measure
-    `score` compares landmarks with their truth: NME, AUC, failure rate.
+    `evaluate` measures a detector on labelled faces: NME, AUC, failure rate. `score` compares landmarks that you have with
+    their truth.
 
 Other schemes
     A `SchemeTransfer` turns the landmarks of one scheme into another's; `load_transfer`, `save_transfer`.
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from fewmark.data.formats.io import write_faces as write_faces
     from fewmark.data.images import read_image as read_image
     from fewmark.data.samples import FaceSample as FaceSample
+    from fewmark.evaluation.evaluate import evaluate as evaluate
     from fewmark.inference.checkpoint.io import load_checkpoint as load_checkpoint
     from fewmark.inference.checkpoint.io import save_checkpoint as save_checkpoint
     from fewmark.inference.checkpoint.metadata import packaged_names as packaged_names
@@ -76,6 +78,7 @@ __getattr__, __dir__, __all__ = attach(
         "data.formats.io": ["read_faces", "write_faces"],
         "data.images": ["read_image"],
         "data.samples": ["FaceSample"],
+        "evaluation.evaluate": ["evaluate"],
         "inference.checkpoint.io": ["load_checkpoint", "save_checkpoint"],
         "inference.checkpoint.metadata": ["packaged_names"],
         "inference.checkpoint.transfers": ["load_transfer", "save_transfer"],

@@ -22,7 +22,7 @@ from fewmark.data.crops import CropRule
 from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.pose import Camera, Pose, Relief, project_visible, sample_pose
 from fewmark.data.synthetic.shape import face_controls, sample_expression, scheme_weights
-from fewmark.evaluation.evaluate import evaluate_lists
+from fewmark.evaluation.evaluate import FULL, evaluate, evaluate_lists
 from fewmark.evaluation.head_pose import head_poses
 from fewmark.evaluation.perturbation import DIRECTIONS, Perturbation, perturb
 from fewmark.evaluation.robustness import KINDS, SHIFTS, Curve, Level, measure_robustness
@@ -105,7 +105,7 @@ def test_a_perfect_detector_is_perfect_however_it_is_disturbed(faces: list[FaceS
 
 def test_unperturbed_is_what_evaluate_measures(faces: list[FaceSample]) -> None:
     looks = detector(SeesNothing)
-    score = evaluate_lists(looks, {"all": faces}, box="gt")["all"]
+    score = evaluate(looks, faces)
     result = measure_robustness(looks, faces)
     assert result.unperturbed.nme == score.nme == pytest.approx(0.5, abs=1e-5)
     assert result.unperturbed.failure_rate == score.failure_rate == 1
@@ -114,6 +114,18 @@ def test_unperturbed_is_what_evaluate_measures(faces: list[FaceSample]) -> None:
         (level,) = (v for v in result.curve(kind, 1).levels if v.value == value)  # type: ignore[arg-type]
         assert level.nme == score.nme
         assert level.ratio == 1
+
+
+def test_lists_are_evaluated_each_and_together(faces: list[FaceSample]) -> None:
+    perfect = detector(SeesColours)
+    scores = evaluate_lists(perfect, {"a": faces[:2], "b": faces[1:]})
+    assert {name: s.n_faces for name, s in scores.items()} == {"a": 2, "b": 2, FULL: 3}
+    assert scores["b"].nme == evaluate(perfect, faces[1:]).nme
+    assert evaluate(perfect, faces, threshold=1e-9).failure_rate == 1
+    with pytest.raises(InputError, match="normali"):
+        evaluate(perfect, faces, normalizer="inches")
+    with pytest.raises(InputError, match="transfer"):
+        evaluate(perfect, faces, scheme="ibug-68")
 
 
 def test_the_box_centre_as_an_answer_is_off_by_the_shift(faces: list[FaceSample]) -> None:

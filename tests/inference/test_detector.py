@@ -372,9 +372,8 @@ def test_a_face_as_data() -> None:
     known = replace(face, expected_errors=np.array([1.25, np.nan], np.float32))
     assert known.to_dict()["expected_errors"] == [1.25, None]
     assert replace(face, angle=-179.999).to_dict()["angle"] == 180.0
-    judged = replace(face, quality=-0.12345, occluded=np.array([True, False]))
+    judged = replace(face, quality=-0.12345)
     assert json.loads(json.dumps(judged.to_dict()))["quality"] == -0.123
-    assert json.loads(json.dumps(judged.to_dict()))["occluded"] == [True, False]
 
 
 class Judge(nn.Module):
@@ -398,7 +397,6 @@ def test_quality_is_the_teachers_word_of_the_last_look() -> None:
     assert two.quality == pytest.approx(last.quality, rel=1e-4)
     assert one.quality > 20  # the crop is not flipped: its left half is the red one
     assert detector.detect(image, box, scheme="middle-3")[0].quality == one.quality
-    assert one.occluded is None
     first, _ = detector.detect(image, np.concatenate([box, box + 9]))
     assert first.quality == pytest.approx(one.quality)
 

@@ -174,8 +174,41 @@ def test_the_largest_faces_are_followed() -> None:
     assert [round(float(box_size(f.box).max())) for f in faces] == [70, 50]
 
 
+@pytest.mark.parametrize(
+    ("setting", "step", "scores", "followed"),
+    [
+        ({"max_shift": 0.2}, 24.0, 0.9, False),  # of 60 px
+        ({"max_shift": 0.5}, 24.0, 0.9, True),
+        ({"min_score": 0.95}, 0.0, 0.8, False),
+        ({"min_score": 0.8}, 0.0, 0.8, True),
+        ({"max_shape_distance": 0.0}, 0.0, 0.9, False),
+    ],
+)
+def test_thresholds_decide_when_the_face_detector_runs(
+    setting: dict[str, float], step: float, scores: float, followed: bool
+) -> None:
+    stage = Stage([((100.0, 100.0), 60.0)])
+    tracker = Tracker(stage, every=100, **setting)  # type: ignore[arg-type]
+    tracker(BLANK, 0.0)
+    stage.n_views, stage.faces, stage.scores = 0, [((100.0 + step, 100.0), 60.0)], scores
+    tracker(BLANK, 0.04)
+    assert stage.n_views == (0 if followed else 1)
+
+
+def test_overlapping_tracks_and_detections() -> None:
+    stage = Stage([((100.0, 100.0), 60.0), ((130.0, 100.0), 60.0)])  # an overlap of about a third
+    for most, expected in ((0.5, [1, 2]), (0.2, [1])):
+        assert ids(Tracker(stage, max_overlap=most)(BLANK, 0.0)) == expected  # type: ignore[arg-type]
+    for least, expected in ((0.1, [1]), (0.9, [2])):
+        stage = Stage([((100.0, 100.0), 60.0)])
+        tracker = Tracker(stage, patience=1, min_overlap=least, max_shift=0.0)  # type: ignore[arg-type]
+        tracker(BLANK, 0.0)
+        stage.faces = [((120.0, 100.0), 60.0)]
+        assert ids(tracker(BLANK, 0.04)) == expected
+
+
 def test_bad_input() -> None:
-    for bad in ({"every": 0}, {"max_faces": 0}, {"patience": -1}):
+    for bad in ({"every": 0}, {"max_faces": 0}, {"patience": -1}, {"max_growth": 0.5}, {"min_score": math.nan}):
         with pytest.raises(InputError, match=next(iter(bad))):
             Tracker(Stage(), **bad)  # type: ignore[arg-type]
     tracker = Tracker(Stage())  # type: ignore[arg-type]

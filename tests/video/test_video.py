@@ -115,7 +115,7 @@ def test_what_is_no_video(tmp_path: Path, backend: str) -> None:
         with pytest.raises(InputError, match=says) as caught:
             read_video(tmp_path / name, backend=backend)  # type: ignore[arg-type]
         assert name in str(caught.value)
-    with pytest.raises(InputError, match="fps is of a folder"):
+    with pytest.raises(InputError, match="fps is for a folder"):
         read_video(cut, fps=25)
     with pytest.raises(InputError, match="above 0"):
         read_video(tmp_path / "folder", fps=0)

@@ -1,4 +1,4 @@
-"""How good a detector is on lists of labelled faces, and the curve of it in a file."""
+"""Measure a detector on labelled faces, and write its cumulative error curve."""
 
 from __future__ import annotations
 
@@ -18,8 +18,48 @@ from fewmark.landmarks.metrics import THRESHOLD, Score, ced, score
 from fewmark.visualization.charts import line_chart
 
 FULL = "full"
-"""The name of all lists together."""
+"""Name of all lists together."""
 PLOT_SUFFIXES = (".csv", ".html", ".pdf", ".png", ".svg")
+
+
+def evaluate(
+    detector: Detector,
+    samples: Sequence[FaceSample],
+    *,
+    box: BoxKind = "gt",
+    normalizer: str | None = None,
+    threshold: float = THRESHOLD,
+    flip: bool | None = None,
+    passes: int | None = None,
+    scheme: str | None = None,
+) -> Score:
+    """Measure a detector on labelled faces: NME, AUC and failure rate.
+
+    Args:
+        detector: Finds the landmarks.
+        samples: Labelled faces, e.g. from `read_faces`.
+        box: Which box to crop around: "gt" the tight box of the true landmarks, "detect" the detected face, "column" the box in the
+            label file; see `predict_samples`.
+        normalizer: Name of the scheme's normaliser; None: its default.
+        threshold: NME (a fraction) up to which AUC is taken, and above which a face counts as a failure.
+        flip: See `Detector.detect`.
+        passes: See `Detector.detect`.
+        scheme: Annotation scheme of the labels; None: the model's.
+
+    Raises:
+        InputError: The normaliser or scheme is unknown, or see `predict_samples` and `score`.
+    """
+    lists = {"": samples}
+    return evaluate_lists(
+        detector,
+        lists,
+        box=box,
+        normalizer=normalizer,
+        threshold=threshold,
+        flip=flip,
+        passes=passes,
+        scheme=scheme,
+    )[""]
 
 
 def evaluate_lists(
@@ -29,50 +69,54 @@ def evaluate_lists(
     box: BoxKind = "gt",
     normalizer: str | None = None,
     threshold: float = THRESHOLD,
+    flip: bool | None = None,
+    passes: int | None = None,
     scheme: str | None = None,
 ) -> dict[str, Score]:
-    """Score a detector on each list, and on all their faces together.
+    """Measure a detector on several lists of labelled faces, and on all their faces together; see `evaluate`.
 
     Args:
-        detector: its settings say whether it looks at the flipped image too.
-        lists: name -> labelled faces; a face that is in several lists is looked at, and counted in all, once.
-        box: where a face is, see `predict_samples`.
-        normalizer: of the scheme; None = its default.
-        threshold: of AUC and failure rate.
-        scheme: of the labels, see `predict_samples`; None = the model's.
+        detector: See `evaluate`.
+        lists: Name -> labelled faces. A face in several lists is predicted, and counted among all, once.
+        box: See `evaluate`.
+        normalizer: See `evaluate`.
+        threshold: See `evaluate`.
+        flip: See `evaluate`.
+        passes: See `evaluate`.
+        scheme: See `evaluate`.
 
     Returns:
-        one score a list, in order, and `FULL` last where there are several lists.
+        One score per list, in order, and `FULL` last if there are several lists.
 
     Raises:
-        InputError: an unknown normaliser or scheme, or the reasons of `predict_samples` and `score`.
+        InputError: See `evaluate`.
     """
-    meaning = detector.checkpoint.scheme_of(scheme)
-    meaning.get_normalizer(normalizer or meaning.default_normalizer)
-    places: dict[tuple[Path, str], int] = {}
+    target = detector.checkpoint.scheme_of(scheme)
+    target.get_normalizer(normalizer or target.default_normalizer)
+    index_of: dict[tuple[Path, str], int] = {}
     samples: list[FaceSample] = []
     rows: dict[str, list[int]] = {}
     for name, part in lists.items():
         rows[name] = []
         for s in part:
             key = (s.image, s.name)
-            if key not in places:
-                places[key] = len(samples)
+            if key not in index_of:
+                index_of[key] = len(samples)
                 samples.append(s)
-            rows[name].append(places[key])
-    found = predict_samples(detector, samples, box, flip=detector.checkpoint.flip, scheme=scheme).landmarks
+            rows[name].append(index_of[key])
+    found = predict_samples(detector, samples, box, flip=flip, passes=passes, scheme=scheme).landmarks
     if len(lists) > 1:
         rows[FULL] = list(range(len(samples)))
     true = stack_landmarks(samples)
     boxes = np.stack([s.face_box() for s in samples])
     return {
-        name: score(found[r], true[r], meaning, boxes=boxes[r], normalizer=normalizer, threshold=threshold)
+        name: score(found[r], true[r], target, boxes=boxes[r], normalizer=normalizer, threshold=threshold)
         for name, r in rows.items()
     }
 
 
 def summary(result: Score, box: str) -> dict[str, Any]:
-    """A score as plain data for JSON, without the values per face."""
+    """Convert a score to plain data for JSON, without the values per face."""
     data = result.to_dict()
     wanted = ("nme", "auc", "failure_rate", "normalizer", "threshold", "n_faces", "n_landmarks", "n_missing")
     return {
@@ -85,15 +129,15 @@ def summary(result: Score, box: str) -> dict[str, Any]:
 
 
 def write_ced(path: str | Path, scores: Mapping[str, Score]) -> None:
-    """Write cumulative error distributions: which share of the faces has at most a given NME.
+    """Write cumulative error distributions: the share of faces with at most a given NME.
 
     Args:
-        path: its suffix says what: .csv (list, nme, share), .html (a chart that needs nothing else), or
-            .png, .svg, .pdf by matplotlib.
-        scores: name -> score, all by one normaliser; at least one.
+        path: Its suffix selects the format: .csv (list, nme, share), .html (a self-contained chart), or .png, .svg and .pdf by
+            matplotlib.
+        scores: Name -> score, all by one normaliser; at least one.
 
     Raises:
-        InputError: another suffix, matplotlib is missing, or the file cannot be written.
+        InputError: The suffix is another, matplotlib is missing, or the file cannot be written.
     """
     path = check_plot(path)
     first = next(iter(scores.values()))
@@ -134,10 +178,10 @@ def write_ced(path: str | Path, scores: Mapping[str, Score]) -> None:
 
 
 def check_plot(path: str | Path) -> Path:
-    """The path of a plot that can be written here.
+    """Check that a plot can be written to a path; returns the path.
 
     Raises:
-        InputError: its suffix is none of `PLOT_SUFFIXES`, or it needs matplotlib, which is missing.
+        InputError: Its suffix is none of `PLOT_SUFFIXES`, or it needs matplotlib, which is missing.
     """
     path = Path(path)
     if path.suffix.lower() not in PLOT_SUFFIXES:
@@ -153,7 +197,7 @@ def check_plot(path: str | Path) -> Path:
 
 
 def _steps(per_face: NDArray[np.float64], end: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The curve with its steps drawn out, up to `end`."""
+    """The curve as a step function, up to `end`."""
     x, y = ced(per_face)
     kept = x <= end
     x, y = x[kept], y[kept]

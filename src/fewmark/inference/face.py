@@ -20,18 +20,17 @@ class Face:
     """A face and its landmarks.
 
     Attributes:
-        box: (4,) x0 y0 x1 y1 image px: the given one, or the face detector's adapted to the model.
+        box: (4,) x0 y0 x1 y1 image px: the given box, or the face detector's, adapted to the model.
         landmarks: (K, 2) image px.
-        scores: (K,) how sure the networks are of each, of a cascade its coarse stage; NaN where it does not say.
-        box_score: the face detector's, 0 to 1; None for a given box.
-        scheme: what the landmarks mean.
-        angle: by which the face was turned upright for its last look, degrees counter-clockwise; 0 where it was not.
-        expected_errors: (K,) mean distance to the truth that landmarks of such scores had on held-out faces, image px; None
-            from a model that was not calibrated, and with a transfer to another scheme.
-        quality: how good the model's own teacher takes the landmarks to be (TS3, Eq. 3), for the face as a whole: higher is
-            better. A rank among faces of one model, no probability: 0 is as good as its teacher's training faces were on average,
-            1 one standard deviation of their log error better. None from a model without a teacher, and from a cascade.
-        occluded: (K,) which landmarks are hidden by something; None where the model does not say, as none does so far.
+        scores: (K,) confidence of each landmark, for a cascade its coarse stage's; NaN where there is none.
+        box_score: The face detector's score, 0 to 1; None for a given box.
+        scheme: Annotation scheme of the landmarks.
+        angle: In-plane rotation that the last pass undid, degrees counter-clockwise; 0 for a crop that was not rotated.
+        expected_errors: (K,) image px: mean distance to the truth of landmarks with such scores on held-out faces; None from a model
+            without calibration, and after a transfer to another scheme.
+        quality: Quality of the landmarks as a whole, predicted by the model's teacher (TS3, Eq. 3); higher is better. It ranks faces
+            of one model and is no probability: 0 is the mean of the teacher's training faces, 1 is one standard deviation of their
+            log error better. None from a model without a teacher, and from a cascade.
     """
 
     box: Box
@@ -42,7 +41,6 @@ class Face:
     angle: float = 0.0
     expected_errors: NDArray[np.float32] | None = None
     quality: float | None = None
-    occluded: NDArray[np.bool_] | None = None
 
     @property
     def by_name(self) -> Mapping[str, NDArray[np.float32]]:
@@ -50,11 +48,11 @@ class Face:
         return dict(zip(self.scheme.landmarks, self.landmarks, strict=True))
 
     def to_supervision(self) -> Any:
-        """This face alone as `supervision.KeyPoints`; see `to_supervision`."""
+        """Convert this face to `supervision.KeyPoints`; see `to_supervision`."""
         return to_supervision([self])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what is missing is null."""
+        """Plain data for JSON; missing values are null."""
         return {
             "scheme": self.scheme.name,
             "box_xyxy": [round(float(v), 2) for v in self.box],
@@ -64,7 +62,7 @@ class Face:
             "scores": _numbers(self.scores, 4),
             "expected_errors": None if self.expected_errors is None else _numbers(self.expected_errors, 3),
             "quality": None if self.quality is None else round(self.quality, 3),
-            "occluded": None if self.occluded is None else [bool(v) for v in self.occluded],
+            "occluded": None,  # a field of the format that no model fills yet
         }
 
 
@@ -73,15 +71,15 @@ def _numbers(values: NDArray[np.float32], digits: int) -> list[float | None]:
 
 
 def to_supervision(faces: Sequence[Face]) -> Any:
-    """The faces of one image as `supervision.KeyPoints`, which its annotators draw.
+    """Convert the faces of one image to `supervision.KeyPoints`, which supervision's annotators draw.
 
     Args:
-        faces: of one scheme; may be empty.
+        faces: Faces of one scheme; may be empty.
 
     Returns:
-        `xy` (N, K, 2) image px, (0, 0) where a landmark is missing, as supervision has it; the landmarks' confidence (N, K):
-        the scores, 0 where they are missing or unknown; `class_id` (N,) zeros; `data["class_name"]` (N,) the scheme's name.
-        Where this supervision has a `detection_confidence` (N,) too: the boxes' scores, if every face has one.
+        `xy` (N, K, 2) image px, (0, 0) for a missing landmark, as is supervision's convention; the landmarks' confidence (N, K):
+        the scores, 0 where missing; `class_id` (N,) zeros; `data["class_name"]` (N,) the scheme's name. If the installed version has
+        `detection_confidence` (N,): the boxes' scores, provided every face has one.
 
     Raises:
         InputError: supervision is not installed, or the faces are of several schemes.

@@ -124,7 +124,7 @@ class CocoFaces:
 
     def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
         self.sizes[image.path] = size
-        found = [FaceSample(image.path, f.box, f.landmarks, f.occluded) for f in faces]
+        found = [FaceSample(image.path, f.box, f.landmarks) for f in faces]
         self.samples += found or [FaceSample(image.path)]
         self.quality += [None if f.quality is None else round(f.quality, 3) for f in faces]
 

@@ -1,4 +1,4 @@
-"""Frames with their times, from a video file, a folder of images or a camera."""
+"""Read frames and their times from a video file, a folder of images or a camera."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -22,8 +22,8 @@ from fewmark.data.images import IMAGE_SUFFIXES, read_image
 
 Backend = Literal["auto", "cv2", "av"]
 FPS = 25.0
-"""Frames a second of a folder of images, and of a video that does not say."""
-_COUNTED_OTHERWISE = 2  # frames by which a file's own number may be wrong
+"""Frames per second of a folder of images, and of a video without a frame rate."""
+_COUNT_TOLERANCE = 2  # frames by which the frame count in a file may be wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class Frame:
     """One frame.
 
     Attributes:
-        index: from 0.
-        time_s: since the first frame.
+        index: Number of the frame, from 0.
+        time_s: Time since the first frame.
         image: (H, W, 3) RGB, upright.
     """
 
@@ -42,13 +42,13 @@ class Frame:
 
 
 class Video:
-    """Frames, to be gone through once.
+    """An open video; iterate over its frames once.
 
     Attributes:
-        source: what it was opened from.
-        fps: frames a second, on average, as the source says.
-        n_frames: as the source says; None where it does not, e.g. of a camera.
-        notes: what was wrong with it, in sentences; complete once the frames have been gone through.
+        source: The file, folder or camera.
+        fps: Mean frames per second, as the source gives it.
+        n_frames: Number of frames, as the source gives it; None for a camera and other sources without.
+        notes: Problems with the source, in sentences; complete after the last frame.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Video:
         self._images = images
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames whose times rise: where the source says otherwise, a frame comes one usual step after the last."""
+        """Yield the frames with rising times: a time that does not rise is replaced by the last one plus 1 / fps."""
         start, last, n_read = 0.0, -math.inf, 0
         for index, (time_s, image) in enumerate(self._images):
             if index == 0:
@@ -67,7 +67,7 @@ class Video:
             last = now if now > last else last + 1 / self.fps
             n_read = index + 1
             yield Frame(index, last, image)
-        if self.n_frames is not None and n_read < self.n_frames - _COUNTED_OTHERWISE and not self.notes:
+        if self.n_frames is not None and n_read < self.n_frames - _COUNT_TOLERANCE and not self.notes:
             self.notes.append(f"{self.source}: {n_read} of its {self.n_frames} frames could be read; it may be cut off")
 
 
@@ -75,20 +75,19 @@ def read_video(source: str | Path | int, *, fps: float | None = None, backend: B
     """Open a video.
 
     Args:
-        source: a file; a folder, whose images are taken in the order of their names, numbers in them by their value; or the number
-            of a camera.
-        fps: of a folder of images; `FPS` if not given.
-        backend: what reads files: PyAV ("av"), OpenCV ("cv2"), or PyAV where it is installed ("auto"). PyAV knows the true
-            times where they are not even.
+        source: A file; a folder, whose images are ordered by name, numbers in names by value; or the number of a camera.
+        fps: Frames per second of a folder of images; None: `FPS`.
+        backend: Reads files: PyAV ("av"), OpenCV ("cv2"), or PyAV if it is installed ("auto"). PyAV knows the true times of
+            frames that are not evenly spaced.
 
     Raises:
-        InputError: there is no such file, folder or camera, it is no video, no frame of it can be read, PyAV is asked for and not
-            installed, or fps is not above 0 or given for something else than a folder.
+        InputError: There is no such file, folder or camera, it is no video, no frame can be read, PyAV is requested and not
+            installed, or fps is not above 0 or given for anything else than a folder.
     """
     if fps is not None and not 0 < fps < math.inf:
         raise InputError(f"fps: expected frames a second, above 0, given {fps}")
     if fps is not None and (isinstance(source, int) or not Path(source).is_dir()):
-        raise InputError(f"{source}: fps is of a folder of images; videos and cameras have their own times")
+        raise InputError(f"{source}: fps is for a folder of images; videos and cameras have their own times")
     if isinstance(source, int):
         return _open_camera(source)
     path = Path(source)
@@ -101,15 +100,12 @@ def read_video(source: str | Path | int, *, fps: float | None = None, backend: B
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; expected a video")
     if backend == "av" or (backend == "auto" and importlib.util.find_spec("av") is not None):
-        from fewmark.video.reader_av import open_av
-
-        notes: list[str] = []
-        return Video(str(path), *open_av(path, notes), notes)
-    return _open_file(path)
+        return _open_by_av(path)
+    return _open_by_cv2(path)
 
 
 def camera_number(source: str) -> int | None:
-    """The number, where a word means a camera: digits that are no file's name.
+    """The camera number that a word stands for: digits that are no file's name; else None.
 
     >>> camera_number("0"), camera_number("clip.mp4")
     (0, None)
@@ -117,7 +113,8 @@ def camera_number(source: str) -> int | None:
     return int(source) if re.fullmatch(r"\d{1,3}", source) and not Path(source).exists() else None
 
 
-def _open_file(path: Path) -> Video:
+def _open_by_cv2(path: Path) -> Video:
+    """Open a file by OpenCV."""
     with _quiet():
         capture = cv2.VideoCapture(str(path))
         opened, first = capture.isOpened(), None
@@ -146,6 +143,58 @@ def _open_file(path: Path) -> Video:
             capture.release()
 
     return Video(str(path), images(), fps, n_frames, [])
+
+
+def _open_by_av(path: Path) -> Video:
+    """Open a file by PyAV (the extra `video`), which knows the frames' own times."""
+    try:
+        import av
+    except ImportError as error:
+        raise InputError('PyAV is not installed; pip install "fewmark[video]", or read with OpenCV') from error
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"{path}: cannot be opened as a video ({_reason(error)}); it may be cut off") from error
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path}: has no images, only sound or text; expected a video")
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    fps = float(stream.average_rate or stream.guessed_rate or 25)
+    frames = container.decode(stream)
+    try:
+        first = next(frames, None)
+    except av.error.FFmpegError as error:
+        container.close()
+        raise InputError(f"{path}: no frame can be read ({_reason(error)})") from error
+    if first is None:
+        container.close()
+        raise InputError(f"{path}: holds no frame that can be read; it may be cut off")
+
+    def images() -> Iterator[tuple[float, Image]]:
+        frame, n_read = first, 0
+        try:
+            while frame is not None:
+                yield float(frame.time if frame.time is not None else n_read / fps), _upright(frame)
+                n_read += 1
+                frame = next(frames, None)
+        except av.error.FFmpegError as error:
+            notes.append(f"{path}: broken after {n_read} frames ({_reason(error)}); these were read")
+        finally:
+            container.close()
+
+    notes: list[str] = []
+    return Video(str(path), images(), fps, int(stream.frames) or None, notes)
+
+
+def _upright(frame: Any) -> Image:
+    """Rotate a frame upright: `rotation` is in degrees counter-clockwise, in quarter turns."""
+    image = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _open_camera(number: int) -> Video:
@@ -193,14 +242,14 @@ def _open_folder(folder: Path, fps: float) -> Video:
 
 
 def _number_key(name: str) -> list[tuple[int, int, str]]:
-    """frame2 before frame10."""
+    """Sort key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", name)
     return [(1, int(p), "") if p.isdigit() else (0, 0, p) for p in parts]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep OpenCV's own messages back: what is wrong is said once, by an error."""
+    """Silence OpenCV's own messages; an error reports the problem once."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     log = cv2.utils.logging
     level = log.getLogLevel()

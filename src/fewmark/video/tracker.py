@@ -1,4 +1,4 @@
-"""Faces over the frames of a video: each keeps its id, and is found again from the landmarks of the frame before."""
+"""Follow faces through a video: each keeps its id, and is predicted from its landmarks in the frame before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, FloatArray, box_centre, box_of_points, box_size
+from fewmark.core.geometry import Box, FloatArray, Image, box_centre, box_of_points, box_size
 from fewmark.core.procrustes import fit_similarities, map_each
 from fewmark.data.images import as_rgb
 from fewmark.inference.answer import make_answer
@@ -21,27 +21,21 @@ from fewmark.inference.predictor import face_rotation, next_box
 from fewmark.video.smoothing import OneEuroFilter, Smoothing
 
 MIN_SCORE = 0.8
-"""Of a track's usual mean score: below it the face detector is asked. Faces of 300-W's training set have 0.92 and more of their median
-with the packaged models, places one side beside them 0.26 to 0.48 of it, 0.73 at most for 99 of 100."""
+"""With the packaged models, faces of 300-W's training set score 0.92 and more of their median, boxes one side away from a
+face 0.26 to 0.48, 99 of 100 of those at most 0.73."""
 MAX_SHAPE_DISTANCE = 0.4
-"""Of a shape's distance to the mean face, see `shape_distance`; 300-W's 1071 training faces reach 0.37."""
-MOST_SHIFT, MOST_GROWTH = 0.5, 1.6
-"""From frame to frame: of the box's centre, in sides, and of its side."""
-SAME_FACE, SAME_MISSING = 0.3, 0.1
-"""Overlap of a found box and a track's, seen in the last frame or missing for some."""
-MERGED = 0.5
-"""Two tracks that overlap more are on one face."""
-MIN_SIDE = 4.0
-"""px of a face's box."""
+"""300-W's 1071 training faces reach 0.37."""
+MIN_BOX_SIDE = 4.0
+"""px of a face's box; smaller ones are no faces."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrackedFace(Face):
-    """A face of one frame; its box is the tight box of the landmarks, its box score the last one that the face detector gave.
+    """A face in one frame; its box is the tight box of the landmarks, its box score the face detector's latest.
 
     Attributes:
-        id: of the track, from 1; never used again in the same video.
-        raw_landmarks: (K, 2) image px, before smoothing; `quality` is theirs.
+        id: Number of the track, from 1; never reused in the same video.
+        raw_landmarks: (K, 2) image px, before smoothing; `quality` and `expected_errors` are theirs.
     """
 
     id: int
@@ -52,18 +46,18 @@ class TrackedFace(Face):
 class _Track:
     id: int
     box: Box  # of the landmarks
-    upright_box: Box  # where the face is looked for in the next frame, turned by `angle`, see `next_box`
+    upright_box: Box  # to crop around in the next frame, rotated by `angle`, see `next_box`
     angle: float
-    usual_score: float  # NaN from a model that gives none
+    usual_score: float  # NaN from a model without scores
     filter: OneEuroFilter | None
     box_score: float | None
-    n_confirmed: int = 1  # looks of the face detector that saw it
-    n_missed: int = 0  # frames since it was seen
+    n_confirmed: int = 1  # detections of the face
+    n_missed: int = 0  # frames since it was last seen
 
 
 @dataclass(frozen=True, eq=False)
 class _Observation:
-    """What one frame shows of one track."""
+    """The prediction for one track in one frame."""
 
     landmarks: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -74,21 +68,35 @@ class _Observation:
 class Tracker:
     """Follows the faces of one video; call it with each frame in turn.
 
-    A face's landmarks are found by one look in the tight box of its last ones. Where that goes wrong (the scores fall, the shape is
-    none of a face, the box jumps), the face detector is asked; a face that it does not see either is missing, and lost after
-    `patience` frames. New faces are looked for in every `every`-th frame, and in each while there is none.
+    A face is predicted by one pass in the tight box of its last landmarks. If the prediction is implausible (low scores, no face's
+    shape, a jump of the box), the face detector runs; a face that it does not find either is missing, and dropped after `patience`
+    frames. The face detector also looks for new faces in every `every`-th frame, and in each frame while there is no face.
 
     Args:
-        detector: finds faces and landmarks.
-        smoothing: None for none.
-        every: frames between two looks for new faces.
-        max_faces: followed at one time; the largest come first. None: all.
-        patience: frames for which a missing face keeps its id.
-        flip: see `Detector.detect`.
-        scheme: of the landmarks that are returned, see `Detector.detect`.
+        detector: Finds faces and landmarks.
+        smoothing: Filter of the landmarks; None: no smoothing.
+        every: Frames between two searches for new faces. Raising it saves time; lowering it finds new faces sooner.
+        max_faces: Most faces at a time, the largest first. None: all.
+        patience: Frames for which a missing face keeps its id. Raising it keeps ids through longer occlusions; lowering it reuses
+            fewer ids for another face at the same place.
+        flip: See `Detector.detect`.
+        scheme: Annotation scheme of the returned landmarks, see `Detector.detect`.
+        min_score: Lowest mean score of a prediction, as a fraction of the track's usual one. Raising it drops occluded faces sooner
+            and runs the face detector more often; lowering it follows faces longer, and sometimes the background.
+        max_shape_distance: Largest distance of the landmarks' shape from the mean face, see `shape_distance`. Raising it accepts
+            extreme poses and expressions; lowering it rejects wrong predictions sooner.
+        max_shift: Largest shift of the box's centre between frames, as a fraction of its side. Raise it for few frames per second
+            or fast motion; lowering it keeps a track from jumping to a neighbouring face.
+        max_growth: Largest factor of the box's side between frames, and of its inverse. Raise it for few frames per second; lowering
+            it rejects wrong predictions sooner.
+        min_overlap: Least overlap (intersection over union) of a detected box with a track's box to be the same face. Raising it
+            starts new ids sooner; lowering it confuses neighbouring faces sooner.
+        min_overlap_missing: The same for a track that is missing, whose box is old.
+        max_overlap: Two tracks that overlap by more are one face, and the older one stays. Raising it keeps duplicates; lowering it
+            drops one of two faces close together.
 
     Raises:
-        InputError: a number below 1, or a scheme that the model carries no transfer to.
+        InputError: A number is out of its range, or the model has no transfer to the scheme.
     """
 
     def __init__(
@@ -101,110 +109,148 @@ class Tracker:
         patience: int = 12,
         flip: bool = True,
         scheme: str | None = None,
+        min_score: float = MIN_SCORE,
+        max_shape_distance: float = MAX_SHAPE_DISTANCE,
+        max_shift: float = 0.5,
+        max_growth: float = 1.6,
+        min_overlap: float = 0.3,
+        min_overlap_missing: float = 0.1,
+        max_overlap: float = 0.5,
     ) -> None:
-        for name, value in (
-            ("every", every),
-            ("max_faces", 1 if max_faces is None else max_faces),
-            ("patience", patience),
+        for name, value, least in (
+            ("every", every, 1),
+            ("max_faces", 1 if max_faces is None else max_faces, 1),
+            ("patience", patience, 1),
+            ("min_score", min_score, 0),
+            ("max_shape_distance", max_shape_distance, 0),
+            ("max_shift", max_shift, 0),
+            ("max_growth", max_growth, 1),
+            ("min_overlap", min_overlap, 0),
+            ("min_overlap_missing", min_overlap_missing, 0),
+            ("max_overlap", max_overlap, 0),
         ):
-            if value < 1:
-                raise InputError(f"{name}: expected 1 or more, given {value}")
+            if not value >= least:
+                raise InputError(f"{name}: expected {least} or more, given {value}")
         self.detector, self.smoothing, self.flip = detector, smoothing, flip
         self.every, self.max_faces, self.patience = every, max_faces, patience
+        self.min_score, self.max_shape_distance = min_score, max_shape_distance
+        self.max_shift, self.max_growth = max_shift, max_growth
+        self.min_overlap, self.min_overlap_missing, self.max_overlap = min_overlap, min_overlap_missing, max_overlap
         self.scheme = detector.checkpoint.scheme_of(scheme)
         self.reset()
 
     def reset(self) -> None:
-        """Begin another video; ids begin at 1 again."""
+        """Start another video; ids start at 1 again."""
         self._tracks: list[_Track] = []
         self._time_s = -math.inf
         self._n_frames = 0
         self.n_tracks = 0
 
     def __call__(self, image: NDArray[np.generic], time_s: float) -> list[TrackedFace]:
-        """The faces of the next frame, by id.
+        """The faces of the next frame, ordered by id.
 
         Args:
-            image: as `fewmark.data.images.as_rgb` takes it.
-            time_s: of the frame, later than the last one's.
+            image: The frame, as `fewmark.data.images.as_rgb` takes it.
+            time_s: Its time, later than the last frame's.
 
         Raises:
-            InputError: no image, or a time that is not later.
+            InputError: The image is none, or the time is not later.
         """
         if not math.isfinite(time_s) or time_s <= self._time_s:
             raise InputError(f"time_s: expected a time after the last frame's, {self._time_s} s, given {time_s} s")
         rgb = as_rgb(image)
         seen = self._follow(rgb)
-        doubtful = any(t.id not in seen for t in self._tracks)
-        if doubtful or not self._tracks or self._n_frames % self.every == 0:
-            self._look(rgb, seen)
+        any_lost = any(t.id not in seen for t in self._tracks)
+        if any_lost or not self._tracks or self._n_frames % self.every == 0:
+            self._detect(rgb, seen)
         for track in self._tracks:
             track.n_missed = 0 if track.id in seen else track.n_missed + 1
         self._tracks = [t for t in self._tracks if t.n_missed <= self.patience]
-        self._merge(seen)
-        faces = [self._face(t, seen[t.id], time_s) for t in self._tracks if t.id in seen]
+        self._drop_duplicates(seen)
+        faces = [self._update(t, seen[t.id], time_s) for t in self._tracks if t.id in seen]
         self._time_s, self._n_frames = time_s, self._n_frames + 1
         return faces
 
-    def _follow(self, image: NDArray[np.uint8]) -> dict[int, _Observation]:
-        """What the last frame's tracks show in this one; those whose answer is doubtful are left out."""
+    def _follow(self, image: Image) -> dict[int, _Observation]:
+        """Predict the last frame's tracks in this one: track id -> observation, without the implausible ones."""
         present = [t for t in self._tracks if t.n_missed == 0]
-        sights = self._locate(image, [t.upright_box for t in present], 1, [t.angle for t in present])
-        return {t.id: s for t, s in zip(present, sights, strict=True) if _goes_on(t, s) and self._is_face(s, image)}
+        found = self._predict(image, [t.upright_box for t in present], 1, [t.angle for t in present])
+        return {
+            t.id: o
+            for t, o in zip(present, found, strict=True)
+            if self._is_continuous(t, o) and self._is_face(o, image)
+        }
 
-    def _look(self, image: NDArray[np.uint8], seen: dict[int, _Observation]) -> None:
-        """Ask the face detector: it confirms tracks, finds missing ones again, and begins new ones."""
-        found = self.detector.detect_faces(image)
-        boxes = [box for box, _ in found]
+    def _detect(self, image: Image, seen: dict[int, _Observation]) -> None:
+        """Run the face detector: confirm tracks, find missing ones again, and start new ones."""
+        detected = self.detector.detect_faces(image)
+        boxes = [box for box, _ in detected]
         now = {t.id: box_of_points(seen[t.id].landmarks) if t.id in seen else t.box for t in self._tracks}
-        matches = _matches(boxes, self._tracks, now)
+        matches = self._match(boxes, now)
         wanted = [i for i in range(len(boxes)) if i not in matches or matches[i].id not in seen]
-        located = self._locate(image, [boxes[i] for i in wanted], 2)
-        sights = {i: s for i, s in zip(wanted, located, strict=True) if self._is_face(s, image)}
+        found = self._predict(image, [boxes[i] for i in wanted], 2)
+        observations = {i: o for i, o in zip(wanted, found, strict=True) if self._is_face(o, image)}
         for i, track in matches.items():
             track.n_confirmed += 1
-            track.box_score = found[i][1]
-            if track.id not in seen and i in sights:
-                seen[track.id] = sights[i]
+            track.box_score = detected[i][1]
+            if track.id not in seen and i in observations:
+                seen[track.id] = observations[i]
                 if track.filter is not None:
                     track.filter.reset()
             if track.id in seen:
                 track.usual_score += (_mean(seen[track.id].scores) - track.usual_score) / 2
         confirmed = {t.id for t in matches.values()}
-        for track in self._tracks:  # who has no scores, or was seen once, lives by the face detector's word
+        for track in self._tracks:  # without scores, or detected only once, a track needs every detection
             if track.id not in confirmed and (track.n_confirmed < 2 or math.isnan(track.usual_score)):
                 seen.pop(track.id, None)
-        for i, sight in sights.items():
+        for i, observation in observations.items():
             if i not in matches and (self.max_faces is None or len(self._tracks) < self.max_faces):
                 self.n_tracks += 1
                 smooth = None if self.smoothing is None else OneEuroFilter(self.smoothing)
-                self._tracks.append(
-                    _Track(self.n_tracks, boxes[i], boxes[i], 0.0, _mean(sight.scores), smooth, found[i][1])
-                )
-                seen[self.n_tracks] = sight
+                score = _mean(observation.scores)
+                self._tracks.append(_Track(self.n_tracks, boxes[i], boxes[i], 0.0, score, smooth, detected[i][1]))
+                seen[self.n_tracks] = observation
 
-    def _merge(self, seen: dict[int, _Observation]) -> None:
-        """Of two tracks on one face the older one stays."""
+    def _match(self, boxes: Sequence[Box], now: dict[int, Box]) -> dict[int, _Track]:
+        """Pair detected boxes with tracks, the largest overlaps first: index of the box -> track.
+
+        Args:
+            boxes: (4,) image px.
+            now: Track id -> box in this frame, or its last one.
+        """
+        pairs = [(box_overlap(box, now[t.id]), i, t) for i, box in enumerate(boxes) for t in self._tracks]
+        matches: dict[int, _Track] = {}
+        matched: set[int] = set()
+        for overlap, i, track in sorted(pairs, key=lambda p: (-p[0], p[2].id, p[1])):
+            least = self.min_overlap_missing if track.n_missed else self.min_overlap
+            if i not in matches and track.id not in matched and overlap >= least:
+                matches[i] = track
+                matched.add(track.id)
+        return matches
+
+    def _drop_duplicates(self, seen: dict[int, _Observation]) -> None:
+        """Keep the older of two tracks on one face."""
         kept: list[_Track] = []
         boxes: list[Box] = []
         for track in self._tracks:
             box = box_of_points(seen[track.id].landmarks) if track.id in seen else track.box
-            if all(box_overlap(box, b) <= MERGED for b in boxes):
+            if all(box_overlap(box, b) <= self.max_overlap for b in boxes):
                 kept.append(track)
                 boxes.append(box)
         self._tracks = kept
 
-    def _face(self, track: _Track, sight: _Observation, time_s: float) -> TrackedFace:
-        landmarks = sight.landmarks
+    def _update(self, track: _Track, observation: _Observation, time_s: float) -> TrackedFace:
+        """Smooth the landmarks, move the track there, and return its face."""
+        landmarks = observation.landmarks
         if track.filter is not None:
             size = float(box_size(box_of_points(landmarks)).max())
             landmarks = track.filter(landmarks, time_s, size).astype(np.float32)
         track.box = box_of_points(landmarks)
-        if self.detector.checkpoint.cascade is None:  # which turns its faces itself
+        if self.detector.checkpoint.cascade is None:  # a cascade rotates its faces itself
             track.angle = face_rotation(landmarks, self.detector.scheme.mean_face)
         track.upright_box = next_box(track.box, landmarks, track.angle)
-        checkpoint, scores = self.detector.checkpoint, sight.scores[None]
-        raw = make_answer(sight.landmarks[None], scores, checkpoint, self.scheme.name)
+        checkpoint, scores = self.detector.checkpoint, observation.scores[None]
+        raw = make_answer(observation.landmarks[None], scores, checkpoint, self.scheme.name)
         smooth = make_answer(landmarks[None], scores, checkpoint, self.scheme.name)
         return TrackedFace(
             box=track.box,
@@ -212,15 +258,15 @@ class Tracker:
             scores=raw.scores[0],
             box_score=track.box_score,
             scheme=self.scheme,
-            angle=sight.angle,
+            angle=observation.angle,
             expected_errors=None if raw.expected_errors is None else raw.expected_errors[0],
-            quality=sight.quality,
+            quality=observation.quality,
             id=track.id,
             raw_landmarks=raw.landmarks[0],
         )
 
-    def _locate(
-        self, image: NDArray[np.uint8], boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
+    def _predict(
+        self, image: Image, boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
     ) -> list[_Observation]:
         n = len(boxes)
         found = self.detector.predictor.predict([image] * n, boxes, n_passes, flip=self.flip, angles=angles)
@@ -229,20 +275,34 @@ class Tracker:
             for i in range(n)
         ]
 
-    def _is_face(self, sight: _Observation, image: NDArray[np.uint8]) -> bool:
-        """Whether the landmarks can be those of a face in the image."""
-        if not np.isfinite(sight.landmarks).all() or not self.detector.is_face(sight.scores):
+    def _is_continuous(self, track: _Track, observation: _Observation) -> bool:
+        """Whether the observation can be the track's face one frame later."""
+        if not np.isfinite(observation.landmarks).all():
             return False
-        box = box_of_points(sight.landmarks)
+        new, old = box_of_points(observation.landmarks), track.box
+        side, old_side = float(box_size(new).max()), float(box_size(old).max())
+        shift = float(np.linalg.norm(box_centre(new) - box_centre(old)))
+        near = shift <= self.max_shift * old_side
+        alike = old_side / self.max_growth <= side <= self.max_growth * old_side
+        low = _mean(observation.scores) < self.min_score * track.usual_score  # False without scores
+        return near and alike and not low
+
+    def _is_face(self, observation: _Observation, image: Image) -> bool:
+        """Whether the landmarks can be those of a face in the image."""
+        landmarks = observation.landmarks
+        if not np.isfinite(landmarks).all() or not self.detector.is_face(observation.scores):
+            return False
+        box = box_of_points(landmarks)
         centre, (height, width) = box_centre(box), image.shape[:2]
-        if box_size(box).max() < MIN_SIDE or not ((centre >= -0.5) & (centre <= [width - 0.5, height - 0.5])).all():
+        inside = ((centre >= -0.5) & (centre <= [width - 0.5, height - 0.5])).all()
+        if box_size(box).max() < MIN_BOX_SIDE or not inside:
             return False
         mean_face = self.detector.scheme.mean_face
-        return mean_face is None or shape_distance(sight.landmarks, np.asarray(mean_face)) <= MAX_SHAPE_DISTANCE
+        return mean_face is None or shape_distance(landmarks, np.asarray(mean_face)) <= self.max_shape_distance
 
 
 def shape_distance(landmarks: FloatArray, mean_face: FloatArray) -> float:
-    """How far landmarks are from the mean face that a similarity lays on them.
+    """Distance of landmarks from the mean face after the best similarity.
 
     Args:
         landmarks: (K, 2) px.
@@ -250,42 +310,20 @@ def shape_distance(landmarks: FloatArray, mean_face: FloatArray) -> float:
 
     Returns:
         Root mean square distance, in units of the mean face's root mean square radius; NaN where a landmark is missing, or all
-        lie in one place.
+        are in one place.
 
     >>> square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     >>> round(shape_distance(square * 30 + 7, square), 6)
     0.0
     """
     target = np.asarray(mean_face, np.float64)
-    laid = map_each(fit_similarities(np.asarray(landmarks)[None], target), np.asarray(landmarks, np.float64)[None])[0]
+    aligned = map_each(fit_similarities(np.asarray(landmarks)[None], target), np.asarray(landmarks, np.float64)[None])[
+        0
+    ]
     radius = math.sqrt(((target - target.mean(0)) ** 2).sum(1).mean())
-    return math.sqrt(((laid - target) ** 2).sum(1).mean()) / radius
-
-
-def _goes_on(track: _Track, sight: _Observation) -> bool:
-    """Whether this can be the track's face one frame later."""
-    if not np.isfinite(sight.landmarks).all():
-        return False
-    new, old = box_of_points(sight.landmarks), track.box
-    side, old_side = float(box_size(new).max()), float(box_size(old).max())
-    shift = float(np.linalg.norm(box_centre(new) - box_centre(old)))
-    steady = shift <= MOST_SHIFT * old_side and old_side / MOST_GROWTH <= side <= MOST_GROWTH * old_side
-    falls = _mean(sight.scores) < MIN_SCORE * track.usual_score  # never where there are no scores
-    return steady and not falls
-
-
-def _matches(boxes: Sequence[Box], tracks: Sequence[_Track], now: dict[int, Box]) -> dict[int, _Track]:
-    """Found boxes and tracks in pairs, those that overlap most first; a box belongs to one track at most."""
-    pairs = [(box_overlap(box, now[t.id]), i, t) for i, box in enumerate(boxes) for t in tracks]
-    matches: dict[int, _Track] = {}
-    taken: set[int] = set()
-    for overlap, i, track in sorted(pairs, key=lambda p: (-p[0], p[2].id, p[1])):
-        if i not in matches and track.id not in taken and overlap >= (SAME_MISSING if track.n_missed else SAME_FACE):
-            matches[i] = track
-            taken.add(track.id)
-    return matches
+    return math.sqrt(((aligned - target) ** 2).sum(1).mean()) / radius
 
 
 def _mean(scores: NDArray[np.float32]) -> float:
-    """NaN where the model gives no scores."""
+    """NaN from a model without scores."""
     return float(scores.mean(dtype=np.float64))

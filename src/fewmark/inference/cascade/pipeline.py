@@ -53,13 +53,6 @@ class Cascade:
             found = stage(images, found)
         return found
 
-    def after_each(self, images: Sequence[Image], faces: Sequence[FaceState]) -> dict[str, list[FaceState]]:
-        """Stage name -> the states after it."""
-        found, current = {}, list(faces)
-        for stage in self.stages:
-            current = found[stage.name] = stage(images, current)
-        return found
-
     def without(self, *names: str) -> Cascade:
         """The cascade with some stages left out.
 
@@ -69,11 +62,6 @@ class Cascade:
         for name in names:
             self.stage(name)
         return Cascade(tuple(s for s in self.stages if s.name not in names))
-
-    def replaced(self, stage: Stage) -> Cascade:
-        """The cascade with the stage of this name exchanged (trained again, say)."""
-        self.stage(stage.name)
-        return Cascade(tuple(stage if s.name == stage.name else s for s in self.stages))
 
     def stage(self, name: str) -> Stage:
         """A stage by its name.
