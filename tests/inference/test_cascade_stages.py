@@ -367,7 +367,7 @@ def test_bad_cascades_are_named() -> None:
         Cascade((ours[1], ours[1]))
     with pytest.raises(InputError, match="expected stages of different names"):
         Cascade(())
-    with pytest.raises(InputError, match="expected one image a face, given 1 and 0"):
+    with pytest.raises(InputError, match="expected one image per face, given 1 and 0"):
         ours[0]([IMAGE], [])
     with pytest.raises(InputError, match="no component 'ear'; expected some of left_eyebrow"):
         components({"ear": nothing(1)})

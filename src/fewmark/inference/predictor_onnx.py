@@ -1,4 +1,4 @@
-"""Landmarks by ONNX Runtime: the network of an exported model, in as many threads and processes as there are."""
+"""Landmarks by ONNX Runtime, from an exported model; safe in threads and in forked and spawned processes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from fewmark.core.errors import InputError
 from fewmark.inference.checkpoint.exported import ExportedModel, read_exported
 from fewmark.inference.predictor import CropPrediction, LandmarkPredictor
 
-_ERRORS_AND_FATAL = 3  # of ONNX Runtime's levels of log messages
+_LOG_ERRORS = 3  # ONNX Runtime's log level: errors and fatal ones
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxPredictor(LandmarkPredictor):
-    """Finds the landmarks of faces by an exported model.
+    """Predicts landmarks by an exported model.
 
-    A session is safe to use from many threads. It does not survive a fork and cannot be pickled, so every process makes its
-    own, at its first call.
+    A session is safe to use from many threads. It does not survive a fork and cannot be pickled, so each process makes its own, at
+    its first call.
 
     Args:
         model: An .onnx file that `fewmark export` wrote, or one that is already in memory.
-        threads: of the CPU; None: one a core.
+        threads: CPU threads; None: one per core.
 
     Raises:
-        InputError: no such file, a truncated or a foreign one, one of another format version, one whose weights are
-            missing, or onnxruntime is not installed.
+        InputError: The file is missing, truncated, not written by fewmark or of another format version, its weights are missing, or
+            onnxruntime is not installed.
     """
 
     def __init__(self, model: str | Path | ExportedModel, *, threads: int | None = None) -> None:
@@ -41,7 +41,7 @@ class OnnxPredictor(LandmarkPredictor):
         self.path, self.threads = exported.path.absolute(), threads
         self._model = exported.graph
         self._sessions: dict[int, Any] = {}  # process -> its session
-        # a file of an older version has no quality
+        # exports of older versions have no quality
         self._outputs = [output.name for output in self._session().get_outputs()]
         _predictors.add(self)
 
@@ -57,7 +57,7 @@ class OnnxPredictor(LandmarkPredictor):
         process = os.getpid()
         if process not in self._sessions:
             session = make_session(self._model, self.path, self.threads)
-            self._sessions.setdefault(process, session)  # another thread may have been faster
+            self._sessions.setdefault(process, session)  # unless another thread was faster
         return self._sessions[process]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,8 +67,8 @@ class OnnxPredictor(LandmarkPredictor):
         self.__dict__.update(state)
         _predictors.add(self)
 
-    def _forget(self) -> None:
-        """Leave the sessions of the process before a fork as they are: to end one is to wait for threads that are not here."""
+    def _leak_sessions(self) -> None:
+        """Leak the parent process's sessions: ending one would wait for threads that the fork did not copy."""
         for session in self._sessions.values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
         self._sessions = {}
@@ -78,8 +78,8 @@ _predictors: weakref.WeakSet[OnnxPredictor] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for locator in list(_predictors):
-        locator._forget()
+    for predictor in list(_predictors):
+        predictor._leak_sessions()
 
 
 if hasattr(os, "register_at_fork"):
@@ -87,8 +87,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def find_onnx_export(model: Path) -> ExportedModel | None:
-    """The export alongside a model file: NAME.onnx next to NAME.safetensors, if it was exported from just this file without
-    quantization and onnxruntime is installed."""
+    """The export alongside a model file: NAME.onnx next to NAME.safetensors.
+
+    Returns:
+        None unless onnxruntime is installed and the export was made from just this file, without quantization.
+    """
     path = model.with_suffix(".onnx")
     if not path.is_file() or importlib.util.find_spec("onnxruntime") is None:
         return None
@@ -100,12 +103,12 @@ def find_onnx_export(model: Path) -> ExportedModel | None:
 
 
 def make_session(model: bytes, path: Path, threads: int | None) -> Any:
-    """An ONNX Runtime session on the CPU.
+    """Start an ONNX Runtime session on the CPU.
 
     Args:
-        model: the ONNX file.
-        path: where it lies, for its weights where they are in another file, and for messages.
-        threads: see `OnnxPredictor`.
+        model: Contents of the ONNX file.
+        path: The file; its folder holds the weights if they are in another file.
+        threads: See `OnnxPredictor`.
 
     Raises:
         InputError: onnxruntime is not installed, or it cannot run the model.
@@ -116,7 +119,7 @@ def make_session(model: bytes, path: Path, threads: int | None) -> Any:
     except ImportError as error:
         raise InputError(f'{path}: an .onnx file needs onnxruntime: pip install "fewmark[onnx]"') from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_AND_FATAL
+    options.log_severity_level = _LOG_ERRORS
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))

@@ -1,4 +1,4 @@
-"""Where found faces go: JSON, JSON Lines, COCO, CSV, .pts. JSON Lines and CSV are written as the faces come."""
+"""Write detected faces as JSON, JSON Lines, COCO, CSV or .pts; JSON Lines and CSV image by image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FaceFormat = Literal["json", "jsonl", "coco", "csv", "pts"]
 
 
 class JsonFaces:
-    """faces.json: one document, written at the end."""
+    """Writes faces.json: one document, at the end."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files: list[Path] = []
@@ -54,7 +54,7 @@ class JsonFaces:
 
 
 class JsonLines:
-    """faces.jsonl: one line an image, in the file before the next image is looked at."""
+    """Writes faces.jsonl: one line per image, before the next image is processed."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files = [folder / "faces.jsonl"]
@@ -85,7 +85,7 @@ class JsonLines:
 
 
 class CsvFaces:
-    """faces.csv: one row a face, in the file before the next image is looked at. `read_faces` reads it."""
+    """Writes faces.csv: one row per face, before the next image is processed. `read_faces` reads it."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files = [folder / "faces.csv"]
@@ -99,9 +99,9 @@ class CsvFaces:
 
     def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
         file = _file(image) if image.path == STDIN else relative_file(image.path, self.folder)
-        said = ["" if f.quality is None else round(f.quality, 3) for f in faces]
+        qualities = ["" if f.quality is None else round(f.quality, 3) for f in faces]
         self.rows.writerows(
-            [file, *cells(f.box), *cells(f.landmarks), quality] for f, quality in zip(faces, said, strict=True)
+            [file, *cells(f.box), *cells(f.landmarks), quality] for f, quality in zip(faces, qualities, strict=True)
         )
         self.stream.flush()
 
@@ -113,13 +113,13 @@ class CsvFaces:
 
 
 class CocoFaces:
-    """faces.coco.json: COCO keypoints with every image that could be read, written at the end."""
+    """Writes faces.coco.json: COCO keypoints with every image that could be read, at the end."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files: list[Path] = []
         self.path, self.scheme = folder / "faces.coco.json", scheme
         self.samples: list[FaceSample] = []
-        self.quality: list[float | None] = []  # of each face, in the order of the annotations
+        self.quality: list[float | None] = []  # per face, in the order of the annotations
         self.sizes: dict[Path, tuple[int, int]] = {}
 
     def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
@@ -141,7 +141,7 @@ class CocoFaces:
 
 
 class PtsFaces:
-    """PLACE.pts, or PLACE_1.pts, PLACE_2.pts, ... where an image has several faces."""
+    """Writes PLACE.pts, or PLACE_1.pts, PLACE_2.pts, ... for an image with several faces."""
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None) -> None:
         self.files: list[Path] = []
@@ -174,11 +174,19 @@ _KINDS: dict[str, type[Results]] = {
 def open_results(
     form: FaceFormat, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None = None
 ) -> Results:
-    """The files of one format in a folder: `add` or `fail` once an image, then `close`; `whole=False` of `close` says that
-    not every image was looked at, and then a document that is written at the end is not.
+    """Open the files of a format in a folder.
+
+    Call `add` or `fail` once per image, then `close`. `close(whole=False)` after an interruption leaves out a document that is written
+    at the end.
+
+    Args:
+        form: The format.
+        folder: Made if missing.
+        scheme: Annotation scheme of the landmarks.
+        transfer: The transfer that they come from, if any.
 
     Raises:
-        InputError: an unknown format, or the file cannot be written.
+        InputError: The format is unknown, or the file cannot be written.
     """
     if form not in _KINDS:
         raise InputError(f"format {form!r}: expected one of {', '.join(_KINDS)}")

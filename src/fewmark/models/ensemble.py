@@ -1,4 +1,4 @@
-"""What several students say together: Eq. 5 of TS3, with averaging over the flipped image."""
+"""Prediction by several students together (TS3, Eq. 5), averaged over the flipped image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fewmark.models.normalization import MEAN, STD
 
 @dataclass(frozen=True, eq=False)
 class EnsemblePrediction:
-    """What students say of B crops.
+    """Output of the students for B crops.
 
     Attributes:
         heatmaps: (B, K, h, w) averaged, at the finest stride, without background.
         landmarks: (B, K, 2) crop px.
-        scores: (B, K).
-        quality: (B,) the teacher's (TS3, Eq. 3), higher is better; None without a teacher.
+        scores: (B, K) confidence.
+        quality: (B,) quality predicted by the teacher (TS3, Eq. 3), higher is better; None without a teacher.
     """
 
     heatmaps: Tensor
@@ -32,7 +32,7 @@ class EnsemblePrediction:
 
 
 def to_tensor(crops: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float by ImageNet's mean and deviation, channels last."""
+    """Normalise crops by ImageNet's mean and deviation: (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float, channels last."""
     images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
@@ -53,18 +53,18 @@ def average_with_flipped(maps: Tensor, flipped: Tensor, mirror: Tensor) -> Tenso
 
 
 class Ensemble(nn.Module):
-    """Any number of students as one.
+    """Any number of students as one predictor.
 
     Args:
-        students: each (B, 3, H, W) -> network stages of (B, K', h, w).
-        codecs: one a student.
-        mirror: (K,) permutation of a flipped image, or None: then nothing is flipped.
-        teacher: judges the averaged maps, or None; see `models.teacher.Teacher`.
-        bias: (K, 2) crop px added to the landmarks, see `label_bias`, or None.
+        students: Networks, each (B, 3, H, W) -> network stages of (B, K', h, w).
+        codecs: One per student.
+        mirror: (K,) permutation of the landmarks in a flipped image; None: never flip.
+        teacher: Estimates quality from the averaged maps, see `models.teacher.Teacher`, or None.
+        bias: (K, 2) crop px, added to the landmarks, see `label_bias`, or None.
 
-    Source: TS3, Eq. 5. Differs: the students' last network stages are averaged, for the scores and the teacher; the landmarks
-    are the mean of what each student's own maps are decoded to, which no difference of strides blurs (1.6 % NME on perfect
-    maps at strides 8 and 4, see docs/papers/ts3.md). Where maps are distributions of one stride, both are the same.
+    Source: TS3, Eq. 5. Differs: averaged heatmaps (of the last network stages) give the scores and the teacher's input. Landmarks are
+    the mean of each student's own decoded landmarks, which different strides do not blur (1.6 % NME on perfect maps at strides 8 and
+    4, see docs/papers/ts3.md). For distributions of one stride both are the same.
     """
 
     bias: Tensor | None
@@ -92,7 +92,7 @@ class Ensemble(nn.Module):
         return replace(min(self.codecs, key=lambda c: c.stride), background=False)
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        """Each student's heatmaps (B, K, h_s, w_s) -> the landmarks (B, K, 2), crop px."""
+        """Decode each student's heatmaps (B, K, h_s, w_s) to landmarks (B, K, 2) crop px, and average them."""
         each = [replace(c, background=False).decode(m)[0] for m, c in zip(maps, self.codecs, strict=True)]
         landmarks = each[0] if len(each) == 1 else torch.stack(each).mean(0)
         return landmarks if self.bias is None else landmarks + self.bias
@@ -109,8 +109,8 @@ class Ensemble(nn.Module):
         """(B, 3, H, W) -> the averaged heatmaps (B, K, h, w)."""
         return average_heatmaps(self.heatmaps(images))
 
-    def judge(self, images: Tensor, heatmaps: Tensor) -> Tensor | None:
-        """(B,) the teacher's quality of averaged heatmaps, or None.
+    def predict_quality(self, images: Tensor, heatmaps: Tensor) -> Tensor | None:
+        """Quality (B,) of averaged heatmaps by the teacher, or None.
 
         Args:
             images: (B, 3, H, W), not flipped.
@@ -123,11 +123,11 @@ class Ensemble(nn.Module):
 
     @torch.inference_mode()
     def predict(self, images: Tensor, *, flip: bool = False) -> EnsemblePrediction:
-        """Landmarks of B crops.
+        """Predict the landmarks of B crops.
 
         Args:
             images: (B, 3, H, W) normalised, see `to_tensor`.
-            flip: average with what is seen in the flipped image, where the scheme has a mirror.
+            flip: Average with the prediction from the flipped crops, if the scheme has a mirror.
         """
         self.eval()
         maps = self.heatmaps(images)
@@ -137,4 +137,4 @@ class Ensemble(nn.Module):
             maps = [average_with_flipped(m, f, mirror) for m, f in zip(maps, flipped, strict=True)]
         heatmaps = average_heatmaps(maps)
         scores = self.codec.decode(heatmaps)[1]
-        return EnsemblePrediction(heatmaps, self.decode(maps), scores, self.judge(images, heatmaps))
+        return EnsemblePrediction(heatmaps, self.decode(maps), scores, self.predict_quality(images, heatmaps))

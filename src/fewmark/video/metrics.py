@@ -1,6 +1,6 @@
-"""How steady landmarks are on a face that is still, and by how much they come late on one that moves.
+"""Jitter of landmarks on a still face, and their lag on a moving one.
 
-Trajectories are (T, K, 2) image px, a frame a row, one face; NaN where it was not found.
+A trajectory is (T, K, 2) image px, one row per frame, of one face; NaN where it was not found.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, Floats, face_sizes
 
 WINDOW = 12
-"""Frames; half a second at 25 a second."""
+"""Frames; half a second at 25 frames per second."""
 STILL = 0.008
-"""Of the face's size: a window is still where the landmarks' means over its two halves are less apart, on average."""
+"""Fraction of the face's size. A window is still if the landmarks' means over its two halves differ by less, on average."""
 MOVING = 0.004
-"""Of the face's size: a frame moves where its landmarks' shift from the last one is longer, on average over `WINDOW` frames."""
+"""Fraction of the face's size. A frame is moving if the landmarks' mean step, averaged over `WINDOW` frames, is longer."""
 
 
 def window_variance(window: FloatArray, still: float | None = STILL) -> Floats | None:
-    """How much each landmark's step from frame to frame varies in one window, relative to the face's size.
+    """Variance of each landmark's step from frame to frame in one window, relative to the face's size.
 
     Args:
         window: (T, K, 2) px, T at least 4.
-        still: None for any window; else only one of a still face counts, see `STILL`.
+        still: Limit of a still window, see `STILL`; None: use any window.
 
     Returns:
-        (K,) mean squared distance of the steps from their mean, in face sizes squared; None where the window does not
-        count: a landmark is missing, or the face is not still.
+        (K,) mean squared distance of the steps from their mean, in squared face sizes; None for a window that is not used: a
+        landmark is missing, or the face is not still.
+
+    Raises:
+        InputError: There are fewer than 4 frames.
     """
     points = np.asarray(window, np.float64)
     if len(points) < 4:
@@ -46,21 +49,21 @@ def window_variance(window: FloatArray, still: float | None = STILL) -> Floats |
 
 
 def jitter(landmarks: FloatArray, *, still: float | None = STILL, windows: FloatArray | None = None) -> float:
-    """The standard deviation of the step from frame to frame, a fraction of the face's size, mean over the landmarks.
+    """Standard deviation of the step from frame to frame, as a fraction of the face's size, averaged over the landmarks.
 
-    Where each coordinate has noise of standard deviation s, independent from frame to frame, it is 2 s: a step is the
-    difference of two, and has two coordinates.
+    For independent noise of standard deviation s in each coordinate it is 2 s: a step is the difference of two positions and has two
+    coordinates.
 
     Args:
         landmarks: (T, K, 2) px, cut into windows of `WINDOW` frames; a shorter rest is left out.
-        still: see `window_variance`.
-        windows: (N,) bool, which windows count, instead of `still`: the same ones for trajectories that are compared.
+        still: See `window_variance`.
+        windows: (N,) bool, windows to use instead of the still ones: the same for trajectories that are compared.
 
     Returns:
-        NaN where no window counts.
+        NaN if no window is used.
 
     >>> to_and_fro = np.tile([[[0.0, 0.0], [100.0, 0.0]], [[0.5, 0.0], [100.5, 0.0]]], (6, 1, 1))
-    >>> round(jitter(to_and_fro), 4)  # steps of +0.5 and -0.5 px by turns, of a face of 100 px
+    >>> round(jitter(to_and_fro), 4)  # alternating steps of +0.5 and -0.5 px, on a face of 100 px
     0.005
     """
     parts = _windows(landmarks)
@@ -71,14 +74,14 @@ def jitter(landmarks: FloatArray, *, still: float | None = STILL, windows: Float
 
 
 def still_windows(landmarks: FloatArray, still: float = STILL) -> NDArray[np.bool_]:
-    """Which windows of `WINDOW` frames show a still face: (T, K, 2) px -> (T // WINDOW,)."""
+    """Whether the face is still in each window of `WINDOW` frames: (T, K, 2) px -> (T // WINDOW,)."""
     return np.array([window_variance(p, still) is not None for p in _windows(landmarks)], np.bool_)
 
 
 def moving_frames(landmarks: FloatArray, moving: float = MOVING) -> NDArray[np.bool_]:
-    """In which frames the face as a whole moves: (T, K, 2) px -> (T,).
+    """Whether the face as a whole moves in each frame: (T, K, 2) px -> (T,).
 
-    The mean landmark's steps are averaged over `WINDOW` frames, so that noise moves nothing; see `MOVING`.
+    The steps of the landmarks' mean are averaged over `WINDOW` frames, so that noise does not count; see `MOVING`.
     """
     points = np.asarray(landmarks, np.float64)
     middle = points.mean(1) / face_sizes(points)[:, None].clip(1e-9)
@@ -92,23 +95,23 @@ def moving_frames(landmarks: FloatArray, moving: float = MOVING) -> NDArray[np.b
 def lag(
     smoothed: FloatArray, reference: FloatArray, *, frames: NDArray[np.bool_] | None = None, most: int = 8
 ) -> float:
-    """By how many frames one trajectory comes after another: the shift at which they differ least.
+    """Lag of one trajectory behind another, in frames: the shift at which they differ least.
 
-    The mean squared distance between smoothed(t) and reference(t - shift) is taken at whole shifts; the parabola through
-    the least one and its neighbours gives the rest. It is exact for a steady motion, and the peak of the
-    cross-correlation for a stationary one.
+    The mean squared distance between smoothed(t) and reference(t - shift) is computed at whole shifts; a parabola through the least
+    one and its neighbours gives the fraction. It is exact for uniform motion, and the peak of the cross-correlation for stationary
+    motion.
 
     Args:
         smoothed: (T, K, 2) px.
         reference: (T, K, 2) px.
-        frames: (T,) which of `smoothed` count, e.g. `moving_frames(reference)`; None: all.
-        most: the largest shift that is tried, frames, both ways.
+        frames: (T,) bool, frames of `smoothed` to use, e.g. `moving_frames(reference)`; None: all.
+        most: Largest shift to try in both directions, frames.
 
     Returns:
-        Frames, positive where `smoothed` is late; NaN where no frame counts.
+        Frames, positive if `smoothed` is late; NaN if no frame is used.
 
     Raises:
-        InputError: the shapes differ, or the least lies at the end of the range.
+        InputError: The shapes differ, or the minimum is at the end of the range.
 
     >>> ramp = np.arange(40.0)[:, None, None] * np.ones((1, 1, 2))
     >>> round(lag(ramp - 0.75, ramp), 6)

@@ -1,4 +1,4 @@
-"""The one-euro filter: landmarks of one face over time, steady where it is still and without much lag where it moves."""
+"""The one-euro filter: smooths a face's landmarks strongly when it is still and with little lag when it moves."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fewmark.core.geometry import FloatArray, Floats
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Settings of the filter. Lengths are counted in face sizes, so that they hold for faces of any size in px.
+    """Settings of the filter. Lengths are in face sizes, so that they hold for faces of any size in px.
 
     Attributes:
-        min_cutoff: of a landmark that is still, Hz; lower is steadier.
-        beta: by how many Hz the cutoff rises for each face size a second of speed; higher lags less.
-        speed_cutoff: of the speed itself, Hz.
+        min_cutoff: Cutoff frequency for a still landmark, Hz; a lower one reduces jitter.
+        beta: Increase of the cutoff, Hz, per face size per second of speed; a higher one reduces lag.
+        speed_cutoff: Cutoff frequency for the speed, Hz.
 
     Raises:
-        InputError: a cutoff is not above 0, or beta is negative.
+        InputError: A cutoff is not above 0, or beta is negative.
     """
 
     min_cutoff: float = 1.0
@@ -37,18 +37,18 @@ class Smoothing:
 
 
 class OneEuroFilter:
-    """Smooths the landmarks of one face; a low-pass filter whose cutoff rises with the landmark's speed.
+    """Smooths the landmarks of one face by a low-pass filter whose cutoff rises with each landmark's speed.
 
     Args:
-        settings: see `Smoothing`.
+        settings: See `Smoothing`; None: its defaults.
 
     Source: Casiez, Roussel, Vogel: 1 Euro Filter, CHI 2012, Algorithm 1 and Eq. 1-6.
-    Differs: one speed a landmark, the length of (x, y), not one a coordinate, so that a turned image gives turned landmarks.
+    Differs: one speed per landmark, the length of (x, y), not one per coordinate, so that the filter commutes with rotations.
 
     >>> smooth = OneEuroFilter(Smoothing(min_cutoff=1.0, beta=0.0))
     >>> smooth(np.array([[0.0, 0.0]]), 0.0, size=100.0).tolist()
     [[0.0, 0.0]]
-    >>> tau = 1 / (2 * np.pi * 1.0)  # s; the time between the frames is the same: half of the way
+    >>> tau = 1 / (2 * np.pi * 1.0)  # s; the frames are as far apart: half of the way
     >>> smooth(np.array([[8.0, 4.0]]), tau, size=100.0).round(6).tolist()
     [[4.0, 2.0]]
     """
@@ -58,25 +58,25 @@ class OneEuroFilter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the past."""
+        """Start anew."""
         self._raw: Floats | None = None
         self._smooth: Floats | None = None
-        self._speed: Floats | None = None  # (K, 2) face sizes a second
+        self._speed: Floats | None = None  # (K, 2) face sizes per second
         self._time_s = -math.inf
 
     def __call__(self, landmarks: FloatArray, time_s: float, size: float) -> Floats:
-        """The next frame's landmarks, smoothed.
+        """Smooth the landmarks of the next frame.
 
         Args:
-            landmarks: (K, 2) px; a missing one (NaN) stays missing and begins anew afterwards.
-            time_s: of the frame, later than the last one's.
-            size: of the face, px.
+            landmarks: (K, 2) px; a missing one (NaN) stays missing and starts anew afterwards.
+            time_s: Time of the frame, later than the last one's.
+            size: Size of the face, px.
 
         Returns:
             (K, 2) px.
 
         Raises:
-            InputError: the time is not later, or the size is not above 0.
+            InputError: The time is not later, or the size is not above 0.
         """
         points = np.asarray(landmarks, np.float64)
         if not math.isfinite(time_s) or time_s <= self._time_s:
@@ -100,6 +100,6 @@ class OneEuroFilter:
 
 
 def _weight(cutoff_hz: float | Floats, dt: float) -> float | Floats:
-    """Of the new value in the low-pass filter, Eq. 4 and 5."""
+    """Weight of the new value in the low-pass filter, Eq. 4 and 5."""
     tau = 1 / (2 * math.pi * cutoff_hz)
     return 1 / (1 + tau / dt)

@@ -1,4 +1,4 @@
-"""A video in, its faces in a file: what `fewmark track` does."""
+"""Follow the faces of a video and write them to files, as `fewmark track` does."""
 
 from __future__ import annotations
 
@@ -37,24 +37,23 @@ def track_video(
     seconds: float | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Follow the faces of a video and write them; Ctrl-C ends it like the video's end.
+    """Follow the faces of a video and write them to files; Ctrl-C stops as the video's end does.
 
     Args:
-        tracker: at its beginning, see `Tracker.reset`.
-        video: see `read_video`.
-        folder: gets faces.jsonl or faces.csv, a line a face and frame; summary.json; and, with `overlay`, overlay.mp4.
-        form: of the faces.
-        overlay: write the video with landmarks and ids drawn in.
-        seconds: stop after so long; None: at its end.
-        on_frame: called after each.
+        tracker: New, or after `Tracker.reset`.
+        video: See `read_video`.
+        folder: Output folder: faces.jsonl or faces.csv, one line per face and frame; summary.json; and overlay.mp4 with `overlay`.
+        form: Format of the faces.
+        overlay: Write the video with landmarks and ids drawn in.
+        seconds: Stop at this time of the video; None: at its end.
+        on_frame: Called after each frame.
 
     Returns:
-        What summary.json holds: `jitter` is a fraction of the face's size (`video_metrics.jitter`), of what is written and of
-        the raw landmarks, over the still windows of all tracks; null where there is none. `frames_per_s` counts reading and
-        drawing too.
+        The contents of summary.json. `jitter` is a fraction of the face's size (`fewmark.video.metrics.jitter`), of the smoothed and
+        the raw landmarks, over the still windows of all tracks; null if there is none. `frames_per_s` includes reading and drawing.
 
     Raises:
-        InputError: nothing can be written to the folder, or seconds is not above 0.
+        InputError: The folder cannot be written to, or seconds is not above 0.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds: expected a number above 0, given {seconds}")
@@ -65,8 +64,8 @@ def track_video(
     meter = JitterMeter()
     began = time.perf_counter()
     with ExitStack() as stack:
-        place = stack.enter_context(atomic_path(folder / FILES[form]))
-        lines = stack.enter_context(place.open("w", encoding="utf-8", newline=""))
+        temporary = stack.enter_context(atomic_path(folder / FILES[form]))
+        lines = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
         if form == "csv":
             lines.write(_csv_line(csv_header(tracker.scheme.n_landmarks)))
         film = stack.enter_context(VideoWriter(folder / "overlay.mp4", video.fps)) if overlay else None
@@ -88,7 +87,7 @@ def track_video(
                 on_frame()
         except KeyboardInterrupt:
             notes.append(f"stopped after {n_frames} frames")
-    taken = time.perf_counter() - began
+    elapsed = time.perf_counter() - began
     files = [FILES[form], *(["overlay.mp4"] if overlay else []), "summary.json"]
     summary = {
         "source": video.source,
@@ -99,7 +98,7 @@ def track_video(
         "n_tracks": tracker.n_tracks,
         "n_frames_without_face": n_empty,
         "jitter": meter.result(),
-        "frames_per_s": round(n_frames / taken, 2),
+        "frames_per_s": round(n_frames / elapsed, 2),
         "smoothing": None if tracker.smoothing is None else asdict(tracker.smoothing),
         "notes": [*video.notes, *notes],
         "files": files,
@@ -109,8 +108,10 @@ def track_video(
 
 
 class JitterMeter:
-    """Jitter of many tracks while they are found, in little memory: what `video_metrics.jitter` gives, over the still windows of
-    all tracks; a window is `WINDOW` frames in which a track was seen."""
+    """Measures `jitter` over the still windows of all tracks during tracking, in little memory.
+
+    A window is `WINDOW` frames in which a track was seen.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, list[TrackedFace]] = {}
@@ -136,7 +137,7 @@ class JitterMeter:
 
 
 def face_line(face: TrackedFace, index: int, time_s: float) -> dict[str, Any]:
-    """A face as a line of faces.jsonl."""
+    """Convert a face to a line of faces.jsonl."""
     data = face.to_dict()
     del data["scheme"]
     return {"frame": index, "time_s": round(time_s, 4), "id": face.id, **data}

@@ -1,4 +1,4 @@
-"""Writing a video of even steps from frames with times."""
+"""Write a video of evenly spaced frames from frames with times."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
 
-_LONGEST_GAP_S = 2.0  # a longer one between two frames is not filled
+_MAX_GAP_S = 2.0  # a longer gap between two frames is not filled
 
 
 class VideoWriter:
-    """Writes an MP4 file (MPEG-4 part 2), whole or not at all; use it as a context.
+    """Writes an MP4 file (MPEG-4 part 2), whole or not at all; use it as a context manager.
 
-    A frame is written as often as its time asks for, so that the video plays at the speed of the original: where frames come
-    unevenly some are repeated or left out.
+    Frames are repeated or left out according to their times, so that the video plays at the speed of the original.
 
     Args:
-        path: of the file, `.mp4`.
-        fps: frames a second of the file.
+        path: Ends in .mp4.
+        fps: Frames per second of the file.
 
     Raises:
-        InputError: another suffix, fps not above 0, or the file cannot be written.
+        InputError: The suffix is another, fps is not above 0, or the file cannot be written.
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
@@ -56,26 +55,26 @@ class VideoWriter:
         """Add a frame.
 
         Args:
-            image: (H, W, 3) RGB; a frame of another size than the first is fitted into its, on black.
-            time_s: not before the last one's.
+            image: (H, W, 3) RGB; a frame of another size than the first is reduced to fit into it, on black.
+            time_s: Time of the frame, not before the last one's.
 
         Raises:
-            InputError: no such file can be written here.
+            InputError: OpenCV cannot write such a file here.
         """
         if self._writer is None:
             self._open(image, time_s)
         due = round((time_s - self._start_s) * self.fps) + 1
-        if due - self._n_written > _LONGEST_GAP_S * self.fps:
+        if due - self._n_written > _MAX_GAP_S * self.fps:
             self._start_s = time_s - self._n_written / self.fps
             due = self._n_written + 1
-        frame = cv2.cvtColor(_fitted(image, self._size), cv2.COLOR_RGB2BGR)
+        frame = cv2.cvtColor(_fit(image, self._size), cv2.COLOR_RGB2BGR)
         while self._writer is not None and self._n_written < due:
             self._writer.write(frame)
             self._n_written += 1
 
     def _open(self, image: NDArray[np.uint8], time_s: float) -> None:
         height, width = image.shape[:2]
-        self._size = (width + width % 2, height + height % 2)  # the format wants even sides
+        self._size = (width + width % 2, height + height % 2)  # the format needs even sides
         self._start_s = time_s
         writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, self._size)
         if not writer.isOpened():
@@ -85,8 +84,8 @@ class VideoWriter:
         self._writer = writer
 
 
-def _fitted(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The image on a canvas of (width, height), made smaller where it is larger."""
+def _fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Put an image on a canvas of (width, height), reduced if it is larger."""
     width, height = size
     scale = min(1.0, width / image.shape[1], height / image.shape[0])
     if scale < 1:

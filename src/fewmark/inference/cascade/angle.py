@@ -1,6 +1,6 @@
-"""Stage 0: by how much a face is turned in the plane of its image.
+"""Stage 0: the in-plane rotation of a face.
 
-Nothing is resampled here: the angle joins the face's state, and the next stage's one warp turns the crop upright.
+The image is not resampled here: the angle becomes part of the face's state, and the next stage's warp rotates its crop upright.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from fewmark.inference.cascade.state import FaceState, check_faces
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.angle import Angle
 
-SIDES = 4
-"""From which a crop is looked at, each a quarter turn further."""
+N_ROTATIONS = 4
+"""Views of a face, a quarter turn apart."""
 
 
 @dataclass(frozen=True, eq=False)
 class AngleStage:
-    """Adds to each face's angle what the network sees of it in the crop that the angle so far makes upright.
+    """Adds the rotation that the network predicts to each face's angle.
 
-    The crop is looked at from four sides, and the four distributions over directions are averaged: a face that the network
-    takes for one upside down from one side is set right by the others.
+    The network sees four crops, a quarter turn apart, and its four distributions over directions are averaged: where one view takes
+    a face for upside down, the others correct it.
 
     Attributes:
-        scheme: whose mean face stands upright.
-        network: crop -> (cos, sin).
-        rule: which crop it sees.
+        scheme: Scheme whose mean face is upright.
+        network: Crop -> (cos, sin).
+        rule: Crop of the network.
 
-    Source: coarse-to-fine, section 3.1 and Fig. 2. Differs: four sides instead of one.
+    Source: coarse-to-fine, section 3.1 and Fig. 2. Differs: four views instead of one.
     """
 
     scheme: LandmarkScheme
@@ -50,16 +50,16 @@ class AngleStage:
         check_faces(self.name, images, faces, self.scheme)
         if not faces:
             return []
-        sides = []
-        for quarter in range(SIDES):
+        views = []
+        for quarter in range(N_ROTATIONS):
             maps = [upright_crop_from_image(replace(f, angle=f.angle + 90 * quarter), self.rule) for f in faces]
             crops = np.stack([cut(i, m, self.rule.size) for i, m in zip(images, maps, strict=True)])
             weights = self.network(crops, "weights")
-            sides.append(np.roll(weights, quarter * weights.shape[1] // SIDES, axis=1))
+            views.append(np.roll(weights, quarter * weights.shape[1] // N_ROTATIONS, axis=1))
         module = self.network.module
         assert isinstance(module, Angle)
         device = next(module.parameters()).device
-        pairs = module.direction(torch.from_numpy(np.mean(sides, 0)).float().to(device)).cpu().numpy()
+        pairs = module.direction(torch.from_numpy(np.mean(views, 0)).float().to(device)).cpu().numpy()
         return [
             replace(f, angle=wrap_angle(f.angle + math.degrees(math.atan2(sin, cos))))
             for f, (cos, sin) in zip(faces, pairs, strict=True)
@@ -71,23 +71,23 @@ class AngleStage:
         return {"angle": self.network.module}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, all but the scheme and the weights."""
+        """Plain data, without the scheme and the weights."""
         return {
             "network": self.network.to_dict(),
             "size": self.rule.size,
             "margin": self.rule.margin,
             **{
-                k: v * (SIDES if k == "n_multiply_adds" else 1)
+                k: v * (N_ROTATIONS if k == "n_multiply_adds" else 1)
                 for k, v in sizes_of(self.modules, self.rule.size).items()
             },
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], scheme: LandmarkScheme) -> AngleStage:
-        """The stage with fresh weights; load them into `modules`."""
+        """The stage with new weights; load the stored ones into `modules`."""
         return cls(scheme, NetworkPart.from_dict(data["network"]), CropRule(data["size"], data["margin"]))
 
 
 def upright_crop_from_image(face: FaceState, rule: CropRule) -> Similarity:
-    """The square round the face's box, turned so that a face of this angle stands upright."""
+    """Map to the square crop around the face's box in which a face of this angle is upright."""
     return rule.crop_from_image(face.box_xyxy, angle=-face.angle)

@@ -21,7 +21,7 @@ from fewmark.landmarks.scheme import LandmarkScheme
 
 @dataclass(frozen=True, eq=False)
 class CoarsePart:
-    """A network and the landmarks that it predicts, in its order."""
+    """A network and the indices of the landmarks that it predicts, in its order."""
 
     landmarks: tuple[int, ...]
     network: NetworkPart
@@ -29,15 +29,15 @@ class CoarsePart:
 
 @dataclass(frozen=True, eq=False)
 class CoarseStage:
-    """One network for all landmarks, or one for the contour and one for the inner points, on the same crop.
+    """Predicts all landmarks from one crop, by one network or by one for the contour and one for the inner landmarks.
 
     Attributes:
-        scheme: which landmarks.
-        parts: the networks; a landmark that none predicts keeps what the face had, or is missing (NaN).
-        rule: which crop they see.
+        scheme: Scheme of the landmarks.
+        parts: The networks; a landmark that none predicts stays as it was, or missing (NaN).
+        rule: Crop of the networks.
 
     Raises:
-        InputError: a landmark is predicted twice, or is not of the scheme.
+        InputError: A landmark is predicted twice, or is not in the scheme.
 
     Source: coarse-to-fine, section 3.1.
     """
@@ -80,7 +80,7 @@ class CoarseStage:
         return {f"coarse{i}": part.network.module for i, part in enumerate(self.parts)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, all but the scheme and the weights."""
+        """Plain data, without the scheme and the weights."""
         parts = [{"landmarks": list(p.landmarks), "network": p.network.to_dict()} for p in self.parts]
         return {
             "parts": parts,
@@ -91,32 +91,32 @@ class CoarseStage:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], scheme: LandmarkScheme) -> CoarseStage:
-        """The stage with fresh weights; load them into `modules`."""
+        """The stage with new weights; load the stored ones into `modules`."""
         parts = tuple(CoarsePart(tuple(p["landmarks"]), NetworkPart.from_dict(p["network"])) for p in data["parts"])
         return cls(scheme, parts, CropRule(data["size"], data["margin"]))
 
 
 def contour_and_inner(scheme: LandmarkScheme) -> list[tuple[int, ...]]:
-    """The two subsets that the paper predicts apart: the contour, and all the rest.
+    """The two subsets of landmarks that the paper predicts separately: the contour and the rest.
 
     Raises:
-        InputError: the scheme has no contour, or nothing else.
+        InputError: The scheme has no contour, or nothing else.
     """
     contour = tuple(scheme.components.get(CONTOUR, ()))
     inner = tuple(i for i in range(scheme.n_landmarks) if i not in set(contour))
     if not contour or not inner:
         raise InputError(
-            f"scheme {scheme.name}: expected a component `contour` and other landmarks beside it, to predict the two apart; "
+            f"scheme {scheme.name}: expected a component `contour` and other landmarks, to predict the two separately; "
             "train one network for all landmarks"
         )
     return [contour, inner]
 
 
 def join_parts(stages: Sequence[CoarseStage]) -> CoarseStage:
-    """Stages trained for subsets of the landmarks as one.
+    """Join stages for subsets of the landmarks into one.
 
     Raises:
-        InputError: they see different crops, are of different schemes, or share a landmark.
+        InputError: They have different crops or schemes, or share a landmark.
     """
     first = stages[0]
     for stage in stages[1:]:

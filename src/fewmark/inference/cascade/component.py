@@ -1,4 +1,4 @@
-"""Stage 2: each component anew, from a crop in which its points so far lie on the mean face."""
+"""Stage 2: refine each component, from a crop in which its current landmarks are aligned to the mean face."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fewmark.landmarks.scheme import LandmarkScheme
 
 @dataclass(frozen=True, eq=False)
 class ComponentStage:
-    """One network a component; all faces of a batch go through each of them in one call.
+    """Refines components by one network each; all faces of a batch go through a network in one call.
 
     Attributes:
-        scheme: gives the components; the contour is left to the coarse stage.
-        networks: component -> its network; a component without one is left as it is.
-        mean_face: (K, 2) what faces are aligned to, and what the networks' answers are relative to.
-        size: of a crop, px.
-        margin: round the mean component, see `component_from_mean`.
+        scheme: Gives the components; the contour is left to the coarse stage.
+        networks: Component -> network; a component without one stays as it is.
+        mean_face: (K, 2) faces are aligned to it, and the networks predict offsets from it.
+        size: Side of a crop, px.
+        margin: Margin around the mean component, see `component_from_mean`.
 
     Raises:
-        InputError: the scheme has not these components.
+        InputError: The scheme lacks one of the components.
 
     Source: coarse-to-fine, section 3.2.
     """
@@ -69,9 +69,9 @@ class ComponentStage:
                 for i, f in enumerate(faces)
             ]
             crops = np.stack([cut(image, m, self.size) for image, m in zip(images, maps, strict=True)])
-            places = component_from_mean(self.mean_face, indices, self.size, self.margin)(self.mean_face[indices])
+            mean_points = component_from_mean(self.mean_face, indices, self.size, self.margin)(self.mean_face[indices])
             for row, offsets in enumerate(network(crops)):
-                found[row][indices] = maps[row].inverse()(places + offsets)
+                found[row][indices] = maps[row].inverse()(mean_points + offsets)
         return [replace(f, landmarks=points.astype(np.float32)) for f, points in zip(faces, found, strict=True)]
 
     @property
@@ -80,7 +80,7 @@ class ComponentStage:
         return {name: network.module for name, network in self.networks.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, all but the scheme and the weights."""
+        """Plain data, without the scheme and the weights."""
         return {
             "networks": {name: network.to_dict() for name, network in self.networks.items()},
             "mean_face": self.mean_face.tolist(),
@@ -91,7 +91,7 @@ class ComponentStage:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], scheme: LandmarkScheme) -> ComponentStage:
-        """The stage with fresh weights; load them into `modules`."""
+        """The stage with new weights; load the stored ones into `modules`."""
         networks = {name: NetworkPart.from_dict(n) for name, n in data["networks"].items()}
         return cls(scheme, networks, np.asarray(data["mean_face"], np.float64), data["size"], data["margin"])
 
@@ -99,10 +99,18 @@ class ComponentStage:
 def component_crop_from_image(
     face: FaceState, index: int, mean_face: MeanFace, indices: Sequence[int], size: int, margin: float
 ) -> Similarity:
-    """The crop of a component in which the face's points lie on the mean face; `index` names the face in errors.
+    """Map to the crop of a component in which the face's landmarks are aligned to the mean face.
+
+    Args:
+        face: With landmarks.
+        index: Number of the face, for messages.
+        mean_face: (K, 2).
+        indices: Landmarks of the component.
+        size: Side of the crop, px.
+        margin: See `component_from_mean`.
 
     Raises:
-        InputError: the points give no similarity.
+        InputError: The landmarks give no similarity.
     """
     assert face.landmarks is not None
     try:

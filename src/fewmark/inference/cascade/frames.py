@@ -1,7 +1,7 @@
-"""The frames of the cascade: the mean face, and the similarities that lay a face, a component or a patch on it.
+"""The cascade's frames: the mean face, and the similarities that align a face, a component or a patch to it.
 
-The mean face's frame is the unit square of `LandmarkScheme.mean_face`; a crop or patch is a piece of it, so that every
-place in a crop is a place in the mean face, and the way back to the image is one inverse map.
+The mean face's frame is the unit square of `LandmarkScheme.mean_face`. A crop or patch is a part of it, so every position in a crop
+is a position in the mean face, and one inverse map leads back to the image.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ MeanFace = NDArray[np.float64]
 
 CONTOUR = "contour"
 MIN_SIDE = 0.3
-"""Of a component's crop, as a part of the mean face: a component of one point has no size of its own."""
-
+"""Smallest side of a component's crop, in the mean face's frame: a component of one landmark has no size of its own."""
 
 RESOLUTION = CropRule(size=160, margin=0.2)
-"""The upright crop that the windows in memory are as fine as: a component is about a third of it."""
+"""Upright crop that sets the resolution of windows in memory: a component is about a third of it."""
 REACH = 1.8
-"""Side of a window over that crop's side: a face turned by any angle, scaled and shifted stays inside."""
+"""Side of a window over that crop's side: a face that is rotated by any angle, scaled and shifted stays inside."""
 
 
 def scheme_mean_face(scheme: LandmarkScheme) -> MeanFace:
-    """The scheme's own mean face.
+    """The scheme's mean face.
 
     Raises:
-        InputError: it has none.
+        InputError: It has none.
     """
     if scheme.mean_face is None:
         raise InputError(
@@ -56,7 +55,7 @@ def inner_components(scheme: LandmarkScheme) -> dict[str, tuple[int, ...]]:
     """The components that are refined: all but the contour.
 
     Raises:
-        InputError: the scheme has none.
+        InputError: The scheme has none.
     """
     found = {name: indices for name, indices in scheme.components.items() if name != CONTOUR and indices}
     if not found:
@@ -73,42 +72,50 @@ def inner_landmarks(scheme: LandmarkScheme) -> tuple[int, ...]:
 
 
 def face_angle(points: FloatArray, mean_face: FloatArray) -> float:
-    """By how much a face is turned, degrees counter-clockwise in (-180, 180]; (K, 2) image px, NaN rows left out."""
+    """In-plane rotation of a face, degrees counter-clockwise in (-180, 180].
+
+    Args:
+        points: (K, 2) image px, NaN rows left out.
+        mean_face: (K, 2).
+    """
     return fit_similarity(mean_face, points).angle
 
 
 def mean_from_image(
     points: FloatArray, mean_face: MeanFace, indices: Sequence[int] | None = None, *, rest: float = 0.5
 ) -> Similarity:
-    """Lay a face on the mean face by its current points.
+    """Align a face to the mean face by its current landmarks.
 
     Args:
         points: (K, 2) image px, NaN rows left out.
         mean_face: (K, 2).
-        indices: the landmarks that should lie well (a component), or None for all of them alike.
-        rest: weight of all the other landmarks together, relative to these. It steadies the turn and the scale, which an
-            eyebrow of five points in a row, or a single point, does not give by itself.
+        indices: Landmarks to align best (a component); None: all alike.
+        rest: Weight of all other landmarks together, relative to these. It stabilises rotation and scale, which five landmarks in a
+            row, or a single one, do not determine.
 
     Raises:
-        ValueError: fewer than two points are present, or all in one place.
+        ValueError: Fewer than two landmarks are present, or all are in one place.
     """
     if indices is None:
         return fit_similarity(points, mean_face)
     seen = np.isfinite(points).all(1)
-    chosen = np.zeros(len(mean_face), bool)
-    chosen[list(indices)] = True
+    selected = np.zeros(len(mean_face), bool)
+    selected[list(indices)] = True
     weights = np.zeros(len(mean_face))
-    weights[chosen & seen] = 1 / max(1, int((chosen & seen).sum()))
-    weights[~chosen & seen] = rest / max(1, int((~chosen & seen).sum()))
+    weights[selected & seen] = 1 / max(1, int((selected & seen).sum()))
+    weights[~selected & seen] = rest / max(1, int((~selected & seen).sum()))
     return fit_similarity(points, mean_face, weights)
 
 
 def component_from_mean(mean_face: MeanFace, indices: Sequence[int], size: int, margin: float) -> Similarity:
-    """The square of the mean face round a component, as a crop of `size` px.
+    """Map from the mean face to the square crop around a component.
 
     Args:
-        margin: on each side, as a part of the longer side of the component's tight box; the square's side is at least
-            MIN_SIDE of the mean face.
+        mean_face: (K, 2).
+        indices: Landmarks of the component.
+        size: Side of the crop, px.
+        margin: Added on each side, as a fraction of the longer side of the component's tight box; the square's side is at least
+            `MIN_SIDE`.
     """
     box = box_of_points(mean_face[list(indices)]).astype(np.float64)
     side = max(float(box_size(box).max()) * (1 + 2 * margin), MIN_SIDE)
@@ -117,7 +124,7 @@ def component_from_mean(mean_face: MeanFace, indices: Sequence[int], size: int, 
 
 
 def nearest_landmarks(mean_face: MeanFace, among: Sequence[int], n: int) -> NDArray[np.int64]:
-    """For each landmark of `among` the n nearest of them in the mean face, itself first: (P, n) indices of landmarks."""
+    """Indices (P, n) of the n landmarks among the P of `among` that are nearest to each in the mean face, itself first."""
     points = mean_face[list(among)]
     distance = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.fill_diagonal(distance, -1.0)

@@ -1,4 +1,4 @@
-"""A network of a stage with what is needed to make it again, and its run over many crops."""
+"""A stage's network with what is needed to build it again, and its run over many crops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fewmark.models.build import build_model, count_multiply_adds, count_paramet
 from fewmark.models.ensemble import to_tensor
 
 CHUNK = 64
-"""Crops that go through a network at once."""
+"""Crops per call of a network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +23,9 @@ class NetworkPart:
     """One network.
 
     Attributes:
-        architecture: a name that `build_model` knows.
-        arguments: its constructor's, plain data.
-        module: the network, in evaluation mode where a stage runs it.
+        architecture: Name for `build_model`.
+        arguments: Arguments of its constructor, plain data.
+        module: The network, in evaluation mode when a stage runs it.
     """
 
     architecture: str
@@ -34,7 +34,7 @@ class NetworkPart:
 
     @classmethod
     def make(cls, architecture: str, arguments: Mapping[str, Any], seed: int = 0) -> NetworkPart:
-        """With fresh weights, a function of the seed; channels last in memory."""
+        """Build a network with new weights, a function of the seed; channels last in memory."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build_model(architecture, **arguments)
@@ -42,29 +42,29 @@ class NetworkPart:
         return cls(architecture, dict(arguments), module.eval())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, all but the weights."""
+        """Plain data, without the weights."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self.arguments.items()}
         return {"architecture": self.architecture, "arguments": plain}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkPart:
-        """The network with fresh weights, for a state dict to be loaded into `module`."""
+        """The network with new weights; load a state dict into `module`."""
         return cls.make(str(data["architecture"]), dict(data["arguments"]))
 
     def __call__(self, crops: NDArray[np.uint8], method: str = "__call__") -> NDArray[np.float64]:
-        """(N, H, W, 3) uint8 -> what the network, or a method of it that takes images, says of each, (N, ...)."""
-        device, ask = next(self.module.parameters()).device, getattr(self.module, method)
-        return run_in_chunks(lambda part: ask(to_tensor(part, device)), crops).double().cpu().numpy()
+        """Run the network, or another of its methods that takes images: (N, H, W, 3) uint8 -> (N, ...)."""
+        device, run = next(self.module.parameters()).device, getattr(self.module, method)
+        return run_in_chunks(lambda part: run(to_tensor(part, device)), crops).double().cpu().numpy()
 
 
 def run_in_chunks(run: Callable[[NDArray[np.uint8]], Tensor], crops: NDArray[np.uint8]) -> Tensor:
-    """Run a network without gradients over CHUNK faces at a time; the first axis of `crops` counts the faces."""
+    """Run a network without gradients, `CHUNK` faces at a time; the first axis of `crops` counts the faces."""
     with torch.inference_mode():
         return torch.cat([run(crops[i : i + CHUNK]).float() for i in range(0, len(crops), CHUNK)])
 
 
 def sizes_of(modules: Mapping[str, nn.Module], size: int) -> dict[str, int]:
-    """What a stage's networks cost, for its plain data: multiply-adds for one face and parameters, all networks together."""
+    """Cost of a stage's networks together: multiply-adds per face, and parameters."""
     return {
         "n_multiply_adds": sum(count_multiply_adds(m, size) for m in modules.values()),
         "n_parameters": sum(count_parameters(m) for m in modules.values()),

@@ -1,4 +1,4 @@
-"""The cascade: a fold of face states over stages, any of which can be left out, exchanged, or fed with the truth."""
+"""The cascade: a fold of face states over stages, any of which can be left out or replaced by the truth."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Cascade:
     """Stages one after the other.
 
     Attributes:
-        stages: of one scheme, each name once.
+        stages: Stages of one scheme with different names.
 
     Raises:
-        InputError: no stage, two of one name, or stages of different schemes.
+        InputError: There is no stage, two have one name, or their schemes differ.
 
     Source: coarse-to-fine, Fig. 1.
     """
@@ -47,27 +47,27 @@ class Cascade:
         return self.stages[0].scheme
 
     def __call__(self, images: Sequence[Image], faces: Sequence[FaceState]) -> list[FaceState]:
-        """What the last stage leaves; see `Stage`."""
+        """The states after the last stage; see `Stage`."""
         found = list(faces)
         for stage in self.stages:
             found = stage(images, found)
         return found
 
     def without(self, *names: str) -> Cascade:
-        """The cascade with some stages left out.
+        """The cascade without some stages.
 
         Raises:
-            InputError: it has no such stage, or none is left.
+            InputError: It has no such stage, or none is left.
         """
         for name in names:
             self.stage(name)
         return Cascade(tuple(s for s in self.stages if s.name not in names))
 
     def stage(self, name: str) -> Stage:
-        """A stage by its name.
+        """The stage of a name.
 
         Raises:
-            InputError: it has none of that name.
+            InputError: There is none.
         """
         for stage in self.stages:
             if stage.name == name:
@@ -77,11 +77,13 @@ class Cascade:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """A stage that knows the answer: in a stage's place, it gives the next one the truth to work on (the paper's v_gt).
+    """A stage that returns the truth, so that the next stage is measured alone (the paper's v_gt).
 
     Attributes:
-        landmarks: (N, K, 2) image px of the faces, in the order in which they will be asked for.
-        name: of the stage that it stands for; as "angle" it tells the angle alone.
+        scheme: Scheme of the landmarks.
+        landmarks: (N, K, 2) image px, in the order of the faces.
+        mean_face: (K, 2) defines the angle.
+        name: Name of the stage that it replaces; "angle" returns the angle alone.
     """
 
     scheme: LandmarkScheme
@@ -93,7 +95,7 @@ class Truth:
         """See `Stage`."""
         if len(faces) != len(self.landmarks):
             raise InputError(f"truth: expected the {len(self.landmarks)} faces it knows, given {len(faces)}")
-        told = [replace(f, angle=face_angle(t, self.mean_face)) for f, t in zip(faces, self.landmarks, strict=True)]
+        known = [replace(f, angle=face_angle(t, self.mean_face)) for f, t in zip(faces, self.landmarks, strict=True)]
         if self.name == "angle":
-            return told
-        return [replace(f, landmarks=t) for f, t in zip(told, self.landmarks, strict=True)]
+            return known
+        return [replace(f, landmarks=t) for f, t in zip(known, self.landmarks, strict=True)]

@@ -1,7 +1,7 @@
-"""Stage 3: each inner landmark anew, from three patches round its 3, 5 and 7 nearest neighbours in the mean face.
+"""Stage 3: refine each inner landmark, from three patches around its 3, 5 and 7 nearest neighbours in the mean face.
 
-All patches of a face share one turn and one scale, those that lay its inner points on the mean face: three neighbours
-in a row would give neither. A patch's place is the middle of the neighbours' points so far.
+All patches of a face share the rotation and scale that align its inner landmarks to the mean face: three neighbours in a row would
+determine neither. A patch is centred on the mean of its neighbours' current landmarks.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.normalization import MEAN, STD
 
 MIN_SIDE = 0.16
-"""Of a patch, as a part of the mean face: the points of an eye lie very close."""
+"""Smallest side of a patch, in the mean face's frame: the landmarks of an eye are very close."""
 
 
 @dataclass(frozen=True, eq=False)
 class PatchLayout:
-    """Which patches a face is cut into, all in the mean-face frame.
+    """The patches that a face is cut into, in the mean-face frame.
 
     Attributes:
         mean_face: (K, 2).
-        points: (P,) the inner landmarks.
-        neighbours: for each scale (P, n) landmarks, the point itself first.
-        size: of a patch, px.
-        margin: round the neighbours' tight box, as a part of its longer side.
+        points: (P,) indices of the inner landmarks.
+        neighbours: Per scale (P, n) indices of landmarks, the point itself first.
+        size: Side of a patch, px.
+        margin: Added on each side of the neighbours' tight box, as a fraction of its longer side.
     """
 
     mean_face: MeanFace
@@ -51,10 +51,17 @@ class PatchLayout:
     def of_scheme(
         cls, scheme: LandmarkScheme, mean_face: MeanFace, counts: Sequence[int], size: int, margin: float
     ) -> PatchLayout:
-        """The layout of a scheme's inner landmarks; a scheme of fewer than n inner landmarks has all of them in a patch.
+        """The layout for a scheme's inner landmarks; if there are fewer than n, a patch holds all of them.
+
+        Args:
+            scheme: Gives the inner landmarks.
+            mean_face: (K, 2).
+            counts: Number of neighbours n per scale.
+            size: Side of a patch, px.
+            margin: See the class.
 
         Raises:
-            InputError: the scheme has no inner components, or the mean face is not its.
+            InputError: The scheme has no inner components, or the mean face does not fit it.
         """
         points = inner_landmarks(scheme)
         if mean_face.shape != (scheme.n_landmarks, 2):
@@ -67,7 +74,7 @@ class PatchLayout:
 
     @cached_property
     def sides(self) -> NDArray[np.float64]:
-        """(S, P) of the patches, in the mean face."""
+        """(S, P) sides of the patches in the mean-face frame."""
         rows = []
         for table in self.neighbours:
             near = self.mean_face[table]  # (P, n, 2)
@@ -77,7 +84,7 @@ class PatchLayout:
 
     @cached_property
     def places(self) -> tuple[NDArray[np.float64], ...]:
-        """For each scale (P, n, 2): where the mean face's neighbours lie in a patch, px."""
+        """Per scale (P, n, 2): positions of the mean face's neighbours in a patch, px."""
         found = []
         for table, side in zip(self.neighbours, self.sides, strict=True):
             near = self.mean_face[table]
@@ -86,19 +93,18 @@ class PatchLayout:
         return tuple(found)
 
     def patch_from_image(self, landmarks: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """The maps of all patches: (S, P, 2, 3), image px -> patch px.
+        """The maps to all patches: (S, P, 2, 3), image px -> patch px.
 
         Args:
-            landmarks: (K, 2) the points so far, image px; a patch whose neighbours are all missing is cut round their places
-                in the aligned mean face.
+            landmarks: (K, 2) current landmarks, image px; missing ones are taken from the aligned mean face.
 
         Raises:
-            ValueError: fewer than two points are present, or all in one place.
+            ValueError: Fewer than two landmarks are present, or all are in one place.
         """
         points = np.asarray(landmarks, np.float64)
         aligned = mean_from_image(points, self.mean_face, self.points, rest=0.0 if len(self.points) > 2 else 0.5)
-        laid = aligned.inverse()(self.mean_face)
-        points = np.where(np.isfinite(points), points, laid)
+        expected = aligned.inverse()(self.mean_face)
+        points = np.where(np.isfinite(points), points, expected)
         linear = aligned.matrix[:, :2]
         maps = np.empty((len(self.neighbours), len(self.points), 2, 3))
         for s, (table, side) in enumerate(zip(self.neighbours, self.sides, strict=True)):
@@ -109,18 +115,18 @@ class PatchLayout:
         return maps
 
     def cut(self, image: Image, maps: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """(S, P, size, size, 3): one warp a scale."""
+        """Cut the patches: (S, P, size, size, 3), one warp per scale."""
         return np.stack([warp_patches(image, m, self.size, fill=FILL) for m in maps])
 
 
 @dataclass(frozen=True, eq=False)
 class PointStage:
-    """The networks of all points, run together.
+    """Refines the inner landmarks, by the networks of all of them together.
 
     Attributes:
-        scheme: which landmarks.
-        network: patches -> offsets and gates.
-        layout: which patches.
+        scheme: Scheme of the landmarks.
+        network: Patches -> offsets and gates.
+        layout: The patches.
 
     Source: coarse-to-fine, section 3.3.
     """
@@ -148,14 +154,14 @@ class PointStage:
         for row, (face, m) in enumerate(zip(faces, maps, strict=True)):
             own = np.stack([places[:, 0] for places in layout.places]) + offsets[row]  # (S, P, 2) patch px
             back = np.linalg.inv(m[..., :2])
-            there = np.einsum("spij,spj->spi", back, own - m[..., 2])
+            refined = np.einsum("spij,spj->spi", back, own - m[..., 2])
             points = np.array(face.landmarks, np.float64)
-            points[list(layout.points)] = (gates[row].T[..., None] * there).sum(0)
+            points[list(layout.points)] = (gates[row].T[..., None] * refined).sum(0)
             result.append(replace(face, landmarks=points.astype(np.float32)))
         return result
 
     def _run(self, patches: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Each scale's offset of the point itself (N, S, P, 2) patch px, and the gates (N, P, S)."""
+        """Per scale the offset of the point itself (N, S, P, 2) patch px, and the gates (N, P, S)."""
         device = next(self.network.module.parameters()).device
 
         def run(part: NDArray[np.uint8]) -> Tensor:
@@ -172,7 +178,7 @@ class PointStage:
         return {"point": self.network.module}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, all but the scheme and the weights."""
+        """Plain data, without the scheme and the weights."""
         return {
             "network": self.network.to_dict(),
             "mean_face": self.layout.mean_face.tolist(),
@@ -184,14 +190,14 @@ class PointStage:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], scheme: LandmarkScheme) -> PointStage:
-        """The stage with fresh weights; load them into `modules`."""
+        """The stage with new weights; load the stored ones into `modules`."""
         mean_face = np.asarray(data["mean_face"], np.float64)
         layout = PatchLayout.of_scheme(scheme, mean_face, data["neighbours"], data["size"], data["margin"])
         return cls(scheme, NetworkPart.from_dict(data["network"]), layout)
 
 
 def patches_to_tensor(patches: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """(B, S, P, H, W, 3) uint8 RGB -> (B, S, P, 3, H, W) float by ImageNet's mean and deviation."""
+    """Normalise patches: (B, S, P, H, W, 3) uint8 RGB -> (B, S, P, 3, H, W) float by ImageNet's mean and deviation."""
     images = torch.from_numpy(patches).to(device).float()
     mean, std = (torch.tensor(v, device=images.device) for v in (MEAN, STD))
     return ((images - mean) / std).movedim(-1, 3)

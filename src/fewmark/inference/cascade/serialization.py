@@ -1,4 +1,4 @@
-"""A cascade as plain data and tensors, as a model file holds it."""
+"""Convert a cascade to and from the plain data and tensors of a model file."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ StoredStage = AngleStage | CoarseStage | ComponentStage | PointStage
 
 
 def cascade_to_data(cascade: Cascade) -> list[dict[str, Any]]:
-    """Plain data: one entry a stage, its `kind` first.
+    """Convert to plain data: one entry per stage, its `kind` first.
 
     Raises:
-        InputError: a stage cannot be stored (it is none of the four), or the order is none to detect by.
+        InputError: A stage is none of the four that can be stored, or their order is impossible.
     """
     check_order([s.name for s in cascade.stages])
     return [{"kind": stage.name, **_stored(stage).to_dict()} for stage in cascade.stages]
 
 
 def cascade_modules(cascade: Cascade) -> dict[str, nn.Module]:
-    """The networks of all stages, STAGE.NETWORK -> network: the names of their tensors."""
+    """The networks of all stages: STAGE.NETWORK, the prefix of their tensors' names -> network."""
     return {f"{s.name}.{name}": m for s in cascade.stages for name, m in _stored(s).modules.items()}
 
 
 def cascade_from_data(
     data: Sequence[Mapping[str, Any]], scheme: LandmarkScheme, tensors: Mapping[str, Tensor], prefix: str
 ) -> Cascade:
-    """The cascade with its weights, on the CPU and in evaluation mode.
+    """Build a cascade with its weights, on the CPU and in evaluation mode.
 
     Args:
-        data: of `cascade_to_data`.
-        scheme: that all stages are of.
-        tensors: of a model file; those of the cascade begin with the prefix, a dot and STAGE.NETWORK.
-        prefix: see tensors.
+        data: Result of `cascade_to_data`.
+        scheme: Scheme of all stages.
+        tensors: Tensors of a model file; the cascade's are named PREFIX.STAGE.NETWORK....
+        prefix: See tensors.
 
     Raises:
-        InputError: an unknown kind or an impossible order of stages, a stage of another scheme, or tensors that are missing,
-            too many or of another shape.
+        InputError: A kind is unknown, the order is impossible, a stage is of another scheme, or a tensor is missing, superfluous or
+            of another shape.
     """
     kinds = [str(entry["kind"]) for entry in data]
     unknown = [k for k in kinds if k not in STAGE_ORDER]
@@ -77,7 +77,7 @@ def _stored(stage: Stage) -> StoredStage:
 
 
 def _stage(kind: str, data: Mapping[str, Any], scheme: LandmarkScheme) -> StoredStage:
-    """A stage with fresh weights, of which every network predicts as many landmarks as the scheme says."""
+    """Build a stage with new weights, and check the numbers of landmarks that its networks predict."""
     if kind == "angle":
         return AngleStage.from_dict(data, scheme)
     if kind == "coarse":

@@ -1,4 +1,4 @@
-"""FaceState: what a cascade knows of one face so far; and Stage, what refines it."""
+"""FaceState, a cascade's current knowledge of one face, and Stage, which refines it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, FloatArray, Image, Similarity, box_centre, box_of_points, box_size, wrap_angle
 from fewmark.landmarks.scheme import LandmarkScheme
 
-"""(H, W, 3) RGB."""
-
 
 @dataclass(frozen=True, eq=False)
 class FaceState:
@@ -22,9 +20,9 @@ class FaceState:
 
     Attributes:
         box_xyxy: (4,) x0 y0 x1 y1 image px.
-        angle: by which the face is turned in the image, degrees counter-clockwise; 0 where nobody has looked.
-        landmarks: (K, 2) image px, or None before the coarse stage; NaN only where a truth that was fed in lacks one.
-        scores: (K,) how sure the coarse stage is of each; None before it, NaN where it does not say.
+        angle: In-plane rotation of the face in the image, degrees counter-clockwise; 0 if it was not estimated.
+        landmarks: (K, 2) image px, or None before the coarse stage; NaN only for a landmark that the truth lacks.
+        scores: (K,) confidence of the coarse stage; None before it, NaN where it gives none.
     """
 
     box_xyxy: Box
@@ -37,10 +35,10 @@ STAGE_ORDER = ("angle", "coarse", "component", "point")
 
 
 def check_order(kinds: Sequence[str]) -> None:
-    """Whether stages of these kinds can stand one after the other.
+    """Check the order of stages.
 
     Raises:
-        InputError: one is unknown, comes twice or too early, or there is no coarse one, which the others need.
+        InputError: A kind is unknown, comes twice or too early, or there is no coarse stage, which the others need.
     """
     if "coarse" not in kinds or [k for k in STAGE_ORDER if k in kinds] != list(kinds):
         raise InputError(
@@ -49,7 +47,7 @@ def check_order(kinds: Sequence[str]) -> None:
 
 
 class Stage(Protocol):
-    """A stage of the cascade: any callable of this form with a name and a scheme."""
+    """A stage of the cascade: a callable of this form with a name and a scheme."""
 
     @property
     def name(self) -> str: ...
@@ -61,8 +59,8 @@ class Stage(Protocol):
         """Refine faces.
 
         Args:
-            images: one image a face; the same array may come several times.
-            faces: their states, which are not changed.
+            images: One image per face; several faces may share an array.
+            faces: Their states, which are not modified.
         """
         ...
 
@@ -75,13 +73,20 @@ def check_faces(
     *,
     needs_landmarks: bool = False,
 ) -> None:
-    """What a stage is given can be worked on.
+    """Check the input of a stage.
+
+    Args:
+        stage: Name of the stage, for messages.
+        images: One per face.
+        faces: Their states.
+        scheme: Scheme of the stage.
+        needs_landmarks: Whether every face needs landmarks.
 
     Raises:
-        InputError: not one image a face, a box without an extent, or landmarks that are missing or not the scheme's.
+        InputError: There is not one image per face, a box has no extent, or landmarks are missing or not the scheme's.
     """
     if len(images) != len(faces):
-        raise InputError(f"{stage} stage: expected one image a face, given {len(images)} and {len(faces)}")
+        raise InputError(f"{stage} stage: expected one image per face, given {len(images)} and {len(faces)}")
     for i, face in enumerate(faces):
         box = np.asarray(face.box_xyxy)
         if box.shape != (4,) or not np.isfinite(box).all() or not (box_size(box) > 0).all():
@@ -101,19 +106,23 @@ def check_faces(
 
 
 def same_scheme(a: LandmarkScheme, b: LandmarkScheme) -> bool:
-    """Whether the landmarks mean the same, in the same order."""
+    """Whether two schemes have the same landmarks in the same order."""
     return a.landmarks == b.landmarks and (a.name == b.name or dict(a.components) == dict(b.components))
 
 
 def move_face(face: FaceState, moved_from_image: Similarity, scheme: LandmarkScheme) -> FaceState:
-    """The state of the same face in a moved image: turned, scaled, or flipped.
+    """The state of the same face in a moved image: rotated, scaled or flipped.
 
-    Its box is drawn anew round the moved landmarks and related to their tight box as it was before: a turned face is
-    found in another box, not in a turned one.
+    The new box is related to the tight box of the moved landmarks as the old box was to theirs: a rotated face is found in another
+    upright box, not in a rotated one.
 
     Args:
-        face: with landmarks.
-        moved_from_image: a reflection exchanges mirrored landmarks; the scheme then needs a mirror.
+        face: With landmarks.
+        moved_from_image: Map to the moved image; a reflection exchanges mirrored landmarks, for which the scheme needs a mirror.
+        scheme: Scheme of the landmarks.
+
+    Raises:
+        InputError: The map is a reflection and the scheme has no mirror.
     """
     assert face.landmarks is not None
     flips = np.linalg.det(moved_from_image.matrix[:, :2]) < 0
@@ -122,9 +131,9 @@ def move_face(face: FaceState, moved_from_image: Similarity, scheme: LandmarkSch
         if scheme.mirror is None:
             raise InputError(f"scheme {scheme.name} has no mirror: add `mirror` to its file, or train without flips")
         points = points[list(scheme.mirror)]
-        # a flip of x comes after a turn: read the turn off the unflipped map
-        turn = (Similarity.flip(1.0) @ moved_from_image).angle
-        angle = -(face.angle + turn)
+        # the flip of x comes after the rotation: read the rotation off the unflipped map
+        rotation = (Similarity.flip(1.0) @ moved_from_image).angle
+        angle = -(face.angle + rotation)
     else:
         angle = face.angle + moved_from_image.angle
     box = _moved_box(face.box_xyxy, face.landmarks, points)

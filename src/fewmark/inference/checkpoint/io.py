@@ -1,5 +1,4 @@
-"""Checkpoint: one .safetensors file = one detector, with everything that is needed to run it. Nothing is
-unpickled."""
+"""Read and write model files: one .safetensors file holds a whole detector. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -47,17 +46,17 @@ __all__ = [
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
-    """Write a model file; a file that stood there is replaced whole, or stays as it is.
+    """Write a model file. An existing file is replaced as a whole, or stays as it is if writing fails.
 
     Args:
-        path: ends in .safetensors.
-        checkpoint: what to write.
-        half: store matrices and kernels as float16, half the size; they are float32 again when loaded.
-            Vectors (biases, norms' running statistics), and tensors that float16 cannot hold, stay float32.
+        path: Ends in .safetensors.
+        checkpoint: The model.
+        half: Store matrices and kernels as float16, half the size; loading converts them back to float32. Vectors (biases, running
+            statistics) and tensors that overflow float16 stay float32.
 
     Raises:
-        InputError: the name has another ending, there is neither student nor cascade or both, the cascade or a transfer is of
-            another scheme, the folder cannot be written to, or the disk is full.
+        InputError: The name has another ending, there is neither a student nor a cascade or there are both, the cascade or a transfer
+            is of another scheme, the folder cannot be written to, or the disk is full.
     """
     if Path(path).suffix != ".safetensors":
         raise InputError(f"{path}: expected a file name that ends in .safetensors")
@@ -75,7 +74,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     if cascade is not None:
         parts |= {f"cascade.{name}": module for name, module in cascade_modules(cascade).items()}
     tensors = {
-        f"{part}.{name}": _packed(t, half) for part, module in parts.items() for name, t in module.state_dict().items()
+        f"{part}.{name}": _stored(t, half) for part, module in parts.items() for name, t in module.state_dict().items()
     }
     tensors |= {matrix_name(i): torch.from_numpy(t.matrix) for i, t in enumerate(checkpoint.transfers)}
     text = json.dumps(checkpoint.to_metadata(), ensure_ascii=False, allow_nan=False)
@@ -85,13 +84,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
 
 
 def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
-    """Read a model file; its networks are on the CPU, float32 and in evaluation mode.
+    """Read a model file; the networks are on the CPU, in float32 and in evaluation mode.
 
     Args:
-        path_or_name: a .safetensors file, or the name of a packaged model.
+        path_or_name: A .safetensors file, or the name of a packaged model.
 
     Raises:
-        InputError: see `read_metadata`; or a field or a tensor is missing or does not fit.
+        InputError: See `read_metadata`; or a field or tensor is missing or does not fit.
     """
     path = resolve_model(path_or_name)
     where = str(path)
@@ -111,10 +110,10 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
     try:
         for i, s in enumerate(require(data, "students", where)):
             codec = HeatmapCodec(**s["codec"])
-            module = _built(s["architecture"], s["arguments"], tensors, f"student{i}")
+            module = _build(s["architecture"], s["arguments"], tensors, f"student{i}")
             students.append(StudentPart(s["name"], s["architecture"], s["arguments"], codec, module))
         if (t := require(data, "teacher", where)) is not None:
-            module = _built(t["architecture"], t["arguments"], tensors, "teacher")
+            module = _build(t["architecture"], t["arguments"], tensors, "teacher")
             teacher = TeacherPart(t["architecture"], t["arguments"], module)
         if (c := data.get("cascade")) is not None:  # older files have no such field
             cascade = cascade_from_data(c, checkpoint.scheme, tensors, "cascade")
@@ -132,7 +131,7 @@ def _check_parts(students: list[StudentPart], cascade: Cascade | None, where: st
         raise InputError(f"{where}: students: expected at least one student, or a cascade, given {given}")
 
 
-def _packed(tensor: Tensor, half: bool) -> Tensor:
+def _stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous().clone()
     if half and tensor.ndim >= 2 and tensor.dtype == torch.float32:
         small = tensor.half()
@@ -141,8 +140,8 @@ def _packed(tensor: Tensor, half: bool) -> Tensor:
     return tensor
 
 
-def _built(architecture: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor], part: str) -> nn.Module:
-    """A network with the tensors of its part; the caller's random numbers are left as they are."""
+def _build(architecture: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor], part: str) -> nn.Module:
+    """Build a network with the tensors of its part, without touching the caller's random numbers."""
     with torch.random.fork_rng(devices=[]):
         module = build_model(architecture, **arguments)
     return load_weights(module, tensors, part)

@@ -1,7 +1,7 @@
-"""What a model file says about itself, read without torch and without its tensors.
+"""The metadata of model files, read without torch and without the tensors.
 
-A .safetensors file is 8 bytes (little-endian length), a JSON header of that length, and the tensors. The
-header's `__metadata__` holds one JSON string of ours, under "fewmark".
+A .safetensors file is 8 bytes (little-endian length), a JSON header of that length, and the tensors. The header's `__metadata__`
+holds one JSON string under "fewmark".
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from fewmark.inference.checkpoint.onnx_metadata import read_properties
 FORMAT_VERSION = 1
 METADATA_KEY = "fewmark"
 TRANSFER_KEY = "fewmark_transfer"
-"""Of a file that holds a transfer between schemes and no model."""
+"""Key of a file that holds a transfer between schemes, not a model."""
 
-_LONGEST_HEADER = 100_000_000  # bytes; the limit that the format itself sets
-
+_MAX_HEADER = 100_000_000  # bytes; the format's own limit
 
 _ENDINGS = (".safetensors", ".onnx")
-"""Of packaged models; a .onnx file beside a .safetensors file of its name is a part of that model."""
+"""Endings of packaged models; an .onnx file alongside a .safetensors file of the same name is part of that model."""
 
 
 def packaged_names() -> list[str]:
-    """The models that come with the package: those of .safetensors files, and exported ones that stand alone."""
+    """Names of the packaged models: .safetensors files, and exported models without one."""
     folder = resources.files("fewmark") / "inference/weights"
     if not folder.is_dir():
         return []
@@ -37,10 +36,10 @@ def packaged_names() -> list[str]:
 
 
 def resolve_model(path_or_name: str | Path) -> Path:
-    """The file of a packaged name, or the path itself.
+    """The file of a packaged model, or the path itself.
 
     Raises:
-        InputError: no packaged model has that name and there is no such file.
+        InputError: There is neither such a file nor such a packaged model.
     """
     path = Path(path_or_name)
     if path.is_file():
@@ -58,15 +57,13 @@ def resolve_model(path_or_name: str | Path) -> Path:
 
 
 def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
-    """What a model file says about itself: scheme, parts, codecs, crop, accuracy, counts, seed, config,
-    licence, provenance.
+    """The metadata of a model file: scheme, parts, codecs, crop, accuracy, counts, seed, config, licence, provenance.
 
     Args:
-        path_or_name: a .safetensors or .onnx file, or the name of a packaged model.
+        path_or_name: A .safetensors or .onnx file, or the name of a packaged model.
 
     Raises:
-        InputError: no such model, another kind of file, a truncated one, one that fewmark did not write, or
-            one of another format version.
+        InputError: The model is missing, truncated, another kind of file, not written by fewmark, or of another format version.
     """
     path = resolve_model(path_or_name)
     texts = read_properties(path) if path.suffix == ".onnx" else _read_texts(path)
@@ -74,7 +71,7 @@ def read_metadata(path_or_name: str | Path) -> dict[str, Any]:
 
 
 def parse_metadata(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """The model's metadata among the texts of a file.
+    """Parse the model's metadata.
 
     Args:
         texts: The metadata of the safetensors or ONNX file, key -> text.
@@ -98,10 +95,10 @@ def parse_metadata(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
 
 
 def read_transfer_metadata(path: str | Path) -> dict[str, Any]:
-    """What a transfer's file says about itself; its fields are checked when it is loaded.
+    """The metadata of a transfer's file; `load_transfer` checks its fields.
 
     Raises:
-        InputError: no such file, not a safetensors file, a truncated one, or one without a transfer.
+        InputError: The file is missing, truncated, not a .safetensors file, or holds no transfer.
     """
     path = Path(path)
     if not path.is_file():
@@ -115,16 +112,21 @@ def read_transfer_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def holds_transfer(path: str | Path) -> bool:
-    """Whether a .safetensors file is a transfer and no model."""
+    """Whether a .safetensors file holds a transfer, not a model."""
     path = Path(path)
     return path.is_file() and TRANSFER_KEY in _read_texts(path)
 
 
 def scheme_from_metadata(metadata: Mapping[str, Any], name: str | None, where: str) -> dict[str, Any]:
-    """The scheme of that name, as plain data: the model's own (for None too), or the target of a transfer that it carries.
+    """A scheme that the model can answer in, as plain data.
+
+    Args:
+        metadata: Result of `read_metadata`.
+        name: Name of the model's own scheme or of a transfer's target; None: the model's.
+        where: The file, for messages.
 
     Raises:
-        InputError: it is neither.
+        InputError: The model has no such scheme.
     """
     try:
         schemes = [require(metadata, "scheme", where), *(t["target"] for t in metadata.get("transfers", []))]
@@ -138,7 +140,7 @@ def scheme_from_metadata(metadata: Mapping[str, Any], name: str | None, where: s
 
 
 def unknown_scheme(name: str, own: str, targets: Sequence[str], where: str) -> InputError:
-    """What to say where a model is asked for landmarks of a scheme that it does not know."""
+    """The error for a scheme that a model cannot answer in."""
     carried = f"carries transfers to {', '.join(targets)}" if targets else "carries no transfer"
     return InputError(
         f"{where}: scheme {name!r}: the model finds {own} and {carried}; "
@@ -150,7 +152,7 @@ def require(data: Mapping[str, Any], field: str, where: str) -> Any:
     """A field of the metadata.
 
     Raises:
-        InputError: it is not there.
+        InputError: It is missing.
     """
     if field not in data:
         raise InputError(f"{where}: field {field!r} of the metadata is missing; expected a whole fewmark model")
@@ -188,8 +190,8 @@ def header_texts(file: IO[bytes], size: int, path: Path) -> dict[str, str]:
         InputError: It is truncated or not a .safetensors file.
     """
     first = file.read(8)
-    length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LONGEST_HEADER + 1
-    if length > _LONGEST_HEADER:
+    length = struct.unpack("<Q", first)[0] if len(first) == 8 else _MAX_HEADER + 1
+    if length > _MAX_HEADER:
         raise InputError(f"{path}: expected a safetensors file, given another kind of file ({size} bytes)")
     if size < 8 + length:
         raise InputError(f"{path}: truncated: expected {8 + length} bytes, given {size}; copy the file again")

@@ -1,4 +1,4 @@
-"""A detector and where it is from: what a model file holds, as types. No torch is imported."""
+"""Checkpoint: a model and its provenance, as a model file holds them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class StudentPart:
-    """One network that finds landmarks.
+    """A network that predicts landmarks.
 
     Attributes:
-        name: what metrics call it.
-        architecture: a name that `build_model` knows.
-        arguments: its constructor's.
-        codec: how its maps become landmarks.
-        module: the network.
+        name: Name in metrics.
+        architecture: Name for `build_model`.
+        arguments: Arguments of its constructor.
+        codec: Converts between its heatmaps and landmarks.
+        module: The network.
     """
 
     name: str
@@ -48,7 +48,7 @@ class StudentPart:
 
 @dataclass
 class TeacherPart:
-    """The network that judges pseudo labels; see `StudentPart`."""
+    """The network that estimates the quality of predicted landmarks; see `StudentPart`."""
 
     architecture: str
     arguments: dict[str, Any]
@@ -57,30 +57,29 @@ class TeacherPart:
 
 @dataclass
 class Checkpoint:
-    """A detector and where it is from.
+    """A model and its provenance.
 
     Attributes:
-        scheme: which landmarks it finds.
-        students: the networks, one or more; none where there is a cascade, or where an ONNX file holds them.
-        crop: which part of an image they see; of a cascade, its coarse stage.
-        teacher: what judges their labels, or None.
-        cascade: what finds the landmarks in place of students, or None.
-        box_from_detector: how the packaged face detector's box relates to the boxes it was trained on, see
-            `fewmark.inference.face_detection.base.fit_box_adapter`, or None: boxes are then taken as they are.
+        scheme: Annotation scheme of the landmarks.
+        students: The networks; [] for a cascade, and for an exported model, whose ONNX graph holds them.
+        crop: Part of the image that the networks see; for a cascade, its coarse stage.
+        teacher: Estimates the quality of the students' predictions, or None.
+        cascade: Predicts the landmarks in place of students, or None.
+        box_from_detector: Maps the packaged face detector's boxes to boxes as in training, see
+            `fewmark.inference.face_detection.base.fit_box_adapter`; None: boxes are taken as they are.
         flip: Whether predictions are averaged with those from the flipped crop, unless the caller chooses.
-        accuracy: one entry a measured list: `data`, `nme`, `auc`, `failure_rate` (fractions), `normalizer`,
-            `n_faces`, `box`.
-        counts: faces that it was trained on: `labelled`, `pseudo`, `unlabelled`; of a model that began as another one at least so many.
-        seed: of the run.
-        config: the resolved settings of the run.
-        data_hash: of the training data.
-        licence: under which the model may be used.
-        provenance: what it was trained on.
-        transfers: what turns its landmarks into other schemes'; one a target scheme.
-        calibration: what error each score lets expect, or None.
-        label_bias: (K, 2) how far labels lie to one side of what the networks find, parts of the face box's longer side, see
-            `fewmark.landmarks.label_bias`; it is added to what they find. None: nothing is.
-        package_version: of the fewmark that wrote it.
+        accuracy: One entry per evaluated list: `data`, `nme`, `auc`, `failure_rate` (fractions), `normalizer`, `n_faces`, `box`.
+        counts: Numbers of training faces: `labelled`, `pseudo`, `unlabelled`; lower bounds for a model that started from another.
+        seed: Seed of the training run.
+        config: Resolved settings of the training run.
+        data_hash: Hash of the training data.
+        licence: Licence of the model.
+        provenance: Training data of the model.
+        transfers: Transfers to other schemes, one per target scheme.
+        calibration: Expected error per score, or None.
+        label_bias: (K, 2) horizontal offset of the labels from the networks' predictions, as a fraction of the face box's longer
+            side, see `fewmark.landmarks.label_bias`; it is added to predictions. None: no correction.
+        package_version: Version of fewmark that wrote the model.
     """
 
     scheme: LandmarkScheme
@@ -108,10 +107,10 @@ class Checkpoint:
         return None if self.label_bias is None else self.label_bias * self.crop.box_side
 
     def transfer_to(self, scheme: str | None) -> SchemeTransfer | None:
-        """The transfer to the scheme of that name; None for the model's own scheme, or where none is named.
+        """The transfer to a scheme; None for the model's own scheme and for None.
 
         Raises:
-            InputError: the model carries no such transfer; lists those it carries.
+            InputError: The model has no such transfer; the message lists those it has.
         """
         if scheme is None or scheme == self.scheme.name:
             return None
@@ -121,16 +120,16 @@ class Checkpoint:
         return targets[scheme]
 
     def scheme_of(self, name: str | None) -> LandmarkScheme:
-        """The scheme of that name that the model can answer in; its own for None.
+        """The scheme of a name that the model can answer in; its own for None.
 
         Raises:
-            InputError: see `transfer_to`.
+            InputError: See `transfer_to`.
         """
         transfer = self.transfer_to(name)
         return self.scheme if transfer is None else transfer.target
 
     def to_metadata(self) -> dict[str, Any]:
-        """Plain data for JSON, all but the tensors; what `read_metadata` gives back."""
+        """Plain data for JSON, without the tensors; `read_metadata` returns it."""
         cascade: list[dict[str, Any]] | None = None
         if self.cascade is not None:
             from fewmark.inference.cascade.serialization import cascade_to_data
@@ -176,15 +175,15 @@ class Checkpoint:
 
 
 def checkpoint_from_metadata(data: Mapping[str, Any], matrices: Mapping[str, NDArray[Any]], where: str) -> Checkpoint:
-    """All of a checkpoint but its networks.
+    """Build a checkpoint without its networks.
 
     Args:
-        data: of `read_metadata`.
-        matrices: name -> tensor; at least those of the transfers.
-        where: the file, for messages.
+        data: Result of `read_metadata`.
+        matrices: Name -> tensor; at least those of the transfers.
+        where: The file, for messages.
 
     Raises:
-        InputError: a field or a tensor is missing or does not fit.
+        InputError: A field or tensor is missing or does not fit.
     """
     if list(require(data, "mean", where)) != list(MEAN) or list(require(data, "std", where)) != list(STD):
         raise InputError(f"{where}: mean, std: expected {MEAN} and {STD}, given {data['mean']} and {data['std']}")

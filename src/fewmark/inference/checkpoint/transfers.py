@@ -1,4 +1,4 @@
-"""Transfers between schemes in files: one of their own, or inside a model file. Needs no torch.
+"""Transfers between schemes in files of their own and inside model files. Imports no torch.
 
 A transfer's file is a .safetensors file with one tensor, `matrix`, and one JSON string under "fewmark_transfer" in its
 metadata. A model file has a list `transfers` of the same JSON in its own metadata, and tensors `transfer0.matrix`, ...
@@ -30,14 +30,14 @@ TRANSFER_VERSION = 1
 
 
 def save_transfer(path: str | Path, transfer: SchemeTransfer) -> None:
-    """Write a transfer as a file of its own.
+    """Write a transfer to a file of its own.
 
     Args:
-        path: ends in .safetensors.
-        transfer: what to write.
+        path: Ends in .safetensors.
+        transfer: The transfer.
 
     Raises:
-        InputError: the name has another ending, or the file cannot be written.
+        InputError: The name has another ending, or the file cannot be written.
     """
     if Path(path).suffix != ".safetensors":
         raise InputError(f"{path}: expected a file name that ends in .safetensors")
@@ -51,28 +51,28 @@ def load_transfer(path: str | Path) -> SchemeTransfer:
     """Read a transfer's file.
 
     Raises:
-        InputError: there is no such file, it is no transfer or one of another format version, or a field or the tensor is
-            missing or does not fit.
+        InputError: The file is missing, not a transfer or of another format version, or a field or the tensor is missing or does not
+            fit.
     """
     data = read_transfer_metadata(path)
     return transfer_from_parts(data, read_tensors(path), "matrix", str(path))
 
 
 def matrix_name(index: int) -> str:
-    """The tensor of a model's transfer."""
+    """Name of the tensor of a model's transfer."""
     return f"transfer{index}.matrix"
 
 
 def load_transfers(data: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], where: str) -> list[SchemeTransfer]:
-    """The transfers of a model file; none for a file that was written before there were any.
+    """The transfers of a model file; [] for a file of a version without transfers.
 
     Args:
-        data: the model's metadata.
-        tensors: name -> tensor; at least those of the transfers.
-        where: the file, for messages.
+        data: The model's metadata.
+        tensors: Name -> tensor; at least those of the transfers.
+        where: The file, for messages.
 
     Raises:
-        InputError: a field or a tensor is missing or does not fit.
+        InputError: A field or tensor is missing or does not fit.
     """
     given = data.get("transfers", [])
     if not isinstance(given, Sequence):
@@ -81,10 +81,10 @@ def load_transfers(data: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]],
 
 
 def check_source(model: LandmarkScheme, source: LandmarkScheme, target: LandmarkScheme, where: str) -> None:
-    """See that a model's landmarks are what a transfer takes, and not already what it gives.
+    """Check that a transfer's source is the model's scheme and its target is not.
 
     Raises:
-        InputError: they are not.
+        InputError: It does not fit the model.
     """
     if source.landmarks != model.landmarks:
         raise InputError(
@@ -96,7 +96,7 @@ def check_source(model: LandmarkScheme, source: LandmarkScheme, target: Landmark
 
 
 def transfer_metadata(transfer: SchemeTransfer) -> dict[str, Any]:
-    """Plain data for JSON, all but the matrix; what is not finite is null."""
+    """Plain data for JSON, without the matrix; numbers that are not finite are null."""
     return {
         "format_version": TRANSFER_VERSION,
         "package_version": __version__,
@@ -115,7 +115,7 @@ def transfer_metadata(transfer: SchemeTransfer) -> dict[str, Any]:
 
 
 def transfer_facts(transfer: SchemeTransfer) -> dict[str, Any]:
-    """What to say of a transfer beside its results, as plain data: the schemes' names and what error to expect."""
+    """Summary of a transfer for its results, as plain data: the schemes' names and the expected error."""
     return {
         "source": transfer.source.name,
         "target": transfer.target.name,
@@ -128,10 +128,10 @@ def transfer_facts(transfer: SchemeTransfer) -> dict[str, Any]:
 
 
 def transfer_from_parts(data: Any, tensors: Mapping[str, NDArray[Any]], name: str, where: str) -> SchemeTransfer:
-    """A transfer from its metadata and the tensor of that name.
+    """Build a transfer from its metadata and the tensor of a name.
 
     Raises:
-        InputError: another format version; or a field or the tensor is missing or does not fit.
+        InputError: The format version is another, or a field or the tensor is missing or does not fit.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"{where}: expected the fields of a transfer, given {type(data).__name__}")

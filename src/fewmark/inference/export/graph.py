@@ -1,4 +1,4 @@
-"""The ONNX graph of a model's students, from the crop's bytes to the landmarks."""
+"""Trace a model's students to an ONNX graph, from the crop's bytes to the landmarks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ OPSET = 17
 
 
 class WholeNetwork(nn.Module):
-    """Everything between a crop's bytes and its landmarks, as `Ensemble.predict` does it after `to_tensor`.
+    """From a crop's bytes to its landmarks, as `to_tensor` and `Ensemble.predict` together.
 
     Args:
-        students: the networks.
-        codecs: one a student.
-        mirror: see `Ensemble`.
-        teacher: see `Ensemble`.
-        bias: see `Ensemble`.
+        students: The networks.
+        codecs: One per student.
+        mirror: See `Ensemble`.
+        teacher: See `Ensemble`.
+        bias: See `Ensemble`.
     """
 
     mean: Tensor
@@ -58,14 +58,14 @@ class WholeNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def forward(self, crops: Tensor, flip: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Both views of a face go through the networks in one batch; without `flip` that of the plain ones.
+        """Run the crops, and with `flip` the flipped crops in the same batch.
 
         Args:
             crops: (B, H, W, 3) uint8 RGB.
-            flip: () truth value; None where the scheme has no mirror.
+            flip: () bool; None if the scheme has no mirror.
 
         Returns:
-            landmarks (B, K, 2) crop px, scores (B, K), and the teacher's quality (B,) where there is one.
+            Landmarks (B, K, 2) crop px, scores (B, K), and quality (B,) if there is a teacher.
         """
         mean, std = self.mean, self.std
         images = _normalised(crops, mean, std) if flip is None else _views(crops, flip, mean, std)
@@ -75,7 +75,7 @@ class WholeNetwork(nn.Module):
             maps = [_mean_of_views(m, mirror, flip) for m in maps]
         landmarks = self.ensemble.decode(maps)
         heatmaps = average_heatmaps(maps)
-        quality = self.ensemble.judge(images[: crops.shape[0]], heatmaps)
+        quality = self.ensemble.predict_quality(images[: crops.shape[0]], heatmaps)
         scores = self.ensemble.codec.decode(heatmaps)[1]
         return (landmarks, scores) if quality is None else (landmarks, scores, quality)
 
@@ -87,13 +87,13 @@ def _normalised(crops: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return images
 
 
-@torch.jit.script  # a branch of the graph: what is not asked for costs nothing, not even a copy of what it would leave as it is
+@torch.jit.script  # a branch of the graph: without flip there is no cost, not even a copy
 def _views(crops: Tensor, flip: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (2B, 3, H, W), the flipped ones last; or (B, 3, H, W)."""
+    """(B, H, W, 3) uint8 -> (2B, 3, H, W), the flipped ones last; without flip (B, 3, H, W)."""
     if bool(flip):
         images: Tensor = _normalised(crops, mean, std)
         return torch.cat([images, images.flip(-1)])
-    else:  # a script wants both ends
+    else:  # TorchScript needs the else
         plain: Tensor = _normalised(crops, mean, std)
         return plain
 
@@ -109,9 +109,13 @@ def _mean_of_views(maps: Tensor, mirror: Tensor, flip: Tensor) -> Tensor:
 
 
 def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
-    """The ONNX graph of a checkpoint's students, with the weights under their own names.
+    """Trace a checkpoint's students to an ONNX graph, with the weights under their own names.
 
-    Batch norms stay apart from the convolutions, as in the model file: ONNX Runtime joins them when it loads the graph.
+    Batch norms stay separate from convolutions, as in the model file: ONNX Runtime fuses them when it loads the graph.
+
+    Args:
+        checkpoint: With students, not a cascade.
+        flip: Default of the graph's input `flip`.
 
     Raises:
         InputError: onnx is not installed.
@@ -135,7 +139,7 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
         outputs["quality"] = ["batch"]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "traced.onnx"
-        # the exporter is called old, and the trace sees the sizes of crops and maps as fixed: they are
+        # the exporter is deprecated, and it warns that sizes of crops and maps become constants: they are
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
@@ -162,7 +166,7 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
 
 
 def store_halves(model: onnx.ModelProto) -> None:
-    """Store weights that float16 holds exactly as float16, as `save_checkpoint` does by halves; half the size, same values."""
+    """Store weights that float16 represents exactly as float16, like `save_checkpoint(half=True)`: half the size, the same values."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
@@ -181,9 +185,9 @@ def store_halves(model: onnx.ModelProto) -> None:
 
 
 def share_with(model: onnx.ModelProto, weights: Path) -> None:
-    """Take the tensors that a .safetensors file holds out of the graph, and say where they lie in that file.
+    """Replace the tensors in a graph that a .safetensors file holds by references to that file.
 
-    Source: onnx.proto, TensorProto.external_data; the format of safetensors: 8 bytes of a length, a JSON header, the data.
+    Source: onnx.proto, TensorProto.external_data; the safetensors format: 8 bytes of length, a JSON header, the data.
     """
     from onnx import TensorProto, numpy_helper
 
@@ -196,7 +200,7 @@ def share_with(model: onnx.ModelProto, weights: Path) -> None:
             continue
         first, last = (start + offset for offset in entry["data_offsets"])
         if raw[first:last] != numpy_helper.to_array(tensor).tobytes():
-            continue  # stored by another type
+            continue  # stored in another type
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in {"location": weights.name, "offset": first, "length": last - first}.items():
@@ -209,6 +213,6 @@ def _name_in_file(name: str) -> str:
 
 
 def synthetic_crops(n: int, rule: CropRule) -> NDArray[np.uint8]:
-    """Crops of n synthetic faces, (n, H, W, 3)."""
+    """Cut crops of n synthetic faces: (n, H, W, 3)."""
     faces = render_faces(n, load_scheme("ibug-68"), seed=0)
     return np.stack([cut(f.image, rule.crop_from_image(f.box), rule.size) for f in faces])

@@ -1,4 +1,4 @@
-"""A model file -> one ONNX file with everything from the crop's bytes to the landmarks inside: what `fewmark export` does."""
+"""Export a model file to one ONNX file, from the crop's bytes to the landmarks, as `fewmark export` does."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     import onnx
 
 PARITY = 0.01
-"""Crop px by which an exported landmark may differ from torch's."""
+"""Largest difference between an exported landmark and torch's, crop px."""
 INT8_COST = 0.02
-"""Part of the NME that int8 may cost."""
-_SCORE_PARITY = 1e-3  # of the larger of 1 and the score, or the quality
-_BATCHES = (1, 7)  # synthetic faces, in batches of one size and of another
+"""Largest increase of NME by int8, as a fraction of it."""
+_SCORE_PARITY = 1e-3  # difference of scores and quality, as a fraction of the larger of 1 and the value
+_BATCHES = (1, 7)  # sizes of batches of synthetic faces to compare on
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Export:
     """An exported model.
 
     Attributes:
-        path: the file.
-        n_bytes: its size.
-        flip: whether it averages with the flipped crop unless it is told otherwise.
-        parity_px: the largest difference between its landmarks and torch's along an axis, before int8; crop px.
-        int8: None, or the faces' number `n_faces`, their `nme` and that before it, `nme_float` (fractions), and `normalizer`.
+        path: The file.
+        n_bytes: Its size.
+        flip: Default of its input `flip`.
+        parity_px: Largest difference between its landmarks and torch's along an axis, before int8; crop px.
+        int8: None, or `n_faces`, `nme` by int8 and `nme_float` before (fractions), and `normalizer`.
     """
 
     path: Path
@@ -69,32 +69,32 @@ def export_onnx(
     share_weights: bool = False,
     int8_faces: Sequence[FaceSample] | None = None,
 ) -> Export:
-    """Write a model as an .onnx file, after its answers were compared with torch's on synthetic faces.
+    """Export a model to an .onnx file, after comparing its output with torch's on synthetic faces.
 
-    Input `crops` (B, H, W, 3) uint8 RGB as the crop rule cuts them; where the scheme has a mirror also `flip`, a truth value
-    that may be left out. Outputs `landmarks` (B, K, 2) crop px, `scores` (B, K) and, of a model with a teacher, `quality` (B,).
-    The model's metadata is in the file.
+    Inputs: `crops` (B, H, W, 3) uint8 RGB as the crop rule cuts them, and if the scheme has a mirror `flip`, an optional bool.
+    Outputs: `landmarks` (B, K, 2) crop px, `scores` (B, K) and, for a model with a teacher, `quality` (B,). The file holds the
+    model's metadata.
 
     Args:
-        model: a .safetensors file or a packaged name.
-        path: ends in .onnx.
-        flip: the value of `flip` where none is given; None: as the model asks.
-        share_weights: leave the weights in the model's file, beside which `path` must lie; it then holds the graph alone.
-        int8_faces: labelled faces in the model's scheme; the convolutions then multiply 8-bit numbers, whose ranges are taken
-            from these faces, if that costs them at most `INT8_COST` of their NME.
+        model: A .safetensors file or a packaged name.
+        path: Ends in .onnx.
+        flip: Default of the input `flip`; None: as the model asks.
+        share_weights: Leave the weights in the model's file, which must be in the same folder as `path`.
+        int8_faces: Labelled faces in the model's scheme, to quantize the convolutions to 8 bits: the ranges come from these faces,
+            whose NME may rise by at most `INT8_COST`.
 
     Raises:
-        InputError: a cascade, another ending, onnx or onnxruntime is missing, a landmark differs by more than `PARITY` or int8
-            costs more (nothing is written then), `path` lies elsewhere than the weights that it shares, or it cannot be
-            written.
+        InputError: The model is a cascade, the ending is another, onnx or onnxruntime is missing, a landmark differs by more than
+            `PARITY` or int8 costs more (nothing is written then), `path` is in another folder than the shared weights, or it cannot
+            be written.
     """
     path, source = Path(path), resolve_model(model)
     if path.suffix != ".onnx":
         raise InputError(f"{path}: expected a file name that ends in .onnx")
     if share_weights and path.absolute().parent.resolve() != source.absolute().parent.resolve():
-        raise InputError(f"{path}: expected a file beside {source}, whose weights it shares")
+        raise InputError(f"{path}: expected a file alongside {source}, whose weights it shares")
     if share_weights and int8_faces is not None:
-        raise InputError(f"{path}: int8 weights are its own; leave out --share-weights or --int8")
+        raise InputError(f"{path}: int8 needs weights of its own; leave out --share-weights or --int8")
     checkpoint = load_checkpoint(source)
     if checkpoint.cascade is not None:
         raise InputError(
@@ -104,7 +104,7 @@ def export_onnx(
     flip = checkpoint.scheme.mirror is not None and (checkpoint.flip if flip is None else flip)
     graph = trace_onnx(checkpoint, flip=flip)
     parity_px = _parity(graph, path, checkpoint)
-    about: dict[str, Any] = {
+    context: dict[str, Any] = {
         "flip": flip,
         "source": file_hash(source),
         "weights": source.name if share_weights else None,
@@ -115,20 +115,20 @@ def export_onnx(
     }
     if int8_faces is not None:
         small = quantize(graph, labelled_crops(int8_faces, checkpoint.crop))
-        about["int8"] = _int8_cost(path, checkpoint, {"float": graph, "int8": small}, about, int8_faces)
+        context["int8"] = _int8_cost(path, checkpoint, {"float": graph, "int8": small}, context, int8_faces)
         graph = small
     store_halves(graph)
     if share_weights:
         share_with(graph, source)
-    _describe(graph, checkpoint, about)
+    _describe(graph, checkpoint, context)
     with atomic_path(path) as temporary:
         temporary.write_bytes(graph.SerializeToString())
-    return Export(path, path.stat().st_size, flip, parity_px, about["int8"])
+    return Export(path, path.stat().st_size, flip, parity_px, context["int8"])
 
 
-def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint, about: dict[str, Any]) -> None:
-    """Put the model's metadata and transfers into its graph."""
-    data = {**checkpoint.to_metadata(), "export": about}
+def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint, context: dict[str, Any]) -> None:
+    """Write the model's metadata and transfers into its graph."""
+    data = {**checkpoint.to_metadata(), "export": context}
     properties = {METADATA_KEY: json.dumps(data, ensure_ascii=False, allow_nan=False)}
     if checkpoint.transfers:
         raw = safetensors.numpy.save({matrix_name(i): t.matrix for i, t in enumerate(checkpoint.transfers)})
@@ -139,29 +139,30 @@ def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint, about: dict[str, A
 
 
 def _parity(graph: onnx.ModelProto, path: Path, checkpoint: Checkpoint) -> float:
-    """The largest difference between what ONNX Runtime and torch say of synthetic faces, crop px.
+    """Compare ONNX Runtime with torch on synthetic faces; returns the largest difference of a landmark, crop px.
 
     Raises:
-        InputError: it is too large, or that of the scores or the quality is, or onnxruntime is missing.
+        InputError: The difference of landmarks, scores or quality is too large, or onnxruntime is missing.
     """
     session = make_session(graph.SerializeToString(), path, None)
-    locator = TorchPredictor(checkpoint)
+    by_torch = TorchPredictor(checkpoint)
     mirrored = checkpoint.scheme.mirror is not None
     names = ["landmarks", "scores"] + ([] if checkpoint.teacher is None else ["quality"])
-    px, sure = 0.0, 0.0
+    px, other = 0.0, 0.0
     for crops in np.split(synthetic_crops(sum(_BATCHES), checkpoint.crop), np.cumsum(_BATCHES)[:-1]):
         for flip in (False, True) if mirrored else (False,):
             feed: dict[str, NDArray[Any]] = {"crops": crops} | ({"flip": np.array(flip)} if mirrored else {})
-            landmarks, *said = session.run(names, feed)
-            true = locator.predict_crops(crops, flip=flip)
+            landmarks, *rest = session.run(names, feed)
+            true = by_torch.predict_crops(crops, flip=flip)
             px = float(np.maximum(px, np.abs(landmarks - true.landmarks).max()))  # NaN stays NaN
-            for name, values in zip(names[1:], said, strict=True):
+            for name, values in zip(names[1:], rest, strict=True):
                 expected = getattr(true, name)
-                sure = float(np.maximum(sure, (np.abs(values - expected) / np.maximum(1, np.abs(expected))).max()))
-    if not (px <= PARITY and sure <= _SCORE_PARITY):
+                other = float(np.maximum(other, (np.abs(values - expected) / np.maximum(1, np.abs(expected))).max()))
+    if not (px <= PARITY and other <= _SCORE_PARITY):
         decodings = ", ".join(sorted({s.codec.decoding for s in checkpoint.students}))
         raise InputError(
-            f"{path}: not written: on synthetic faces its landmarks differ from torch's by up to {px:.3g} px, its scores or quality by {sure:.3g}; "
+            f"{path}: not written: on synthetic faces its landmarks differ from torch's by up to {px:.3g} px, its scores or quality by "
+            f"{other:.3g}; "
             f"expected at most {PARITY} px and {_SCORE_PARITY}. The model decodes by {decodings}; run it by torch"
         )
     return px
@@ -171,20 +172,20 @@ def _int8_cost(
     path: Path,
     checkpoint: Checkpoint,
     graphs: dict[str, onnx.ModelProto],
-    about: dict[str, Any],
+    context: dict[str, Any],
     faces: Sequence[FaceSample],
 ) -> dict[str, Any]:
-    """The NME of labelled faces by the graph and by the quantized one.
+    """Compare the NME of labelled faces by the graph and by its quantization.
 
     Raises:
-        InputError: the second is larger than it may be.
+        InputError: The quantization costs more than `INT8_COST`.
     """
     truth = stack_landmarks(faces)
     boxes = np.stack([s.face_box() for s in faces])
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, graph in graphs.items():
-            _describe(graph, checkpoint, about)
+            _describe(graph, checkpoint, context)
             file = Path(folder) / f"{name}.onnx"
             file.write_bytes(graph.SerializeToString())
             landmarks = predict_samples(Detector.load(file), faces).landmarks

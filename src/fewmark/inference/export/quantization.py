@@ -1,4 +1,4 @@
-"""8-bit convolutions for an exported model: ranges from crops of labelled faces, by ONNX Runtime's static quantization."""
+"""Quantize the convolutions of an exported model to 8 bits, by ONNX Runtime's static quantization."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fewmark.data.samples import FaceSample
 if TYPE_CHECKING:
     import onnx
 
-_CALIBRATION_FACES = 200  # ranges change no more with further ones
+_CALIBRATION_FACES = 200  # more do not change the ranges
 _BATCH = 8
 
 
 def labelled_crops(samples: Sequence[FaceSample], rule: CropRule) -> NDArray[np.uint8]:
-    """The first crops round the true landmarks, (n, H, W, 3), n at most 200.
+    """Cut crops around the true landmarks of the first faces: (n, H, W, 3), n at most 200.
 
     Raises:
-        InputError: no face, one without landmarks, or an image cannot be read.
+        InputError: There is no face, a face has no landmarks, or an image cannot be read.
     """
     crops = []
     for sample in samples[:_CALIBRATION_FACES]:
@@ -40,15 +40,14 @@ def labelled_crops(samples: Sequence[FaceSample], rule: CropRule) -> NDArray[np.
 
 
 def quantize(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelProto:
-    """The graph with 8-bit convolutions, all but the students' first and last, which are cheap and cost the most accuracy, and
-    the teacher's.
+    """Quantize the convolutions, except the students' first and last, which are cheap and cost most accuracy, and the teacher's.
 
-    Weights have 7 bits and a scale a channel: with 8 the products of processors that have AVX2 alone may saturate. What flows between
-    the layers has 8 bits and one scale a tensor, from its least and largest value; a ReLU is a convolution's range.
+    Weights have 7 bits and a scale per channel: with 8 bits, products may saturate on processors with AVX2 only. Activations have 8
+    bits and one scale per tensor, from its minimum and maximum; a ReLU sets the range of the convolution before it.
 
     Args:
-        model: of `trace_onnx`.
-        crops: (n, H, W, 3).
+        model: Result of `trace_onnx`.
+        crops: (n, H, W, 3) calibration crops.
     """
     import onnx
     import onnxruntime
@@ -65,30 +64,30 @@ def quantize(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> onnx.ModelProt
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     flip = [t for t in bare.graph.initializer if t.name == "flip"]
-    for tensor in flip:  # without its value an input like others, of which nobody warns
+    for tensor in flip:  # without its value it is an ordinary input, which causes no warning
         bare.graph.initializer.remove(tensor)
     with tempfile.TemporaryDirectory() as folder:
         joined, small = Path(folder) / "joined.onnx", Path(folder) / "int8.onnx"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(joined)  # batch norms are joined with the convolutions before them
+        options.optimized_model_filepath = str(joined)  # fuses batch norms into the convolutions before them
         onnxruntime.InferenceSession(bare.SerializeToString(), options, providers=["CPUExecutionProvider"])
         prepared = onnx.load(joined)
         prepared.metadata_props.add(
             key="onnx.quant.pre_process", value="onnxruntime.quant"
-        )  # else it asks for just that
+        )  # otherwise it asks for this step
         onnx.save(prepared, joined)
         convolutions = [n for n in prepared.graph.node if n.op_type == "Conv"]
-        judges = [n.name for n in convolutions if "ensemble.teacher." in n.input[1]]
-        students = [n.name for n in convolutions if n.name not in judges]
+        teacher = [n.name for n in convolutions if "ensemble.teacher." in n.input[1]]
+        students = [n.name for n in convolutions if n.name not in teacher]
         quantize_static(
             joined,
             small,
             Crops(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Relu"],
-            nodes_to_exclude=[students[0], students[-1], *judges],
+            nodes_to_exclude=[students[0], students[-1], *teacher],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,

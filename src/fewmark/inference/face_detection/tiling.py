@@ -1,4 +1,4 @@
-"""Small faces in large images: a face detector looks at overlapping tiles as well."""
+"""Find small faces in large images: search overlapping tiles too."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fewmark.inference.face_detection.base import DetectedFace, FaceDetector, wi
 
 
 class TiledFaceDetector:
-    """Looks at the whole image, and at tiles of it at their own resolution.
+    """Searches the whole image, and tiles of it at their own resolution.
 
-    Tiles are squares of `side` px, and of 2, 4, ... times as many until one would hold the image; those of one size
-    overlap by a quarter. A box that touches a tile's edge within the image is dropped: a neighbour, or a larger tile, shows
-    the face whole. What is found several times is kept once, the surest.
+    Tiles are squares of `side` px, and of 2, 4, ... times as many until one would hold the image; tiles of one size overlap by a
+    quarter. A box that touches a tile's edge inside the image is dropped: a neighbouring or larger tile holds the whole face. Of
+    repeated finds the most confident is kept.
 
     Args:
-        face_detector: looks at each tile; it may reduce what it is given.
-        side: of the smallest tiles, px, best the size at which `face_detector` reduces nothing. The time grows as the
-            number of tiles, some 2.4 times the image's area over a tile's.
+        face_detector: Searches each tile; it may reduce what it is given.
+        side: Side of the smallest tiles, px, best the size that `face_detector` does not reduce. The time grows with the number of
+            tiles, about 2.4 times the image's area over a tile's.
 
     Raises:
-        InputError: side below 64.
+        InputError: The side is below 64.
     """
 
     def __init__(self, face_detector: FaceDetector, side: int = 640) -> None:
@@ -50,7 +50,7 @@ class TiledFaceDetector:
 
 
 def tile_starts(length: int, side: int) -> list[int]:
-    """Where tiles begin that cover a length, evenly spread, at least a quarter of each in the next.
+    """Start positions of tiles that cover a length, evenly spaced, overlapping by at least a quarter.
 
     >>> tile_starts(1000, 640)
     [0, 360]
@@ -64,7 +64,7 @@ def tile_starts(length: int, side: int) -> list[int]:
 
 
 def _is_cut(box: NDArray[np.float32], tile: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
-    """Whether a box reaches an edge of its tile that is no edge of the image."""
+    """Whether a box reaches an edge of its tile that is not an edge of the image."""
     near = 0.02 * (tile[2] - tile[0])
     x0, y0, x1, y1 = tile
     return bool(
