@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fewmark.core.files import write_text
-from fewmark.evaluation.robustness_report import robustness_rows
+from fewmark.evaluation.robustness_report import passes_text
 from fewmark.landmarks.scheme import load_scheme, scheme_names
 from fewmark.training.config import Config, StudentSettings, load_config, recipe_names
 
@@ -210,7 +210,7 @@ def robustness_table() -> str:
     plain = [_robustness_cells(r["unperturbed"]) for r in results]
     lines.append(f"| unperturbed | {' | '.join(plain)} |")
     for curves in zip(*(r["curves"] for r in results), strict=True):
-        kind, looks = curves[0]["kind"], robustness_rows(curves[0]["passes"])
+        kind, looks = curves[0]["kind"], passes_text(curves[0]["passes"])
         for levels in zip(*(c["levels"] for c in curves), strict=True):
             n = f" ({levels[0]['n_faces']} faces)" if kind in ("yaw", "roll") else ""
             looked = f", {looks}" if kind in ("shift", "scale", "rotation") else ""
@@ -221,7 +221,7 @@ def robustness_table() -> str:
         for r in results:
             shift = r["tolerated_shift"][n]
             cells.append("none" if shift is None else f"{100 * shift:.1f} %")
-        lines.append(f"| shift at which NME is 10 % higher, {robustness_rows(int(n))} | {' | | '.join(cells)} | |")
+        lines.append(f"| shift at which NME is 10 % higher, {passes_text(int(n))} | {' | | '.join(cells)} | |")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ from fewmark.evaluation.evaluate import FULL, evaluate, evaluate_lists
 from fewmark.evaluation.head_pose import head_poses
 from fewmark.evaluation.perturbation import DIRECTIONS, Perturbation, perturb
 from fewmark.evaluation.robustness import KINDS, SHIFTS, Curve, Level, measure_robustness
-from fewmark.evaluation.robustness_report import check_out, summary_lines, write_robustness
+from fewmark.evaluation.robustness_report import check_output, summary_lines, write_robustness
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.predictor import CropPrediction, LandmarkPredictor
@@ -86,7 +86,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> list[FaceSample]:
     return samples
 
 
-def test_a_perfect_detector_is_perfect_however_it_is_disturbed(faces: list[FaceSample]) -> None:
+def test_a_perfect_detector_is_perfect_under_every_perturbation(faces: list[FaceSample]) -> None:
     result = measure_robustness(detector(SeesColours), faces)
     assert {(c.kind, c.passes) for c in result.curves} == {
         *((k, n) for k in ("shift", "scale", "rotation") for n in (1, 2)),
@@ -104,9 +104,9 @@ def test_a_perfect_detector_is_perfect_however_it_is_disturbed(faces: list[FaceS
 
 
 def test_unperturbed_is_what_evaluate_measures(faces: list[FaceSample]) -> None:
-    looks = detector(SeesNothing)
-    score = evaluate(looks, faces)
-    result = measure_robustness(looks, faces)
+    blind = detector(SeesNothing)
+    score = evaluate(blind, faces)
+    result = measure_robustness(blind, faces)
     assert result.unperturbed.nme == score.nme == pytest.approx(0.5, abs=1e-5)
     assert result.unperturbed.failure_rate == score.failure_rate == 1
     assert (result.normalizer, result.n_faces) == (score.normalizer, score.n_faces)
@@ -146,7 +146,7 @@ def test_the_box_centre_as_an_answer_is_off_by_the_shift(faces: list[FaceSample]
 
 @settings(deadline=None, max_examples=25)
 @given(st.sampled_from(["rotation", "size"]), st.floats(20, 170), st.floats(300, 340), st.floats(30, 80))
-def test_a_disturbed_face_has_its_box_and_its_labels(kind: str, value: float, x: float, side: float) -> None:
+def test_a_perturbed_face_has_its_box_and_its_labels(kind: str, value: float, x: float, side: float) -> None:
     landmarks = np.array([[x - side, 300], [x + side, 310], [x, 300 - side / 2], [np.nan, np.nan]])
     image = np.random.default_rng(0).integers(0, 255, (640, 640, 3), np.uint8)
     seen, box, new_from_image = perturb(Perturbation(kind, value), image, landmarks, RULE)  # type: ignore[arg-type]
@@ -167,14 +167,14 @@ def test_a_disturbed_face_has_its_box_and_its_labels(kind: str, value: float, x:
         assert box_size(box).max() == pytest.approx(min(value, 2 * side), abs=1e-3)
 
 
-def test_a_large_face_is_reduced_before_it_is_turned() -> None:
+def test_a_large_face_is_reduced_before_it_is_rotated() -> None:
     landmarks = np.array([[100.0, 100], [1100, 1100]])
     seen, box, _ = perturb(Perturbation("rotation", 90), np.zeros((1300, 1300, 3), np.uint8), landmarks, RULE)
     assert box_size(box).max() == pytest.approx(400, abs=0.01)
     assert max(seen.shape) < 1300
 
 
-def test_the_shift_that_a_model_bears() -> None:
+def test_the_tolerated_shift() -> None:
     def curve(*ratios: float) -> Curve:
         levels = [Level(0.1 * i, "", 0.03 * r, 0.0, r, 9) for i, r in enumerate(ratios)]
         return Curve("shift", 1, tuple(levels))
@@ -187,7 +187,7 @@ def test_the_shift_that_a_model_bears() -> None:
     assert curve(math.nan, math.nan).rise_at() is None
 
 
-def drawn_shapes(scheme: LandmarkScheme, poses: list[Pose]) -> Floats:
+def synthetic_shapes(scheme: LandmarkScheme, poses: list[Pose]) -> Floats:
     """(N, K, 2) px of synthetic faces, each another's."""
     rng = np.random.default_rng(4)
     shapes = []
@@ -200,12 +200,12 @@ def drawn_shapes(scheme: LandmarkScheme, poses: list[Pose]) -> Floats:
 
 
 @pytest.mark.parametrize("name", [n for n in scheme_names() if load_scheme(n).mirror is not None])
-def test_head_poses_of_drawn_faces(name: str) -> None:
+def test_head_poses_of_synthetic_faces(name: str) -> None:
     scheme = load_scheme(name)
     rng = np.random.default_rng(1)
     poses = [sample_pose(rng) for _ in range(40)]
     true = np.array([[p.yaw, p.pitch, p.roll] for p in poses])
-    shapes = drawn_shapes(scheme, poses)
+    shapes = synthetic_shapes(scheme, poses)
     found = head_poses(shapes, scheme)
     clear = np.abs(true[:, 0]) > 15
     assert clear.sum() > 10
@@ -220,7 +220,7 @@ def test_head_poses_of_drawn_faces(name: str) -> None:
 
 def test_head_poses_do_not_depend_on_place_size_and_roll() -> None:
     scheme = load_scheme("ibug-68")
-    shapes = drawn_shapes(scheme, [Pose(30, 5, 0), Pose(-30, -5, 0), Pose(5, 0, 0)])
+    shapes = synthetic_shapes(scheme, [Pose(30, 5, 0), Pose(-30, -5, 0), Pose(5, 0, 0)])
     found = head_poses(shapes, scheme)
     turn = np.array([[math.cos(2.8), math.sin(2.8)], [-math.sin(2.8), math.cos(2.8)]])
     again = head_poses(3 * shapes @ turn.T - 1e3, scheme)
@@ -236,9 +236,9 @@ def test_head_poses_do_not_depend_on_place_size_and_roll() -> None:
     assert np.isnan(found[1:]).all()
 
 
-def test_poses_sort_the_faces(faces: list[FaceSample]) -> None:
+def test_poses_group_the_faces(faces: list[FaceSample]) -> None:
     scheme = load_scheme("mtfl-5")
-    shapes = drawn_shapes(scheme, [Pose(0), Pose(38), Pose(-38)])
+    shapes = synthetic_shapes(scheme, [Pose(0), Pose(38), Pose(-38)])
     samples = [FaceSample(faces[0].image, None, s.astype(np.float32)) for s in shapes]
     result = measure_robustness(detector(SeesNothing, scheme), samples, kinds=["yaw", "roll"])
     yaw = result.curve("yaw").levels
@@ -247,12 +247,12 @@ def test_poses_sort_the_faces(faces: list[FaceSample]) -> None:
     assert sum(v.n_faces * v.nme for v in yaw) / 3 == pytest.approx(result.unperturbed.nme)
     assert sum(v.n_faces for v in result.curve("roll").levels) == 3
     assert result.tolerated_shift == {}
-    with pytest.raises(InputError, match="shift with 1 looks was not measured"):
+    with pytest.raises(InputError, match="shift with 1 passes was not measured"):
         result.curve("shift")
 
 
 def test_bad_input(faces: list[FaceSample]) -> None:
-    looks = detector(SeesNothing)
+    blind = detector(SeesNothing)
     for samples, options, says in (
         ([], {}, "given none"),
         ([replace(faces[0], landmarks=None)], {}, "without landmarks"),
@@ -263,7 +263,7 @@ def test_bad_input(faces: list[FaceSample]) -> None:
         (faces, {"threshold": 0.0}, "threshold: expected a fraction above 0"),
     ):
         with pytest.raises(InputError, match=says):
-            measure_robustness(looks, samples, **options)  # type: ignore[arg-type]
+            measure_robustness(blind, samples, **options)  # type: ignore[arg-type]
     for kind, value, direction, says in (
         ("wind", 1.0, "", "expected shift, scale, rotation, size"),
         ("scale", 0.0, "", "above 0"),
@@ -278,13 +278,13 @@ def test_bad_input(faces: list[FaceSample]) -> None:
     with pytest.raises(InputError, match="mean face"):
         head_poses(np.zeros((1, 2, 2)), LandmarkScheme("two", ("a", "b"), mirror=(1, 0)))
     with pytest.raises(InputError, match=r"ends in \.html, \.json, \.png"):
-        check_out("a.txt")
+        check_output("a.txt")
 
 
 def test_written_files(faces: list[FaceSample], tmp_path: Path) -> None:
     result = measure_robustness(detector(SeesColours), faces, kinds=["shift", "rotation"])
     for name in ("a.html", "a.json", "a.png"):
-        write_robustness(tmp_path / name, result, title="Robustness of <m>", about={"model": "m"})
+        write_robustness(tmp_path / name, result, title="Robustness of <m>", context={"model": "m"})
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2
     assert page.count("<table") == 4

@@ -57,11 +57,11 @@ def robustness(
         chosen = [chosen[i * len(chosen) // limit] for i in range(limit)]
 
     from fewmark.evaluation.robustness import measure_robustness
-    from fewmark.evaluation.robustness_report import check_out, summary_lines, table_of, title_of, write_robustness
+    from fewmark.evaluation.robustness_report import check_output, summary_lines, table_of, title_of, write_robustness
     from fewmark.inference.detector import Detector
 
     for path in files or ():
-        check_out(path)
+        check_output(path)
     detector = Detector.load(model)
     with image_progress(err) as bar:
         task = bar.add_task("faces", total=len(chosen))
@@ -70,7 +70,7 @@ def robustness(
         )
     about = {"model": model, "scheme": meaning.name, "lists": [p.stem for p in lists or ()]}
     for path in files or ():
-        write_robustness(path, result, title=f"Robustness of {model}", about=about)
+        write_robustness(path, result, title=f"Robustness of {model}", context=about)
     if as_json:
         print_json({**about, **result.to_dict()})
         return

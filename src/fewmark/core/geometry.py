@@ -228,22 +228,22 @@ def warp_image(
     *,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> NDArray[np.uint8]:
-    """Resample an image once, bilinear; the only place where pixels move.
+    """Resample an image by bilinear interpolation, once.
 
-    Where the map shrinks the image by 2 or more, the image is first averaged down by a whole number (cv2's area
-    filter), so that the result does not alias.
+    If the map reduces the image by a factor of 2 or more, the image is first averaged down by a whole number (cv2's area filter), to
+    avoid aliasing.
 
     Args:
         image: (H, W, 3) or (H, W) uint8.
-        target_from_image: image px -> target px.
+        target_from_image: Image px -> target px.
         size: (height, width) of the result.
-        fill: colour outside the image.
+        fill: Colour outside the image.
     """
-    image, factor = _averaged(image, target_from_image.scale)
+    image, factor = _average_down(image, target_from_image.scale)
     matrix = target_from_image.matrix
     if factor > 1:
         (a, b, x), (c, d, y) = matrix.tolist()
-        first = _first(factor)
+        first = _first_centre(factor)
         matrix = np.array(
             [[a * factor, b * factor, x + (a + b) * first], [c * factor, d * factor, y + (c + d) * first]]
         )
@@ -265,34 +265,41 @@ def warp_patches(
     *,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> NDArray[np.uint8]:
-    """Resample many small squares of one image at once; each is what `warp_image` gives, to the rounding.
+    """Resample many small squares of one image at once; each equals `warp_image`'s, to the rounding.
 
     Args:
         image: (H, W, 3) uint8.
-        patch_from_image: (P, 2, 3) matrices of similarities, image px -> patch px; of about one scale, since the image is
-            averaged down as the one that shrinks it least allows.
-        size: side of a patch, px.
-        fill: colour outside the image.
+        patch_from_image: (P, 2, 3) matrices of similarities, image px -> patch px; of about one scale, since the image is averaged
+            down for the one that reduces it least.
+        size: Side of a patch, px.
+        fill: Colour outside the image.
 
     Returns:
         (P, size, size, 3) uint8.
     """
     linear, shift = patch_from_image[:, :, :2], patch_from_image[:, :, 2]
     scale = math.sqrt(float(np.abs(np.linalg.det(linear)).max()))
-    image, factor = _averaged(image, scale)
+    image, factor = _average_down(image, scale)
     steps = np.arange(size, dtype=np.float64)
     grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
     sources = (grid - shift[:, None]) @ np.linalg.inv(linear).transpose(0, 2, 1)
     if factor > 1:
-        sources = (sources - _first(factor)) / factor
-    places = sources.astype(np.float32).reshape(-1, size, 2)
-    warped = cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+        sources = (sources - _first_centre(factor)) / factor
+    grid_in_image = sources.astype(np.float32).reshape(-1, size, 2)
+    warped = cv2.remap(image, grid_in_image, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
     return np.asarray(warped, np.uint8).reshape(-1, size, size, 3)
 
 
-def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], int]:
-    """The image averaged down by a whole number where `scale` (target px for one image px) is 1/2 or less, and that number; or
-    the image as it is, and 1."""
+def _average_down(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], int]:
+    """Average an image down by the largest whole number that keeps it at least as fine as the target.
+
+    Args:
+        image: (H, W, 3) or (H, W) uint8.
+        scale: Target px per image px.
+
+    Returns:
+        The smaller image and the number; the image itself and 1 if `scale` is above 1/2.
+    """
     factor = int(1 / max(scale, 1e-6) + 1e-6)
     h, w = image.shape[0] // max(factor, 1), image.shape[1] // max(factor, 1)
     if factor < 2 or h < 1 or w < 1:
@@ -301,6 +308,6 @@ def _averaged(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8]
     return np.asarray(small, np.uint8), factor
 
 
-def _first(factor: int) -> float:
-    """Where the first px of an image averaged down lies, image px: its px i covers i * factor ..."""
+def _first_centre(factor: int) -> float:
+    """Centre of the first px of an image averaged down, in px of the image: that px covers `factor` of them."""
     return (factor - 1) / 2

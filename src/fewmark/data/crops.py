@@ -1,4 +1,4 @@
-"""Crops: the part of an image that a network sees, by one warp; and the cache they are cut from."""
+"""Crops, the part of an image that a network sees, and the windows that they are cut from."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from fewmark.data.images import read_image
 from fewmark.data.samples import FaceSample
 
 FILL = (124, 116, 104)
-"""Colour outside the image: the mean, 0 after normalisation."""
+"""Colour outside the image: ImageNet's mean, which normalisation maps to 0."""
 
 REACH = 1.5
-"""Side of a cached window over the crop's side: what an augmentation brings in, but for the far corners."""
+"""Side of a cached window over the crop's side: all that an augmentation can bring into view, except far corners."""
 
 
 @dataclass(frozen=True)
 class CropRule:
-    """Which part of an image a network sees: a square round the face box.
+    """The part of an image that a network sees: a square around the face box.
 
     Attributes:
-        size: of the crop, px.
-        margin: added to the box on each side, as a part of its longer side.
+        size: Side of the crop, px.
+        margin: Added to the box on each side, as a fraction of its longer side.
+
+    Raises:
+        InputError: A value is out of its range.
     """
 
     size: int
@@ -43,7 +46,12 @@ class CropRule:
         return self.size / (1 + 2 * self.margin)
 
     def crop_from_image(self, box_xyxy: FloatArray, angle: float = 0.0) -> Similarity:
-        """The map from the image to the crop; `angle` turns the content counter-clockwise, degrees."""
+        """Map to the crop, image px -> crop px.
+
+        Args:
+            box_xyxy: (4,) face box, image px.
+            angle: Rotation of the content, degrees counter-clockwise.
+        """
         return crop_from_box(box_xyxy, self.size, margin=self.margin, angle=angle)
 
 
@@ -63,14 +71,20 @@ class FaceCrop:
 
 
 def cut(image: NDArray[np.uint8], crop_from_image: Similarity, size: int) -> NDArray[np.uint8]:
-    """The crop (size, size, 3) of an image, by one warp."""
+    """Cut a crop (size, size, 3) from an image by one warp."""
     return warp_image(image, crop_from_image, (size, size), fill=FILL)
 
 
 def cut_from_image(image: NDArray[np.uint8], crop_from_image: Similarity, size: int) -> NDArray[np.uint8]:
-    """`cut` from the face's window of the image only, so that a large image costs no more than a small one."""
+    """Like `cut`, from the face's window of the image only, so that a large image costs no more than a small one.
+
+    Args:
+        image: (H, W, 3) RGB.
+        crop_from_image: Map to the crop, image px -> crop px.
+        size: Side of the crop, px.
+    """
     (a, b, x), (c, d, y) = crop_from_image.matrix.tolist()
-    area = abs(a * d - b * c)  # in plain numbers: arrays of four cost more than the warp
+    area = abs(a * d - b * c)  # plain numbers: arrays of four cost more than the warp
     margin = 2 / math.sqrt(area) + 1  # px that the warp's averaging and interpolation reach out
     middle, half = (size - 1) / 2, (size + 1) / 2
     centre_x = (d * (middle - x) - b * (middle - y)) / (a * d - b * c)
@@ -145,12 +159,12 @@ def read_window(image: NDArray[np.uint8], crop_from_image: Similarity, size: int
 
 @dataclass(frozen=True, eq=False)
 class CachedFace:
-    """A decoded face in memory: a window of its image, as it is or averaged down by a whole number.
+    """A decoded face in memory, see `Window`.
 
     Attributes:
-        window: (H, W, 3) uint8.
-        crop_from_window: the upright crop of the face, window px -> crop px.
-        crop_from_image: the same crop, image px -> crop px.
+        window: (H, W, 3) uint8, as it is in the image or averaged down by a whole number.
+        crop_from_window: Upright crop of the face, window px -> crop px.
+        crop_from_image: The same crop, image px -> crop px.
         landmarks: (K, 2) px of the upright crop, NaN where missing; all NaN for an unlabelled face.
     """
 
@@ -171,12 +185,14 @@ def cache_face(
     """Decode one face.
 
     Args:
-        image: the image, where it is already decoded.
-        reach: side of the window over the crop's side.
+        sample: The face.
+        rule: Crop around its box.
+        n_landmarks: Expected number of landmarks.
+        image: The image, if it is decoded already.
+        reach: Side of the window over the crop's side.
 
     Raises:
-        InputError: the image cannot be read, the face has neither box nor landmarks, or not `n_landmarks`
-            of them.
+        InputError: The image cannot be read, or the face has neither box nor landmarks, or not `n_landmarks` of them.
     """
     if sample.landmarks is not None and sample.landmarks.shape != (n_landmarks, 2):
         raise InputError(
@@ -200,7 +216,7 @@ def cache_face(
 def cache_faces(
     samples: Sequence[FaceSample], rule: CropRule, n_landmarks: int, *, reach: float = REACH
 ) -> list[CachedFace]:
-    """Decode faces once; see `cache_face`. An image with several faces in a row is read once."""
+    """Decode faces, see `cache_face`; consecutive faces of one image read it once."""
     cached, last_path, last_image = [], None, None
     for sample in samples:
         if sample.image != last_path:
@@ -210,5 +226,5 @@ def cache_faces(
 
 
 def upright_crop(face: CachedFace, size: int) -> NDArray[np.uint8]:
-    """The face's crop without augmentation: (size, size, 3)."""
+    """Cut the face's crop without augmentation: (size, size, 3)."""
     return cut(face.window, face.crop_from_window, size)

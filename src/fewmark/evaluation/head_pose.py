@@ -1,4 +1,4 @@
-"""Which way a head is turned, roughly, from its landmarks alone."""
+"""Rough head pose (yaw, pitch, roll) from landmarks alone."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from fewmark.data.synthetic.pose import Pose, Relief
 from fewmark.data.synthetic.shape import mean_controls, scheme_weights
 from fewmark.landmarks.scheme import LandmarkScheme
 
-_EDGE = 0.8  # of the way from the face's centre to its outline: further out, landmarks slide along the head as it turns
-_FEWEST = 4  # landmarks that a pose is fitted to
-_STARTS = (-40.0, 0.0, 40.0)  # degrees of yaw: a flat shape turned to either side looks nearly the same
+_EDGE = (
+    0.8  # fraction of the way from the face's centre to its outline: beyond it, landmarks slide along a turning head
+)
+_MIN_LANDMARKS = 4  # to fit a pose
+_INITIAL_YAWS = (-40.0, 0.0, 40.0)  # degrees: a flat shape projects nearly alike when turned to either side
 _N_STEPS = 150
 
 
 def head_poses(landmarks: FloatArray, scheme: LandmarkScheme) -> Floats:
-    """Yaw, pitch and roll of heads.
+    """Estimate yaw, pitch and roll of heads.
 
-    The landmarks of the mean synthetic face, which has a depth, are turned, scaled and shifted (no perspective) until they lie
-    closest to the face's own; those near the face's outline are left out where 4 others remain. One head's shape stands for
-    all: the angles are good to sort faces by, not to measure heads with, and pitch, which an expression or a long
-    face mimics, is the worst of them. On synthetic faces, seen by a near camera, yaw is off by 8 degrees (standard deviation; 20
-    are read as 27, 45 as 52), pitch by 5 and roll by 1.
+    The landmarks of the mean synthetic face, which has depth, are rotated, scaled and shifted (without perspective) to fit the
+    face's own; those near the face's outline are left out if 4 others remain. One head's shape stands for all, so the angles are
+    good enough to sort faces, not to measure heads; pitch, which an expression or a long face mimics, is the least accurate. On
+    synthetic faces seen by a near camera the standard deviation of the error is 8 degrees for yaw (20 is estimated as 27, 45 as 52),
+    5 for pitch and 1 for roll.
 
     Args:
         landmarks: (N, K, 2) image px, NaN where missing.
-        scheme: of the landmarks.
+        scheme: Scheme of the landmarks.
 
     Returns:
-        (N, 3) degrees, with the signs of `data.synthetic_pose.Pose`: yaw > 0: the nose to the image's right, pitch > 0: it
-        rises, roll > 0: counter-clockwise. NaN where fewer than 4 usable landmarks are present, or all in one place.
+        (N, 3) degrees, with the signs of `fewmark.data.synthetic.pose.Pose`: yaw > 0: the nose to the image's right, pitch > 0: the
+        nose up, roll > 0: counter-clockwise. NaN where fewer than 4 usable landmarks are present, or all are in one place.
 
     Raises:
-        InputError: another number of landmarks than the scheme's, or a scheme without mirror or mean face.
+        InputError: The number of landmarks is not the scheme's, or the scheme has no mirror or no mean face.
     """
     points = np.asarray(landmarks, np.float64)
     if points.ndim != 3 or points.shape[1:] != (scheme.n_landmarks, 2):
@@ -47,7 +49,7 @@ def head_poses(landmarks: FloatArray, scheme: LandmarkScheme) -> Floats:
     model, points = model[kept], points[:, kept]
     seen = np.asarray(np.isfinite(points).all(2))
     points = np.where(seen[..., None], points, 0.0)
-    usable = seen.sum(1) >= _FEWEST
+    usable = seen.sum(1) >= _MIN_LANDMARKS
     points[usable] = _centred(points[usable], seen[usable])
     usable &= np.abs(points).max((1, 2)) > 1e-9
     poses = np.full((len(points), 3), np.nan)
@@ -57,25 +59,25 @@ def head_poses(landmarks: FloatArray, scheme: LandmarkScheme) -> Floats:
 
 
 def _model(scheme: LandmarkScheme) -> Floats:
-    """(K, 3) face frame: the scheme's landmarks on the mean synthetic face, NaN for those that are not used."""
+    """(K, 3) face frame: the scheme's landmarks on the mean synthetic face; NaN for those not used."""
     if scheme.mirror is None:
         raise InputError(f"scheme {scheme.name}: head poses need a mirror, given none: add `mirror` to its file")
     if scheme.mean_face is None:
         raise InputError(f"scheme {scheme.name}: head poses need a mean face, given none: add `mean_face` to its file")
     controls = mean_controls()
     relief = Relief(controls)
-    places = scheme_weights(scheme) @ controls
-    model = relief.lift(places)
-    edge = relief.outline.fraction(places) > _EDGE
-    if (~edge).sum() >= _FEWEST:
+    positions = scheme_weights(scheme) @ controls
+    model = relief.lift(positions)
+    edge = relief.outline.fraction(positions) > _EDGE
+    if (~edge).sum() >= _MIN_LANDMARKS:
         model[edge] = np.nan
     return model
 
 
 def _fit(model: Floats, points: Floats, seen: NDArray[np.bool_]) -> Floats:
-    """(N, 3, 3) camera frame from face frame, of the least squared error under a scaled parallel projection.
+    """Rotations (N, 3, 3), camera frame from face frame, of least squared error under scaled orthographic projection.
 
-    Each step takes the depths from the rotation so far, then the rotation from points and depths (Procrustes).
+    Each step computes the depths from the current rotation, then the rotation from points and depths (Procrustes).
 
     Args:
         model: (K, 3) face frame.
@@ -89,34 +91,34 @@ def _fit(model: Floats, points: Floats, seen: NDArray[np.bool_]) -> Floats:
     roll = -np.degrees(np.angle(in_plane))  # y is down
     best = np.full(len(points), np.inf)
     result = np.zeros((len(points), 3, 3))
-    for yaw in _STARTS:
+    for yaw in _INITIAL_YAWS:
         rotation = np.stack([Pose(yaw, 0.0, float(r)).rotation() for r in roll])
         for _ in range(_N_STEPS):
-            turned = shape @ rotation.transpose(0, 2, 1)
-            target = np.concatenate([flat, _scale(turned, flat)[:, None, None] * turned[..., 2:]], 2)
+            rotated = shape @ rotation.transpose(0, 2, 1)
+            target = np.concatenate([flat, _scale(rotated, flat)[:, None, None] * rotated[..., 2:]], 2)
             u, _, vt = np.linalg.svd(target.transpose(0, 2, 1) @ shape)
             u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
             rotation = u @ vt
-        turned = shape @ rotation.transpose(0, 2, 1)
-        error = ((flat - _scale(turned, flat)[:, None, None] * turned[..., :2]) ** 2).sum((1, 2))
+        rotated = shape @ rotation.transpose(0, 2, 1)
+        error = ((flat - _scale(rotated, flat)[:, None, None] * rotated[..., :2]) ** 2).sum((1, 2))
         better = error < best
         best[better], result[better] = error[better], rotation[better]
     return result
 
 
 def _centred(points: Floats, seen: NDArray[np.bool_]) -> Floats:
-    """(N, K, 2) about the mean of those that are seen, the others 0."""
+    """(N, K, 2) relative to the mean of the present ones; the others 0."""
     mean = (points * seen[..., None]).sum(1, keepdims=True) / seen.sum(1)[:, None, None]
     return np.where(seen[..., None], points - mean, 0.0)
 
 
-def _scale(turned: Floats, flat: Floats) -> Floats:
-    """(N,) px for one face unit."""
-    return np.asarray((flat * turned[..., :2]).sum((1, 2)) / np.maximum((turned[..., :2] ** 2).sum((1, 2)), 1e-12))
+def _scale(rotated: Floats, flat: Floats) -> Floats:
+    """(N,) px per face unit."""
+    return np.asarray((flat * rotated[..., :2]).sum((1, 2)) / np.maximum((rotated[..., :2] ** 2).sum((1, 2)), 1e-12))
 
 
 def _angles(rotation: Floats) -> Floats:
-    """(N, 3, 3) -> (N, 3): `Pose.rotation` backwards, degrees."""
+    """The inverse of `Pose.rotation`: (N, 3, 3) -> (N, 3) degrees."""
     yaw = np.arctan2(-rotation[:, 2, 0], rotation[:, 2, 2])
     pitch = np.arcsin(np.clip(rotation[:, 2, 1], -1, 1))
     roll = np.arctan2(rotation[:, 0, 1], rotation[:, 1, 1])

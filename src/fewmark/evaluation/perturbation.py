@@ -1,4 +1,4 @@
-"""One labelled face, perturbed: its box moved or scaled, or its image turned or reduced."""
+"""Perturb a labelled face: move or scale its box, or rotate or reduce its image."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ DIRECTIONS = {
     "up": (0.0, -1.0),
     "up right": (_DIAGONAL, -_DIAGONAL),
 }
-"""Where a box is moved; unit vectors in the image (y down)."""
+"""Directions of a shift: unit vectors in the image (y down)."""
 NEUTRAL = {"shift": 0.0, "scale": 1.0, "rotation": 0.0}
-"""What changes nothing."""
+"""Values that change nothing."""
 
-_LARGEST = 400  # px; a larger face is reduced to it as it is turned, so that no large image is turned
-_ROOM = 1.5  # side of a window over the detector's crop: the crop's corners if it is turned, and room for interpolation
+_MAX_SIDE = 400  # px; a larger face is reduced to it when it is rotated, so that no large image is rotated
+_WINDOW = 1.5  # side of a window over the detector's crop: room for the corners of a rotated crop and for interpolation
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What is done to a face.
+    """A change to a face.
 
     Attributes:
         kind: "shift" and "scale" change the box alone, "rotation" and "size" the image and its labels.
-        value: by how much: "shift" a part of the box's longer side, "scale" a factor of both sides, "rotation" degrees
-            counter-clockwise, "size" px that the box's longer side has at most.
-        direction: of a shift, one of `DIRECTIONS`.
+        value: Amount: "shift" a fraction of the box's longer side, "scale" a factor of both sides, "rotation" degrees
+            counter-clockwise, "size" the most px of the box's longer side.
+        direction: Direction of a shift, one of `DIRECTIONS`.
 
     Raises:
-        InputError: an unknown kind or direction, or a value that is not finite, or not above 0 where it is a scale or a size.
+        InputError: The kind or direction is unknown, or the value is not finite, or not above 0 for a scale or a size.
     """
 
     kind: Kind
@@ -67,24 +67,24 @@ class Perturbation:
 
     @property
     def changes(self) -> bool:
-        """Whether it changes anything."""
+        """Whether it changes the face at all."""
         return NEUTRAL.get(self.kind) != self.value
 
 
 def perturb(
     perturbation: Perturbation, image: NDArray[np.uint8], landmarks: FloatArray, rule: CropRule
 ) -> tuple[NDArray[np.uint8], Box, Similarity]:
-    """A perturbed face, as a detector is to see it.
+    """Perturb a face for a detector.
 
     Args:
-        perturbation: what is done.
+        perturbation: The change.
         image: (H, W, 3) RGB.
-        landmarks: (K, 2) image px, of which one at least is present; the face's box is their tight one.
-        rule: what a detector sees of an image round a box; of a turned or reduced image only a window with room round that
-            is made, grey where the image ends.
+        landmarks: (K, 2) image px, at least one of them present; their tight box is the face's.
+        rule: The detector's crop rule. Of a rotated or reduced image only a window with room around the crop is made, grey outside
+            the image.
 
     Returns:
-        an image (H', W', 3), the face's box in it (4,), and image px -> px of the new image: what the landmarks move by.
+        The new image (H', W', 3), the face's box in it (4,), and the map of the landmarks, image px -> new image px.
     """
     kind, value = perturbation.kind, perturbation.value
     box = box_of_points(landmarks)
@@ -97,18 +97,18 @@ def perturb(
             size = size * value
         return image, np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32), Similarity.identity()
     if kind == "rotation":
-        changed = Similarity.about(centre, np.zeros(2), scale=min(1.0, _LARGEST / side), angle=value)
+        moved_from_image = Similarity.about(centre, np.zeros(2), scale=min(1.0, _MAX_SIDE / side), angle=value)
     else:
-        changed = _reduced(min(1.0, value / side))
-    new_box = box_of_points(changed(landmarks))
-    n = math.ceil(float(box_size(new_box).max()) * (1 + 2 * max(rule.margin, 0)) * _ROOM) + 4
+        moved_from_image = _reduction(min(1.0, value / side))
+    new_box = box_of_points(moved_from_image(landmarks))
+    n = math.ceil(float(box_size(new_box).max()) * (1 + 2 * max(rule.margin, 0)) * _WINDOW) + 4
     corner = np.floor(box_centre(new_box) - n / 2)
-    new_from_image = Similarity.translation(-corner[0], -corner[1]) @ changed
+    new_from_image = Similarity.translation(-corner[0], -corner[1]) @ moved_from_image
     window = warp_image(image, new_from_image, (n, n), fill=FILL)
     return window, box_of_points(new_from_image(landmarks)), new_from_image
 
 
-def _reduced(factor: float) -> Similarity:
-    """The reduction of an image whose px meet at its corner: x -> (x + 0.5) factor - 0.5."""
+def _reduction(factor: float) -> Similarity:
+    """Scale an image about its top-left corner: x -> (x + 0.5) factor - 0.5."""
     shift = 0.5 * factor - 0.5
     return Similarity(np.array([[factor, 0.0, shift], [0.0, factor, shift]]))

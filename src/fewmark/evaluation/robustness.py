@@ -1,4 +1,4 @@
-"""How much worse landmarks become where the box is off, the head or the image is turned, or the face is small."""
+"""Robustness: NME when the box is off, the head or image is rotated, or the face is small."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ Kind = Literal["shift", "scale", "rotation", "size", "yaw", "roll"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SHIFTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
-"""Of the box's longer side, in each of `perturbing.DIRECTIONS`."""
+"""Shifts as fractions of the box's longer side, in each of `perturbation.DIRECTIONS`."""
 SCALES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
-"""Of the box."""
+"""Scale factors of the box."""
 ANGLES = (-90.0, -60.0, -45.0, -30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
-"""Of the image about the face, degrees counter-clockwise."""
+"""Rotations of the image about the face, degrees counter-clockwise."""
 SIDES = (200.0, 128.0, 96.0, 64.0, 48.0, 32.0, 24.0)
-"""That the face's box has at most, px."""
+"""Largest sides of the face's box, px."""
 YAWS = (0.0, 10.0, 20.0, 30.0, 180.0)
-"""Where the bins of heads turned to either side end, degrees."""
+"""Ends of the bins of yaw to either side, degrees."""
 ROLLS = (0.0, 5.0, 10.0, 180.0)
-"""Where the bins of heads tilted to either side end, degrees."""
+"""Ends of the bins of roll to either side, degrees."""
 RISE = 0.1
-"""The rise of NME that a model's tolerance to shifts is read at."""
+"""Relative rise of NME that defines the tolerated shift."""
 
-_IMAGES = 64  # images in memory at a time
-_LOOKS: dict[str, tuple[int, ...]] = {"shift": (1, 2), "scale": (1, 2), "rotation": (1, 2), "size": (1,)}
+_IMAGES = 64  # in memory at a time
+_PASSES: dict[str, tuple[int, ...]] = {"shift": (1, 2), "scale": (1, 2), "rotation": (1, 2), "size": (1,)}
 
 
 @dataclass(frozen=True)
 class Level:
-    """How good a detector is under one perturbation, or on the faces of one bin.
+    """Result for one perturbation, or for the faces in one bin.
 
     Attributes:
-        value: by how much, see `perturbing.Perturbation`; of yaw and roll the mean angle of the bin's faces, degrees.
-        label: the same for a person.
-        nme: mean over the detected faces, of a shift over its directions too; a fraction, infinite where none was detected.
-        failure_rate: of the same, the fraction above the threshold, undetected ones among them.
-        ratio: of `nme` to that of all faces unperturbed; NaN where that is 0.
-        n_faces: faces scored.
-        worst_nme: of the worst direction of a shift, else None.
-        worst_direction: which that is, "" where there is none.
+        value: Amount, see `Perturbation`; for yaw and roll the mean angle of the bin's faces, degrees.
+        label: The same as text.
+        nme: Mean over the detected faces, for a shift over its directions too; a fraction, infinite if none was detected.
+        failure_rate: Fraction above the threshold, undetected faces included.
+        ratio: `nme` over that of all faces unperturbed; NaN where that is 0.
+        n_faces: Faces scored.
+        worst_nme: NME in the worst direction of a shift, else None.
+        worst_direction: That direction, else "".
     """
 
     value: float
@@ -75,9 +75,9 @@ class Curve:
     """One kind of perturbation.
 
     Attributes:
-        kind: of `KINDS`.
-        passes: looks at a face, see `Detector.detect`.
-        levels: from the lowest value to the highest; bins without faces are left out.
+        kind: One of `KINDS`.
+        passes: Most passes per face, see `Detector.detect`.
+        levels: In ascending order of value; bins without faces are left out.
     """
 
     kind: Kind
@@ -85,33 +85,33 @@ class Curve:
     levels: tuple[Level, ...]
 
     def rise_at(self, rise: float = RISE) -> float | None:
-        """The first value at which NME is above that of all faces unperturbed by `rise` of it; between two levels by a line.
+        """First value at which NME exceeds that of all faces unperturbed by `rise` of it, interpolated between levels.
 
         Returns:
-            None where it does not rise so far.
+            None if it does not rise so far.
         """
         for before, after in itertools.pairwise((self.levels[0], *self.levels)):
             if after.ratio >= 1 + rise:
-                gone = after.ratio - before.ratio
-                part = 1.0 if not math.isfinite(gone) or gone <= 0 else (1 + rise - before.ratio) / gone
-                return before.value + part * (after.value - before.value)
+                step = after.ratio - before.ratio
+                fraction = 1.0 if not math.isfinite(step) or step <= 0 else (1 + rise - before.ratio) / step
+                return before.value + fraction * (after.value - before.value)
         return None
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """What `measure_robustness` found.
+    """Result of `measure_robustness`.
 
     Attributes:
-        normalizer: what the errors are divided by.
-        threshold: of the failure rates.
-        n_faces: faces scored.
-        n_left_out: faces that cannot be scored: the normaliser has no length.
-        unperturbed: one look, in the tight box of the true landmarks; what `evaluate --box gt` gives.
-        curves: of the kinds asked for.
-        tolerated_shift: looks -> the shift at which NME has risen by `RISE`, a part of the box's longer side; None where the
-            largest does not raise it so far.
-        notes: what could not be measured, and why.
+        normalizer: Normaliser of the errors.
+        threshold: Threshold of the failure rates.
+        n_faces: Faces scored.
+        n_left_out: Faces that cannot be scored, because the normaliser has no length.
+        unperturbed: One pass in the tight box of the true landmarks, as `evaluate --box gt`.
+        curves: One or two per kind.
+        tolerated_shift: Passes -> shift at which NME has risen by `RISE`, as a fraction of the box's longer side; None if the largest
+            shift does not raise it so far.
+        notes: What could not be measured, and why.
     """
 
     normalizer: str
@@ -127,12 +127,12 @@ class Robustness:
         """The curve of a kind.
 
         Raises:
-            InputError: it was not measured.
+            InputError: It was not measured.
         """
         for curve in self.curves:
             if (curve.kind, curve.passes) == (kind, passes):
                 return curve
-        raise InputError(f"robustness: {kind} with {passes} looks was not measured")
+        raise InputError(f"robustness: {kind} with {passes} passes was not measured")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
@@ -154,22 +154,22 @@ def measure_robustness(
 ) -> Robustness:
     """Measure a detector on perturbed faces.
 
-    Every face is looked at in the tight box of its true landmarks, perturbed: moved ("shift"), scaled ("scale"), in a
-    image that is turned about the box's centre ("rotation") or reduced ("size"). Landmarks are carried back into the
-    unperturbed image and compared there, so an error stays relative to the same length. Yaw and roll are read off the true
-    landmarks (`head_poses`) and sort the unperturbed faces.
+    The tight box of each face's true landmarks is shifted ("shift") or scaled ("scale"), or its image is rotated about the box's
+    centre ("rotation") or reduced ("size"). Predicted landmarks are mapped back to the original image and compared there, so errors
+    stay relative to the same length. "yaw" and "roll" group the unperturbed faces by head pose, estimated from the true landmarks
+    (`head_poses`).
 
     Args:
-        detector: its settings say whether it looks at the flipped image too.
-        samples: labelled in the detector's scheme.
-        kinds: what is measured, in this order.
-        normalizer: of the scheme; None = its default.
-        threshold: of the failure rates.
-        on_faces: told how many faces are done, after every few.
+        detector: Finds the landmarks; averages over flips as its model asks.
+        samples: Labelled faces in the detector's scheme.
+        kinds: Kinds to measure, in this order.
+        normalizer: Name of the scheme's normaliser; None: its default.
+        threshold: Threshold of the failure rates.
+        on_faces: Called with the number of faces done so far.
 
     Raises:
-        InputError: an unknown kind or normaliser, a threshold that is not above 0, no face, one without labels or with others
-            than the scheme's, or none that the normaliser has a length for.
+        InputError: A kind or the normaliser is unknown, the threshold is not above 0, there is no face, a face has no labels or
+            another number than the scheme's, or the normaliser has a length for none.
     """
     kinds = tuple(dict.fromkeys(kinds))
     for kind in kinds:
@@ -187,7 +187,7 @@ def measure_robustness(
     errors: dict[tuple[Perturbation | None, int], list[Floats]] = {}
     for start in range(0, len(samples), _IMAGES):
         part = slice(start, start + _IMAGES)
-        for key, values in _look_at(detector, samples[part], boxes[part], wanted, rule).items():
+        for key, values in _perturbed_nmes(detector, samples[part], boxes[part], wanted, rule).items():
             errors.setdefault(key, []).append(values)
         if on_faces is not None:
             on_faces(min(start + _IMAGES, len(samples)))
@@ -212,7 +212,7 @@ def measure_robustness(
             ends = YAWS if kind == "yaw" else ROLLS
             curves.append(Curve(kind, 1, _bins(angles, ends, plain, unperturbed.nme, threshold)))
         else:
-            curves += [_curve(kind, n, nmes, unperturbed.nme, threshold) for n in _LOOKS[kind]]
+            curves += [_curve(kind, n, nmes, unperturbed.nme, threshold) for n in _PASSES[kind]]
     return Robustness(
         name,
         threshold,
@@ -226,7 +226,7 @@ def measure_robustness(
 
 
 def _perturbations(kind: Kind) -> list[Perturbation]:
-    """All of a kind, by value, those of several directions together."""
+    """All perturbations of a kind, grouped by value."""
     if kind == "shift":
         return [Perturbation("shift", v, d) for v in SHIFTS for d in DIRECTIONS]
     if kind == "scale":
@@ -236,14 +236,14 @@ def _perturbations(kind: Kind) -> list[Perturbation]:
     return [Perturbation("size", v) for v in sorted(SIDES)] if kind == "size" else []
 
 
-def _look_at(
+def _perturbed_nmes(
     detector: Detector,
     samples: Sequence[FaceSample],
     boxes: Sequence[Box],
     perturbations: Sequence[Perturbation],
     normalizer: Normalizer,
 ) -> dict[tuple[Perturbation | None, int], Floats]:
-    """(perturbation or None, looks) -> the NME of each face, (N,); one that changes nothing has the numbers of None."""
+    """NME of each face (N,) by (perturbation or None, passes); a perturbation that changes nothing has those of None."""
     images: list[NDArray[np.uint8]] = []
     for i, sample in enumerate(samples):
         same = i > 0 and samples[i - 1].image == sample.image
@@ -255,27 +255,27 @@ def _look_at(
         back = found if maps is None else np.stack([m.inverse()(p) for m, p in zip(maps, found, strict=True)])
         return nme_per_face(landmark_errors(back, true), lengths)
 
-    twice = any(2 in _LOOKS[d.kind] for d in perturbations)
+    twice = any(2 in _PASSES[d.kind] for d in perturbations)
     result: dict[tuple[Perturbation | None, int], Floats] = {}
-    for n, found in enumerate(_looks(detector, images, boxes, 2 if twice else 1), 1):
+    for n, found in enumerate(_predict(detector, images, boxes, 2 if twice else 1), 1):
         result[None, n] = nme(found, None)
     for d in perturbations:
         if not d.changes:
-            result.update({(d, n): result[None, n] for n in _LOOKS[d.kind]})
+            result.update({(d, n): result[None, n] for n in _PASSES[d.kind]})
             continue
         seen = [perturb(d, p, t, detector.checkpoint.crop) for p, t in zip(images, true, strict=True)]
-        looks = _looks(detector, [p for p, _, _ in seen], [b for _, b, _ in seen], max(_LOOKS[d.kind]))
-        for n, found in enumerate(looks, 1):
+        found_by_passes = _predict(detector, [p for p, _, _ in seen], [b for _, b, _ in seen], max(_PASSES[d.kind]))
+        for n, found in enumerate(found_by_passes, 1):
             result[d, n] = nme(found, [m for _, _, m in seen])
     return result
 
 
-def _looks(
-    detector: Detector, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], n_views: int
+def _predict(
+    detector: Detector, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Box], most_passes: int
 ) -> list[NDArray[np.float32]]:
-    """The landmarks after one look, and after two: (N, K, 2) image px each."""
+    """Landmarks with one pass and, if `most_passes` is 2, with two: (N, K, 2) image px each."""
     found = [detector.predictor.predict(images, boxes, 1).landmarks]
-    if n_views == 2:
+    if most_passes == 2:
         found.append(detector.predictor.predict(images, boxes, 2).landmarks)
     return found
 
@@ -293,7 +293,7 @@ def _curve(
 
 
 def _bins(angles: Floats, ends: Sequence[float], nmes: Floats, plain: float, threshold: float) -> tuple[Level, ...]:
-    """Faces by angle; those of unknown angle, or that cannot be scored, are in no bin."""
+    """One level per bin of angles; faces of unknown angle, or that cannot be scored, are in none."""
     levels = []
     for low, high in itertools.pairwise(ends):
         inside = (angles >= low) & (angles < high) & ~np.isnan(nmes)
@@ -311,7 +311,7 @@ def _level(
     threshold: float,
     directions: Sequence[str] = (),
 ) -> Level:
-    """A level from the NME of each face, once for each direction."""
+    """A level from the NME of each face, one array per direction."""
     means = [_mean(n) for n in nmes]
     nme = _mean(np.concatenate(nmes))
     worst = int(np.argmax(means)) if directions else 0

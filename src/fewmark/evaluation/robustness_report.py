@@ -1,4 +1,4 @@
-"""Robustness as tables, charts, a page and JSON."""
+"""Write robustness as tables, charts, an HTML page or JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fewmark.visualization.charts import Point, line_chart
 
 SUFFIXES = (".html", ".json", ".png")
 TITLES: Mapping[Kind, str] = {
-    "shift": "Box moved, mean over 8 directions",
+    "shift": "Box shifted, mean over 8 directions",
     "scale": "Box scaled",
-    "rotation": "Image turned about the face",
+    "rotation": "Image rotated about the face",
     "size": "Face reduced",
     "yaw": "Head turned to a side",
     "roll": "Head tilted",
@@ -32,8 +32,8 @@ _AXES: Mapping[Kind, str] = {
     "yaw": "yaw to either side, mean of the bin, degrees",
     "roll": "roll to either side, mean of the bin, degrees",
 }
-_FIRST: Mapping[Kind, str] = {"shift": "shift", "scale": "factor", "rotation": "angle", "size": "side"}
-_TOP = 4.0  # charts end at so many times the unperturbed NME, below which the differences that matter lie
+_HEADINGS: Mapping[Kind, str] = {"shift": "shift", "scale": "factor", "rotation": "angle", "size": "side"}
+_TOP = 4.0  # charts end at this multiple of the unperturbed NME; the differences that matter are below
 _STYLE = (
     "body{max-width:1180px;margin:24px auto;padding:0 16px;font:15px/1.5 system-ui,sans-serif;color:#1c2733}"
     ".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:16px}svg{width:100%;height:auto}"
@@ -43,11 +43,11 @@ _STYLE = (
 )
 
 
-def check_out(path: str | Path) -> Path:
-    """The path of a file that `write_robustness` can write here.
+def check_output(path: str | Path) -> Path:
+    """Check that `write_robustness` can write to a path; returns the path.
 
     Raises:
-        InputError: its suffix is none of `SUFFIXES`, or it needs matplotlib, which is missing.
+        InputError: Its suffix is none of `SUFFIXES`, or it needs matplotlib, which is missing.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -61,24 +61,24 @@ def check_out(path: str | Path) -> Path:
 
 
 def write_robustness(
-    path: str | Path, result: Robustness, *, title: str, about: Mapping[str, Any] | None = None
+    path: str | Path, result: Robustness, *, title: str, context: Mapping[str, Any] | None = None
 ) -> None:
-    """Write what was measured.
+    """Write a result to a file.
 
     Args:
-        path: its suffix says what: .html (charts and tables on a page that needs nothing else), .json (`Robustness.to_dict`), or
+        path: Its suffix selects the format: .html (a self-contained page of charts and tables), .json (`Robustness.to_dict`), or
             .png (the charts, by matplotlib).
-        result: with one curve at least.
-        title: of page and image.
-        about: more fields of the JSON, before the others.
+        result: With at least one curve.
+        title: Title of the page or image.
+        context: More fields of the JSON, before the others.
 
     Raises:
-        InputError: another suffix, matplotlib is missing, or the file cannot be written.
+        InputError: The suffix is another, matplotlib is missing, or the file cannot be written.
     """
-    path = check_out(path)
+    path = check_output(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
-        data = {**(about or {}), **result.to_dict()}
+        data = {**(context or {}), **result.to_dict()}
         write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     elif suffix == ".html":
         write_text(path, _page(result, title))
@@ -87,19 +87,19 @@ def write_robustness(
 
 
 def kinds_of(result: Robustness) -> list[Kind]:
-    """What was measured, in its order."""
+    """The kinds of the curves, in their order."""
     return list(dict.fromkeys(c.kind for c in result.curves))
 
 
 def title_of(curve: Curve) -> str:
-    """What was done to the faces, and how often they were looked at."""
-    return f"{TITLES[curve.kind]}, {robustness_rows(curve.passes)}"
+    """Title of a curve: the perturbation and the number of passes."""
+    return f"{TITLES[curve.kind]}, {passes_text(curve.passes)}"
 
 
 def table_of(curve: Curve) -> tuple[list[str], list[list[str]]]:
-    """A curve as text: headings, and a row a level."""
+    """A curve as text: headings, and one row per level."""
     worst = ["worst direction"] if curve.kind == "shift" else []
-    headings = [_FIRST.get(curve.kind, curve.kind), "NME", "ratio", "failures", *worst, "faces"]
+    headings = [_HEADINGS.get(curve.kind, curve.kind), "NME", "ratio", "failures", *worst, "faces"]
     rows = []
     for v in curve.levels:
         row = [v.label, _percent(v.nme), _ratio(v), _percent(v.failure_rate)]
@@ -109,7 +109,7 @@ def table_of(curve: Curve) -> tuple[list[str], list[list[str]]]:
 
 
 def summary_lines(result: Robustness) -> list[str]:
-    """What stands first: the unperturbed faces, and the shift that a model bears."""
+    """Summary sentences: the unperturbed faces, the tolerated shift, and notes."""
     plain = result.unperturbed
     lines = [
         f"unperturbed: NME {_percent(plain.nme)} by {result.normalizer}, failures {_percent(plain.failure_rate)} at "
@@ -119,13 +119,13 @@ def summary_lines(result: Robustness) -> list[str]:
     for n, shift in result.tolerated_shift.items():
         largest = 100 * result.curve("shift", n).levels[-1].value
         where = f"no shift up to {largest:g} %" if shift is None else f"a shift of {100 * shift:.1f} %"
-        lines.append(f"NME is {100 * RISE:g} % higher, with {robustness_rows(n)}, at {where} of the box's longer side")
+        lines.append(f"NME is {100 * RISE:g} % higher, with {passes_text(n)}, at {where} of the box's longer side")
     return [*lines, *result.notes]
 
 
-def robustness_rows(passes: int) -> str:
-    """How often a face was looked at, in words."""
-    return "one look" if passes == 1 else "two looks"
+def passes_text(passes: int) -> str:
+    """Number of passes in words."""
+    return "one pass" if passes == 1 else f"{passes} passes"
 
 
 def _percent(value: float) -> str:
@@ -141,7 +141,7 @@ def _worst(level: Level) -> str:
 
 
 def _lines(result: Robustness, kind: Kind) -> dict[str, list[Point]]:
-    """The lines of a chart: name -> (value, NME in %); the unperturbed faces as a level line."""
+    """Lines of a chart: name -> (value, NME in %); the unperturbed faces as a horizontal line."""
     x_scale = 100.0 if kind == "shift" else 1.0
     curves = [c for c in result.curves if c.kind == kind]
     lines: dict[str, list[Point]] = {}
@@ -157,7 +157,7 @@ def _lines(result: Robustness, kind: Kind) -> dict[str, list[Point]]:
 
 
 def _top(result: Robustness, lines: Mapping[str, list[Point]]) -> float:
-    """Where the y axis ends, %."""
+    """End of the y axis, %."""
     values = [y for line in lines.values() for _, y in line if math.isfinite(y)]
     highest, plain = max(values, default=0.0), 100 * result.unperturbed.nme
     top = 1.06 * highest
@@ -165,13 +165,13 @@ def _top(result: Robustness, lines: Mapping[str, list[Point]]) -> float:
 
 
 def _below(line: list[Point], top: float) -> list[Point]:
-    """A line up to where it leaves the chart; NaN where it is outside."""
+    """Cut a line where it leaves the chart; NaN outside."""
     kept: list[Point] = []
     for before, after in itertools.pairwise([line[0], *line]):
         low, high = sorted((before, after), key=lambda p: p[1])
         if low[1] <= top < high[1] < math.inf:
-            part = (top - low[1]) / (high[1] - low[1])
-            kept.append((low[0] + part * (high[0] - low[0]), top))
+            fraction = (top - low[1]) / (high[1] - low[1])
+            kept.append((low[0] + fraction * (high[0] - low[0]), top))
         kept.append(after if after[1] <= top else (after[0], math.nan))
     return kept
 
@@ -196,11 +196,11 @@ def _page(result: Robustness, title: str) -> str:
         head = "".join(f"<th>{escape(h)}</th>" for h in headings)
         body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
         tables += f"<h2>{escape(title_of(curve))}</h2><table><tr>{head}</tr>{body}</table>"
-    said = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
-    note = f"<p>The charts end at {_TOP:g} times the unperturbed NME; the tables go on.</p>" if cut else ""
+    summary = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(result))
+    note = f"<p>The charts end at {_TOP:g} times the unperturbed NME; the tables have all values.</p>" if cut else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{said}\n"
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{summary}\n"
         f'<div class="grid">{charts}</div>{note}\n{tables}</body></html>\n'
     )
 
