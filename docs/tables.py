@@ -174,7 +174,7 @@ def runtime_table() -> str:
 
 def label_bias_table() -> str:
     """What experiments/label_bias.py wrote."""
-    return str(_experiment("lateral_bias").as_table(_measured("label_bias.json")[0]))
+    return str(_experiment("label_bias").as_table(_measured("label_bias.json")[0]))
 
 
 def expected_errors_table() -> str:
