@@ -20,14 +20,14 @@ import torch
 from lightning_fabric import Fabric
 
 from fewmark.data.augment import AugmentRule
-from fewmark.data.batches import FaceBatches
+from fewmark.data.batches import Batches, face_rows
 from fewmark.data.crops import CachedFace, CropRule, cache_face
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import to_tensor
-from fewmark.training.semi.students import StudentPlan, train_student
-from fewmark.training.semi.training_set import labels_only
+from fewmark.training.runner import RunContext
+from fewmark.training.semi.students import StudentPlan, StudentTrainer, labels_only
 
 TARGET = 1.10
 SCHEME = load_scheme("ibug-68")
@@ -47,33 +47,27 @@ def render_faces(n: int, size: int) -> list[CachedFace]:
     return faces
 
 
-def time_fit(plan: StudentPlan, faces: list[CachedFace], size: int, n_threads: int, fabric: Fabric) -> Times:
-    """A step of the library's loop."""
-    module = plan.build(SCHEME.n_landmarks, 0)
+def time_fit(plan: StudentPlan, faces: list[CachedFace], size: int, fabric: Fabric) -> Times:
+    """A step of the library's training."""
+    trainer = StudentTrainer([plan], SCHEME, size, AugmentRule(), RunContext(fabric))
+    module, data = plan.build(SCHEME.n_landmarks, 0), labels_only(faces)
     began = time.perf_counter(), time.process_time()
-    state = train_student(
-        plan,
-        module,
-        labels_only(faces),
-        scheme=SCHEME,
-        size=size,
-        augment=AugmentRule(),
-        fabric=fabric,
-        seed=0,
-        n_threads=n_threads,
-    )
-    return _since(began, state.n_steps)
+    trainer.train("student", 0, module, data, 0, {})
+    assert plan.n_batches is not None
+    return _since(began, plan.n_epochs * plan.n_batches)
 
 
 def time_bare(plan: StudentPlan, faces: list[CachedFace], size: int) -> Times:
     """A step of a plain loop: forward, loss, backward, step."""
-    batches = FaceBatches(faces, size, SCHEME, AugmentRule(), plan.batch_size, 0, n_batches=plan.n_batches)
-    ready = [(to_tensor(b.images), torch.from_numpy(b.landmarks), torch.from_numpy(b.weights)) for b in batches(0)]
+    rows = face_rows(faces, size, SCHEME, AugmentRule())
+    batches = Batches(len(faces), rows, plan.batch_size, 0, n_batches=plan.n_batches)
+    weights = torch.ones(plan.batch_size, SCHEME.n_landmarks)
+    ready = [(to_tensor(b.images), torch.from_numpy(b.targets), weights) for b in batches(0)]
     module = plan.build(SCHEME.n_landmarks, 0).train()
     optimizer = plan.make_optimizer(module)
     began = time.perf_counter(), time.process_time()
-    for images, landmarks, weights in ready:
-        plan.compute_loss(module(images), landmarks, weights, size).backward()
+    for images, landmarks, ones in ready:
+        plan.compute_loss(module(images), landmarks, ones, size).backward()
         optimizer.step()
         optimizer.zero_grad()
     return _since(began, len(ready))
@@ -94,7 +88,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="in a repeat")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--augment-threads", type=int, default=1, help="that cut crops")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -113,11 +106,11 @@ def main() -> None:
     fit: list[Times] = []
     bare: list[Times] = []
     for _ in range(given.repeats):
-        fit.append(time_fit(plan, faces, given.size, given.augment_threads, fabric))
+        fit.append(time_fit(plan, faces, given.size, fabric))
         bare.append(time_bare(plan, faces, given.size))
     result: dict[str, object] = {k: v for k, v in vars(given).items() if k != "json"}
     print(f"{given.architecture} at {given.size} px, batch {given.batch_size}, {given.threads} thread(s)")
-    print(f"ms a step, median of {given.repeats} x {given.steps}: fit + FaceBatches, bare torch loop, ratio")
+    print(f"ms a step, median of {given.repeats} x {given.steps}: fit + batches, bare torch loop, ratio")
     for place, name in enumerate(("wall", "cores")):
         fit_ms, bare_ms = (statistics.median(t[place] for t in times) for times in (fit, bare))
         print(f"{name:6}{fit_ms:9.1f}{bare_ms:9.1f}{fit_ms / bare_ms:9.3f}")

@@ -12,69 +12,21 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args
-
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from fewmark.core.files import write_text
 from fewmark.evaluation.robustness_report import passes_text
 from fewmark.landmarks.scheme import load_scheme, scheme_names
-from fewmark.training.config import Config, StudentSettings, load_config, recipe_names
+from fewmark.training.config import Config, StudentSettings, describe_settings, load_config, recipe_names
 
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-MEANINGS = {
-    "augment.scale": "the crop is scaled by 1 - scale to 1 + scale",
-    "augment.colour": "strength of changes of brightness, contrast, gamma and channels; 0 = none",
-    "students.NAME.architecture": "a network of `models/build.py:MODELS`",
-    "students.NAME.arguments": "of its constructor, but for `n_maps`",
-    "students.NAME.codec.stride": "crop px for one heatmap cell; must be the network's",
-    "students.NAME.codec.background": "one more map, for what is no landmark",
-    "students.NAME.codec.decoding": "how a map becomes a point",
-    "students.NAME.codec.logits": "a map is a distribution over cells (softmax), not heights",
-    "students.NAME.loss": "sum, mean: Eq. 2, for maps of heights; integral: L1 of the map's mean, for logits",
-    "students.NAME.map_weight": "of the map's term in the integral loss",
-    "students.NAME.optimizer": "sgd: momentum 0.9, the CPM's groups; rmsprop: alpha 0.99; adamw",
-    "students.NAME.learning_rate": "at its highest",
-    "students.NAME.weight_decay": "not on biases and norms for sgd and adamw",
-    "students.NAME.n_epochs": "of one training",
-    "students.NAME.batch_size": "of all processes together",
-    "students.NAME.clip_norm": "of the gradient; 0 = none",
-    "semi.rounds": "S of Algorithm 1",
-    "semi.ratio": "r: round i takes a share r i of the unlabelled faces",
-    "semi.views": "views of a face that its pseudo label is averaged over",
-    "semi.selection": "who enters a round; none = labels alone, for as many epochs as the rounds would take",
-    "teacher.source": "the faces on whose predictions it learns",
-    "teacher.target": "heatmap: Eq. 4; landmark: the mean distance, px",
-    "teacher.copies": "augmented copies of each face",
-    "teacher.width": "channels of its first layer",
-    "teacher.norm": "its norm layer",
-    "teacher.steps": "of its training; 0: a distilled model has none",
-    "teacher.batch_size": "of its training",
-    "teacher.learning_rate": "of Adam, with a cosine",
-}
-"""What a field means, where `fewmark.training.config` carries no description of it or a very short one."""
-
-
-def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting with its path; a student's under `students.NAME`."""
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        place = f"{path}{name}"
-        if model is Config and name == "students":
-            yield from leaves(StudentSettings, "students.NAME.")
-        elif isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from leaves(inner, f"{place}.")
-        else:
-            yield place, field
-
 
 def setting_names() -> list[str]:
-    return [path for path, _ in leaves(Config)]
+    return [s.name for s in describe_settings()]
 
 
 def settings_table() -> str:
@@ -270,10 +222,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
 
 def _settings(columns: Mapping[str, Mapping[str, Any]], wanted: Callable[[str], bool]) -> str:
     lines = [f"| setting | {' | '.join(columns)} | meaning |", f"|---|{'---|' * len(columns)}---|"]
-    for path, field in leaves(Config):
-        if wanted(path):
-            values = [_value(_look_up(data, path)) for data in columns.values()]
-            lines.append(f"| `{path}` | {' | '.join(values)} | {_meaning(path, field)} |")
+    for s in describe_settings():
+        if wanted(s.name):
+            values = [_value(_look_up(data, s.name)) for data in columns.values()]
+            choices = f" ({s.type})" if "," in s.type else ""
+            lines.append(f"| `{s.name}` | {' | '.join(values)} | {s.description}{choices} |")
     return "\n".join(lines)
 
 
@@ -292,13 +245,6 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _meaning(path: str, field: FieldInfo) -> str:
-    text = MEANINGS.get(path) or field.description
-    assert text, f"{path}: say in MEANINGS what it means"
-    choices = [str(c) for c in get_args(field.annotation) if isinstance(c, str)]
-    return f"{text} ({', '.join(choices)})" if choices else text
 
 
 def filled(text: str, tables: Mapping[str, str]) -> str:

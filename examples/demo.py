@@ -17,14 +17,16 @@ from pathlib import Path
 from matplotlib.cbook import get_sample_data
 from rich.console import Console
 
-from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration, percent, rounds_table
+from fewmark.cli.progress import TrainingDisplay, duration, percent, rounds_table
 from fewmark.data.images import read_image, write_image
 from fewmark.data.lists import read_training_lists
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData
+from fewmark.training.run import train as run_training
+from fewmark.training.work_plan import plan_training
 from fewmark.visualization.draw import draw_landmarks
 
 console = Console(highlight=False, soft_wrap=True)
@@ -46,10 +48,11 @@ def train(faces: Path, run: Path, recipe: Path) -> None:
     lists = [faces / f"{part}.txt" for part in ("labelled", "unlabelled", "validation")]
     parts = read_training_lists(faces, lists[0], [lists[1]], lists[2], scheme=scheme)
     data = TrainingData(scheme, parts.labelled, parts.unlabelled, parts.validation)
-    with TrainingDisplay(console, WorkPlan(config, len(data.labelled), len(data.unlabelled))) as display:
+    plan = plan_training(config, scheme, len(data.labelled), len(data.unlabelled))
+    with TrainingDisplay(console, plan) as display:
         run_training(config, data, run, on_event=display)
     console.print(rounds_table(display.records))
-    before, after = (display.records[i][-1]["ensemble_val_nme"] for i in (0, -1))
+    before, after = (display.records[i][-1].ensemble_val_nme or float("nan") for i in (0, -1))
     console.print(
         f"[bold]NME by {scheme.default_normalizer}, {len(data.validation)} held-out faces[/bold]: "
         f"{percent(before)} from {len(data.labelled)} labelled faces alone, {percent(after)} after "

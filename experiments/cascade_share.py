@@ -32,8 +32,8 @@ from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.landmarks.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.training.cascade.component import train_component
 from fewmark.training.cascade.faces import cache_training_faces, predict_landmarks
-from fewmark.training.cascade.fit_stage import Run, Schedule
-from fewmark.training.cascade.plans import CASCADE_EPOCHS
+from fewmark.training.cascade.fit_stage import STAGE_EPOCHS, Schedule
+from fewmark.training.runner import RunContext
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
 
     add("after stage 1", starts)
     fabric = Fabric(accelerator="cpu", devices=1, precision=arguments.precision)
-    schedule = Schedule(n_epochs=max(1, round(CASCADE_EPOCHS["component"] * arguments.epochs)))
+    schedule = Schedule(n_epochs=max(1, round(STAGE_EPOCHS["component"] * arguments.epochs)))
     for augment_coarse in (True, False):
         for share in arguments.shares:
             if share == 0 and not augment_coarse:
@@ -91,7 +91,7 @@ def main() -> None:
                 coarse_share=share,
                 augment_coarse=augment_coarse,
                 schedule=schedule,
-                run=Run(fabric, 0, folder),
+                context=RunContext(fabric, folder, seed=0),
             )
             add(f"share {share:g}, {'both' if augment_coarse else 'the truth alone'} augmented", stage(images, starts))
     write_text(arguments.out / "share.json", json.dumps(rows, indent=1) + "\n")

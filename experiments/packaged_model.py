@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fewmark.data.formats.csv import read_csv, write_csv
 from fewmark.data.formats.io import read_faces
@@ -25,7 +26,7 @@ from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
 from fewmark.training.faces import with_boxes
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData, distill, train
 
 VALIDATION_EVERY = 15
 POOLS = ("utkface_unlabelled", "ytf68", "scut86")
@@ -94,18 +95,15 @@ def main() -> None:
         "model.half=true",
         *arguments.set,
     ]
-    config = load_config(arguments.recipe, settings)
+    config = load_config(arguments.recipe, settings, distillation=bool(arguments.teachers))
     teachers = [Detector.load(model) for model in arguments.teachers]
     faces = gather(arguments.data, arguments.pool, merl_labels=arguments.merl_rav == "labelled")
-    result = run_training(
-        config,
-        faces,
-        arguments.out,
-        teachers=teachers,
-        start=load_checkpoint(arguments.start) if arguments.start else None,
-        resume=arguments.resume,
-        on_event=show,
-    )
+    start = load_checkpoint(arguments.start) if arguments.start else None
+    shared: dict[str, Any] = {"start": start, "resume": arguments.resume, "on_event": show}
+    if teachers:
+        result = distill(config, faces, arguments.out, teachers=teachers, **shared)
+    else:
+        result = train(config, faces, arguments.out, **shared)
     print(result.scores)
 
 

@@ -18,12 +18,17 @@ from ts3_few_labels import gather
 from fewmark.core.files import write_text
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData, train
 from fewmark.training.semi.plans import student_plans
 from fewmark.training.semi.selection import quota
 
-SMALL = ["students.cpm.n_epochs=1", "students.hourglass.n_epochs=1", "semi.rounds=1", "semi.ratio=0.5", "teacher.steps=25",
-         "teacher.batch_size=16", "teacher.copies=2"]  # fmt: skip
+SMALL = [
+    "students.cpm.n_epochs=1",
+    "students.hourglass.n_epochs=1",
+    "semi.rounds=1",
+    "semi.ratio=0.5",
+    "teacher.steps=25",
+]
 
 
 def main() -> None:
@@ -41,7 +46,7 @@ def main() -> None:
 
     began = time.monotonic()
     settings = [*SMALL, f"run.threads={arguments.threads}"]
-    result = run_training(load_config("paper", settings), data, arguments.out, on_event=show)
+    result = train(load_config("paper", settings), data, arguments.out, on_event=show)
     found: dict[str, object] = {
         "one round in small, minutes": (time.monotonic() - began) / 60,
         "validation": str(result.scores),

@@ -28,8 +28,7 @@ from fewmark.training.launch import launch
 from fewmark.training.semi.plans import student_plans
 from fewmark.training.semi.pseudo_labels import write_pseudo_labels
 from fewmark.training.semi.rounds import Loop
-from fewmark.training.semi.teacher import TeacherPlan, join_scored, score_predictions, train_teacher
-from fewmark.training.semi.teacher_data import split_folds
+from fewmark.training.semi.teacher import TeacherPlan, join_scored, score_predictions, split_folds, train_teacher
 
 
 def main() -> None:
@@ -84,7 +83,7 @@ def main() -> None:
         if teacher is None:
             return {
                 "peak score": spearman(-seen.scores.mean(1), error),
-                "spread of students and 2 views": spearman(seen.spread.mean(1), error),
+                "spread of students and 2 views": spearman(seen.disagreement.mean(1), error),
                 "own loss of the first student": spearman(seen.own_losses[0], error),
                 "own loss of the second student": spearman(seen.own_losses[-1], error),
             }
@@ -93,7 +92,7 @@ def main() -> None:
 
     for name, value in judge(None).items():
         rows[name] = [value]
-    base = TeacherPlan(n_steps=arguments.steps, width=config.teacher.width, n_copies=config.teacher.copies)
+    base = TeacherPlan(n_steps=arguments.steps)
     plain = replace(base, peaks=False)
     variants: dict[str, TeacherPlan] = {
         "labelled, as in the paper": replace(plain, source="labelled", norm="instance", target="heatmap"),

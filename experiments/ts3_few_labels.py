@@ -33,7 +33,8 @@ from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData
+from fewmark.training.run import train as train_model
 
 N_VALIDATION = 150
 NAMES = {
@@ -78,11 +79,11 @@ def train(arguments: argparse.Namespace) -> None:
             def show(event: Event, folder: Path = folder, began: float = began) -> None:
                 if event["kind"] == "round":
                     for r in event["records"]:
-                        keep = {k: v for k, v in r.items() if not isinstance(v, list)}
+                        keep = {k: v for k, v in r.to_dict().items() if not isinstance(v, list)}
                         print(f"{folder.name} {time.monotonic() - began:.0f} s {keep}", flush=True)
 
             resume = (folder / "config.toml").is_file()
-            result = run_training(
+            result = train_model(
                 config, gather(arguments.data, arguments.percent, seed), folder, resume=resume, on_event=show
             )
             print(f"{folder.name}: {result.scores}", flush=True)

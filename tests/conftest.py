@@ -31,10 +31,7 @@ batch_size = 4
 rounds = 1
 ratio = 0.5
 [teacher]
-copies = 1
 steps = 25
-batch_size = 4
-width = 8
 """
 
 
@@ -59,10 +56,10 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that has ended, by the library's own door."""
+    """The folder of a run that has ended, by the library."""
     from fewmark.data.lists import read_training_lists
     from fewmark.training.config import load_config
-    from fewmark.training.run import TrainingData, run_training
+    from fewmark.training.run import TrainingData, train
 
     scheme = load_scheme("ibug-68")
     lists = read_training_lists(
@@ -70,7 +67,7 @@ def tiny_run(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPa
     )
     folder = tmp_path_factory.mktemp("runs") / "run"
     data = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
-    run_training(load_config(tiny_recipe), data, folder)
+    train(load_config(tiny_recipe), data, folder)
     return folder
 
 

@@ -16,9 +16,9 @@ Label and read
     `LandmarkScheme` says what the landmarks mean: `scheme_names()` lists the packaged schemes, `load_scheme` reads one.
 
 Train
-    `run_training` runs TS3's rounds or the coarse-to-fine cascade. It takes a `Config` (`load_config("laptop")`) and
-    `TrainingData`, and writes a run folder with the model file, metrics and a report. `load_checkpoint` and
-    `save_checkpoint` read and write a model file.
+    `train` runs TS3's rounds or the coarse-to-fine cascade; `distill` trains a small model on the predictions of larger ones.
+    Both take a `Config` (`load_config("laptop")`) and `TrainingData`, and write a run folder with the model file, metrics and
+    a report. `load_checkpoint` and `save_checkpoint` read and write a model file.
 
 Measure
     `evaluate` measures a detector on labelled faces: NME, AUC, failure rate. `score` compares landmarks that you have with
@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from fewmark.training.config import Config as Config
     from fewmark.training.config import load_config as load_config
     from fewmark.training.run import TrainingData as TrainingData
-    from fewmark.training.run import run_training as run_training
+    from fewmark.training.run import distill as distill
+    from fewmark.training.run import train as train
     from fewmark.video.reader import read_video as read_video
     from fewmark.video.tracker import TrackedFace as TrackedFace
     from fewmark.video.tracker import Tracker as Tracker
@@ -88,7 +89,7 @@ __getattr__, __dir__, __all__ = attach(
         "landmarks.scheme": ["LandmarkScheme", "load_scheme", "scheme_names"],
         "landmarks.transfer": ["SchemeTransfer"],
         "training.config": ["Config", "load_config"],
-        "training.run": ["TrainingData", "run_training"],
+        "training.run": ["TrainingData", "distill", "train"],
         "video.reader": ["read_video"],
         "video.tracker": ["TrackedFace", "Tracker"],
         "core.version": ["__version__"],

@@ -24,10 +24,13 @@ from typer.testing import CliRunner, Result
 
 from fewmark import __version__, packaged_names
 from fewmark.cli.app import app
-from fewmark.cli.progress import TrainingDisplay, WorkPlan, duration
+from fewmark.cli.progress import TrainingDisplay, duration
 from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
-from fewmark.training.config import load_config
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training.config import describe_settings, load_config
+from fewmark.training.semi.rounds import RoundRecord
+from fewmark.training.work_plan import plan_training
 
 
 def call(*words: object, code: int = 0) -> Result:
@@ -186,7 +189,6 @@ def test_train(synthetic: Path, tiny_recipe: Path, tmp_path: Path) -> None:
 
 def test_validation_faces_may_be_unlabelled_too(synthetic: Path) -> None:
     from fewmark.data.lists import read_training_lists
-    from fewmark.landmarks.scheme import load_scheme
 
     scheme = load_scheme("ibug-68")
     lists = read_training_lists(
@@ -201,7 +203,6 @@ def test_validation_faces_may_be_unlabelled_too(synthetic: Path) -> None:
 
 def test_labels_of_another_scheme_are_dropped_from_other_data(synthetic: Path, tmp_path: Path) -> None:
     from fewmark.data.lists import read_training_lists
-    from fewmark.landmarks.scheme import load_scheme
 
     shutil.copy(synthetic / "images" / "000012.jpg", tmp_path / "p.jpg")
     (tmp_path / "five.csv").write_text("file,x0,y0,x1,y1\np.jpg,1,2,3,4\n", encoding="utf-8")
@@ -418,12 +419,13 @@ def test_words_after_a_listing_option(synthetic: Path, tiny_model: Path) -> None
     assert set(twice["lists"]) == {"val", "more", "full"}
 
 
-def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(tiny_run: Path) -> None:
+def test_the_work_plan_names_the_trainings_of_a_run(tiny_run: Path) -> None:
     epochs = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    told_of = [e["name"] for e in epochs if e["kind"] == "epoch"]
-    plan = WorkPlan(load_config(tiny_run / "config.toml"), 4, 6)
-    assert plan.order == list(dict.fromkeys(told_of))
-    synthetic = WorkPlan(load_config(tiny_run / "config.toml", ["synthetic.faces=9"]), 4, 6)
+    names = [e["name"] for e in epochs if e["kind"] == "epoch"]
+    scheme = load_scheme("ibug-68")
+    plan = plan_training(load_config(tiny_run / "config.toml"), scheme, 4, 6)
+    assert plan.order == list(dict.fromkeys(names))
+    synthetic = plan_training(load_config(tiny_run / "config.toml", ["synthetic.faces=9"]), scheme, 4, 6)
     assert synthetic.order[:2] == ["synthetic_unet", "synthetic_hourglass"]
     assert synthetic.total > plan.total
 
@@ -431,7 +433,7 @@ def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(tiny_run: Path
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_display(terminal: bool) -> None:
     config = load_config("laptop", ["semi.rounds=1"])
-    plan = WorkPlan(config, 20, 100)
+    plan = plan_training(config, load_scheme("ibug-68"), 20, 100)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)
     about = {"name": "round0_unet", "student": "unet", "round": 0}
@@ -453,7 +455,7 @@ def test_the_display(terminal: bool) -> None:
             }
         )
         second = plan.seconds_left()
-        record = {"student": "unet", "val_nme": 0.05, "ensemble_val_nme": 0.04, "n_selected": 0, "round": 0}
+        record = RoundRecord(0, "unet", 0.05, 0.04)
         display({"kind": "round", "round": 0, "records": [record]})
         display({"kind": "done", "seconds": 75.0})
     assert first is not None
@@ -466,6 +468,13 @@ def test_the_display(terminal: bool) -> None:
     assert terminal == ("pseudo labels" in text)  # the table of rounds stands above the bar
     assert terminal or "round 0: unet, epoch 2 of 8, validation NME 5.00 %" in text
     assert duration(3700) == "1:01 h"
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_all_settings_are_listed(command: str) -> None:
+    text = call(command, "--list-settings").stdout
+    for setting in describe_settings():
+        assert setting.name in text.replace("\n", "")
 
 
 def test_numbered_image_is_an_image(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Batches: a function of (seed, epoch), whoever cuts them and however many share the work."""
+"""Batches: a function of (seed, epoch), whatever the number of threads and processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fewmark.core.errors import InputError
 from fewmark.data.augment import AugmentRule
-from fewmark.data.batches import Batch, FaceBatches
+from fewmark.data.batches import Batch, Batches, face_rows
 from fewmark.data.crops import CachedFace, CropRule, cache_face
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -36,24 +36,25 @@ def make_faces(n: int) -> list[CachedFace]:
 FACES = make_faces(11)
 
 
-def make(n: int = 11, **changes: Any) -> FaceBatches:
+def make(n: int = 11, **changes: Any) -> Batches:
     arguments: dict[str, Any] = {"batch_size": 4, "seed": 3, "n_threads": 0, **changes}
-    return FaceBatches(FACES[:n], SIZE, PAIR, AugmentRule(), **arguments)
+    weights = np.ones((n, 2), np.float32)
+    return Batches(n, face_rows(FACES[:n], SIZE, PAIR, AugmentRule(), weights=weights), **arguments)
 
 
 def same(a: Batch, b: Batch) -> bool:
     return (
         np.array_equal(a.images, b.images)
-        and np.array_equal(a.landmarks, b.landmarks, equal_nan=True)
+        and np.array_equal(a.targets, b.targets, equal_nan=True)
+        and a.weights is not None
+        and b.weights is not None
         and np.array_equal(a.weights, b.weights)
         and np.array_equal(a.indices, b.indices)
     )
 
 
 def join(parts: list[Batch]) -> Batch:
-    return Batch(
-        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("images", "landmarks", "weights", "indices"))
-    )
+    return Batch(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("images", "targets", "weights", "indices")))
 
 
 def test_shapes() -> None:
@@ -62,7 +63,8 @@ def test_shapes() -> None:
     for batch in batches:
         assert batch.images.shape == (4, SIZE, SIZE, 3)
         assert batch.images.dtype == np.uint8
-        assert batch.landmarks.shape == (4, 2, 2)
+        assert batch.targets.shape == (4, 2, 2)
+        assert batch.weights is not None
         assert batch.weights.shape == (4, 2)
         assert batch.indices.shape == (4,)
 
@@ -159,9 +161,11 @@ def test_landmarks_and_weights_in_place_of_the_faces_own() -> None:
     landmarks[4] = np.nan
     plain = AugmentRule(scale=0, rotation=0, shift=0, flip=0, colour=0, erase=0, blur=0)
     weights = rng.uniform(0, 1, (11, 2)).astype(np.float32)
-    batches = FaceBatches(FACES, SIZE, PAIR, plain, 4, 0, landmarks=landmarks, weights=weights, n_threads=0)
+    rows = face_rows(FACES, SIZE, PAIR, plain, landmarks=landmarks, weights=weights)
+    batches = Batches(11, rows, 4, 0, n_threads=0)
     for batch in batches(0):
-        assert np.allclose(batch.landmarks, landmarks[batch.indices], atol=1e-4, equal_nan=True)
+        assert np.allclose(batch.targets, landmarks[batch.indices], atol=1e-4, equal_nan=True)
+        assert batch.weights is not None
         assert np.array_equal(batch.weights, weights[batch.indices])
 
 
@@ -170,8 +174,9 @@ def test_weights_follow_flips() -> None:
     weights = np.tile(np.array([1.0, 0.0], np.float32), (11, 1))
     rule = AugmentRule(scale=0, rotation=0, shift=0, flip=0.5, colour=0, erase=0, blur=0)
     seen = set()
-    for batch in FaceBatches(FACES, SIZE, PAIR, rule, 4, 1, weights=weights, n_threads=0)(0):
-        for landmarks, weight, i in zip(batch.landmarks, batch.weights, batch.indices, strict=True):
+    for batch in Batches(11, face_rows(FACES, SIZE, PAIR, rule, weights=weights), 4, 1, n_threads=0)(0):
+        assert batch.weights is not None
+        for landmarks, weight, i in zip(batch.targets, batch.weights, batch.indices, strict=True):
             flipped = not np.allclose(landmarks, FACES[i].landmarks, atol=1e-3)
             assert weight.tolist() == ([0, 1] if flipped else [1, 0])
             seen.add(flipped)

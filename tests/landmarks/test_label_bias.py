@@ -22,7 +22,7 @@ from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.label_bias import cross_fitted, fit_label_bias, with_bias
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData, train
 from fewmark.training.validation import find_bias, measure
 
 MIRROR = (1, 0, 2)  # left, right, middle
@@ -106,7 +106,7 @@ def test_a_model_says_what_its_labels_say(checkpoint: Checkpoint, faces: list[Fa
     bias[:, 0] = 0.02
     before = Detector(replace(checkpoint))
     faces = labelled_by(before, faces, bias)
-    found, nothing = find_bias(checkpoint, faces, None, [], flip=True)
+    found, nothing = find_bias(checkpoint, faces, None, [])
     assert found is not None
     assert nothing is None
     np.testing.assert_allclose(found, bias, atol=1e-4)
@@ -127,18 +127,18 @@ def test_the_box_in_the_crop() -> None:
 
 def test_without_labels_it_is_the_teachers(checkpoint: Checkpoint) -> None:
     one, two = (replace(checkpoint, label_bias=np.full((68, 2), v)) for v in (0.01, 0.03))
-    found, _ = find_bias(checkpoint, [], None, [one, two, checkpoint], flip=True)
+    found, _ = find_bias(checkpoint, [], None, [one, two, checkpoint])
     assert found is not None
     np.testing.assert_allclose(found, 0.02)
-    assert find_bias(checkpoint, [], None, [checkpoint], flip=True) == (None, None)
+    assert find_bias(checkpoint, [], None, [checkpoint]) == (None, None)
     one_sided = replace(checkpoint, scheme=replace(checkpoint.scheme, mirror=None))
-    assert find_bias(one_sided, [], None, [one], flip=True) == (None, None)
+    assert find_bias(one_sided, [], None, [one]) == (None, None)
 
 
 def test_faces_without_extent_tell_nothing(checkpoint: Checkpoint, faces: list[FaceSample]) -> None:
     point = np.full((68, 2), np.nan, np.float32)
     point[3] = 40.0
-    assert find_bias(checkpoint, [replace(s, landmarks=point) for s in faces], None, [], flip=True) == (None, None)
+    assert find_bias(checkpoint, [replace(s, landmarks=point) for s in faces], None, []) == (None, None)
 
 
 def test_held_out_faces_are_measured_with_what_the_others_tell() -> None:
@@ -168,8 +168,8 @@ def test_validation_faces_tell_it_where_there_are_enough(
     bias[:, 0], other[:, 0] = 0.02, -0.01
     held_out = labelled_by(Detector(replace(checkpoint)), faces, bias)[:16]
     labelled = labelled_by(Detector(replace(checkpoint)), faces, other)
-    before = measure(checkpoint, held_out, flip=True)
-    found, after = find_bias(checkpoint, labelled, before, [], flip=True)
+    before = measure(checkpoint, held_out)
+    found, after = find_bias(checkpoint, labelled, before, [])
     assert found is not None
     assert after is not None
     np.testing.assert_allclose(found, bias if least == 16 else other, atol=1e-4)
@@ -183,14 +183,14 @@ def test_a_run_puts_it_into_the_model(
 ) -> None:
     told: list[int] = []
 
-    def find(checkpoint: Checkpoint, labelled: list[FaceSample], measured: object, *rest: object, flip: bool) -> object:
+    def find(checkpoint: Checkpoint, labelled: list[FaceSample], measured: object, *rest: object) -> object:
         told.append(len(labelled))
         return np.full((68, 2), 0.5), measured
 
     monkeypatch.setattr(fewmark.training.run, "find_bias", find)
     config = load_config(tiny_recipe, ["semi.rounds=0"])
     data = TrainingData(load_scheme("ibug-68"), faces[:4], [], faces[4:])
-    result = run_training(config, data, tmp_path / "run")
+    result = train(config, data, tmp_path / "run")
     assert told == [4]
     written = load_checkpoint(result.path).label_bias
     assert written is not None

@@ -15,7 +15,6 @@ import torch
 from typer.testing import CliRunner
 
 from fewmark.cli.app import app
-from fewmark.cli.progress import WorkPlan
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
 from fewmark.data.lists import read_training_lists
@@ -33,9 +32,12 @@ from fewmark.inference.checkpoint.metadata import METADATA_KEY, read_metadata
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.training import fit as fitting
+from fewmark.training.cascade import fit_stage
 from fewmark.training.cascade import plans as training_plans
+from fewmark.training.cascade.run import CascadeOptions, check_cascade
 from fewmark.training.config import Config, load_config
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData, train
+from fewmark.training.work_plan import plan_training
 
 SCHEME = load_scheme("ibug-68")
 TINY = ["run.threads=1", "crop.size=32", "cascade.length=0.004", "synthetic.faces=4"]
@@ -44,8 +46,8 @@ TINY = ["run.threads=1", "crop.size=32", "cascade.length=0.004", "synthetic.face
 @pytest.fixture(scope="module", autouse=True)
 def small_batches() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_plans, "CASCADE_BATCH", 4)
-        patch.setattr("fewmark.training.cascade.run.CASCADE_BATCH", 4)
+        patch.setattr(training_plans, "BATCH_SIZE", 4)
+        patch.setattr("fewmark.training.cascade.run.BATCH_SIZE", 4)
         yield
 
 
@@ -64,7 +66,7 @@ def config() -> Config:
 def run(data: TrainingData, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cascade") / "run"
     events: list[dict[str, Any]] = []
-    run_training(config, data, folder, on_event=events.append)
+    train(config, data, folder, on_event=events.append)
     (folder / "events.json").write_text(json.dumps(events), encoding="utf-8")
     return folder
 
@@ -112,8 +114,8 @@ def test_the_labels_bias_is_added(run: Path, data: TrainingData) -> None:
     np.testing.assert_allclose(moved - plain, bias * np.ptp(plain, axis=0).max(), atol=1e-3)
 
 
-def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(run: Path, config: Config) -> None:
-    plan = WorkPlan(config, 4, 0, SCHEME)
+def test_the_work_plan_names_the_trainings_of_a_run(run: Path, config: Config) -> None:
+    plan = plan_training(config, SCHEME, 4, 0)
     assert plan.order == NAMES
     events = json.loads((run / "events.json").read_text(encoding="utf-8"))
     assert [e["name"] for e in events if e["kind"] == "training"] == NAMES
@@ -126,7 +128,7 @@ def test_the_plan_of_work_names_the_trainings_that_a_run_tells_of(run: Path, con
         {p.name: p for p in training_plans.cascade_trainings(load_config("cascade"), SCHEME, n)} for n in (8, 4000)
     )
     assert few["coarse"].n_epochs * few["coarse"].n_batches == training_plans.MIN_BATCHES
-    assert many["coarse"].n_epochs == training_plans.CASCADE_EPOCHS["coarse"]
+    assert many["coarse"].n_epochs == fit_stage.STAGE_EPOCHS["coarse"]
     seen = many["synthetic_coarse"].n_epochs * many["synthetic_coarse"].n_faces
     length = load_config("cascade").synthetic.length
     assert seen == pytest.approx(length * 4000 * many["coarse"].n_epochs, rel=0.02)
@@ -159,9 +161,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     monkeypatch.setattr(fitting, "SAVE_EVERY_S", 0.0)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        run_training(config, data, folder, on_event=stop_at(*where))
+        train(config, data, folder, on_event=stop_at(*where))
     assert not (folder / "detector.safetensors").exists()
-    run_training(config, data, folder, resume=True)
+    train(config, data, folder, resume=True)
     whole, resumed = weights(run), weights(folder)
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
@@ -171,25 +173,28 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 def test_one_training_again_alone(run: Path, data: TrainingData, config: Config) -> None:
     before = weights(run)
     (run / "state/component_nose.safetensors").unlink()
-    told: list[str] = []
-    run_training(
-        config, data, run, resume=True, on_event=lambda e: told.append(e["name"]) if e["kind"] == "training" else None
+    reported: list[str] = []
+    train(
+        config,
+        data,
+        run,
+        resume=True,
+        on_event=lambda e: reported.append(e["name"]) if e["kind"] == "training" else None,
     )
-    assert told == ["component_nose"]
+    assert reported == ["component_nose"]
     after = weights(run)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
-def test_other_settings(data: TrainingData, tmp_path: Path) -> None:
+def test_options(data: TrainingData, tmp_path: Path) -> None:
     """Contour and inner points apart, single networks, real output in training; nothing held out; unlabelled faces are noted."""
-    changes = ["cascade.stages=['coarse', 'component']", "cascade.apart=true", "cascade.twin=false"]
-    changes += ["cascade.coarse_share=0.5", "cascade.augment_coarse=false"]
-    told: list[dict[str, Any]] = []
+    options = CascadeOptions(twin=False, separate_contour=True, coarse_share=0.5, augment_coarse=False)
+    reported: list[dict[str, Any]] = []
     faces = TrainingData(SCHEME, data.labelled, data.validation, [])
-    config = load_config("cascade", [*TINY, *changes])
-    result = run_training(config, faces, tmp_path / "run", on_event=told.append)
+    config = load_config("cascade", [*TINY, "cascade.stages=['coarse', 'component']"])
+    result = train(config, faces, tmp_path / "run", on_event=reported.append, cascade_options=options)
     assert result.scores is None
-    assert [e["text"] for e in told if e["kind"] == "note"] == [
+    assert [e["text"] for e in reported if e["kind"] == "note"] == [
         "a cascade learns from labels alone: 4 unlabelled faces are not used"
     ]
     assert result.checkpoint.counts == {"labelled": 4, "pseudo": 0, "unlabelled": 0}
@@ -403,7 +408,7 @@ class Knows:
 
 
 def test_the_second_pass_starts_from_the_angle_of_the_landmarks() -> None:
-    """Face turned by 40 degrees: the first pass is told what the angle stage says, the second one 40."""
+    """Face turned by 40 degrees: the first pass is reported what the angle stage says, the second one 40."""
     knows, cascade = Knows(), small_cascade()
     detector = Detector(checkpoint_of(cascade))
     detector.checkpoint.cascade = Cascade((cascade.stages[0], knows))
@@ -435,29 +440,38 @@ def bare(components: bool, mean: bool) -> LandmarkScheme:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "settings", "message"),
+    ("scheme", "settings", "options", "message"),
     [
-        (bare(False, True), [], "scheme bare has no components but the contour"),
+        (bare(False, True), [], CascadeOptions(), "scheme bare has no components but the contour"),
         (
             bare(False, True),
-            ["cascade.stages=['coarse']", "cascade.apart=true"],
+            ["cascade.stages=['coarse']"],
+            CascadeOptions(separate_contour=True),
             "bare: expected a component `contour`",
         ),
-        (bare(True, False), [], "scheme bare has no mean face"),
+        (bare(True, False), [], CascadeOptions(), "scheme bare has no mean face"),
         (
             SCHEME,
             ["crop.size=50"],
+            CascadeOptions(),
             "crop.size: the cascade's coarse network needs a multiple of 16 px, given 50; take 48",
         ),
-        (SCHEME, ["cascade.size=paper", "crop.size=24"], r"at least 32 px \(112 in the paper\), given 24"),
+        (SCHEME, ["crop.size=24"], CascadeOptions(size="paper"), r"at least 32 px \(112 in the paper\), given 24"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_read(
-    scheme: LandmarkScheme, settings: list[str], message: str, data: TrainingData, tmp_path: Path
+    scheme: LandmarkScheme,
+    settings: list[str],
+    options: CascadeOptions,
+    message: str,
+    data: TrainingData,
+    tmp_path: Path,
 ) -> None:
-    faces = TrainingData(scheme, data.labelled, [], [])
+    faces, config = TrainingData(scheme, data.labelled, [], []), load_config("cascade", settings)
     with pytest.raises(InputError, match=message):
-        run_training(load_config("cascade", settings), faces, tmp_path / "run")
+        train(config, faces, tmp_path / "run", cascade_options=options)
+    with pytest.raises(InputError, match=message):
+        check_cascade(config, scheme, options=options)
     assert not (tmp_path / "run").exists()
 
 
@@ -481,8 +495,9 @@ def test_the_scheme_file_is_named(synthetic: Path, tmp_path: Path) -> None:
 
 def test_the_papers_sizes(data: TrainingData, tmp_path: Path) -> None:
     """Section 3: about 500, 100 and 25 M multiply-adds."""
-    settings = [*TINY, "cascade.size=paper", "crop.size=112", "cascade.stages=['coarse']", "cascade.twin=false"]
+    settings = [*TINY, "crop.size=112", "cascade.stages=['coarse']", "cascade.length=0.0001"]
     faces = TrainingData(SCHEME, data.labelled[:2], [], [])
-    result = run_training(load_config("cascade", [*settings, "cascade.length=0.0001"]), faces, tmp_path / "run")
+    options = CascadeOptions(size="paper", twin=False)
+    result = train(load_config("cascade", settings), faces, tmp_path / "run", cascade_options=options)
     (stage,) = read_metadata(result.path)["cascade"]
     assert 400e6 < stage["n_multiply_adds"] < 600e6

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Similarity, box_of_points, wrap_angle
 from fewmark.data.augment import AugmentRule
+from fewmark.data.batches import Batches
 from fewmark.data.crops import CropRule, cut
 from fewmark.data.formats.io import read_faces
 from fewmark.data.samples import FaceSample
@@ -24,12 +25,13 @@ from fewmark.inference.cascade.state import FaceState
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.models.coarse import Coarse
 from fewmark.training.cascade.angle import angle_rows, train_angle
-from fewmark.training.cascade.batches import CropBatches
 from fewmark.training.cascade.coarse import Twin, coarse_rows, train_coarse, twin_loss
 from fewmark.training.cascade.component import component_rows, train_component
 from fewmark.training.cascade.faces import TrainingFaces, cache_training_faces, predict_landmarks
-from fewmark.training.cascade.fit_stage import Run, Schedule
+from fewmark.training.cascade.fit_stage import Schedule, SyntheticFaces
 from fewmark.training.cascade.point import point_loss, point_rows, train_point
+from fewmark.training.events import Event
+from fewmark.training.runner import RunContext
 
 torch.set_num_threads(1)
 SCHEME = load_scheme("ibug-68")
@@ -86,27 +88,27 @@ def test_labels_move_exactly_as_the_image(seed: int) -> None:
     landmark = 39  # the left eye's inner corner; in a flipped image it is the right one's, 42
     faces = dotted(landmark)
     for rule in (replace(MOVING, flip=0.0), replace(MOVING, flip=1.0)):
-        told = 42 if rule.flip else landmark
+        expected = 42 if rule.flip else landmark
         name = "right_eye" if rule.flip else "left_eye"
         rng = np.random.default_rng(seed)
-        image, target = coarse_rows(faces, range(68), CropRule(192, 0.3), rule, 0.5)(0, rng)
-        np.testing.assert_allclose(dot_in(image), target[told], atol=0.3)
+        row = coarse_rows(faces, range(68), CropRule(192, 0.3), rule, 0.5)(0, rng)
+        np.testing.assert_allclose(dot_in(row.image), row.targets[expected], atol=0.3)
 
         indices = SCHEME.components[name]
         mild = replace(rule, shift=0.05)
         rows = component_rows(faces, MEAN, indices, 48, 0.3, mild, None, 0.0, augment_coarse=True)
-        image, target = rows(0, rng)
+        row = rows(0, rng)
         places = component_from_mean(MEAN, indices, 48, 0.3)(MEAN[list(indices)])
-        at = indices.index(told)
-        np.testing.assert_allclose(dot_in(image), places[at] + target[at], atol=0.3)
+        at = indices.index(expected)
+        np.testing.assert_allclose(dot_in(row.image), places[at] + row.targets[at], atol=0.3)
 
         layout = PatchLayout.of_scheme(SCHEME, MEAN, (3, 5, 7), 48, 2.0)
         calm = replace(rule, shift=0.01, scale=0.05, rotation=5)
-        patches, targets = point_rows(faces, layout, calm, 0.01)(0, rng)
-        at = layout.points.index(told)
+        row = point_rows(faces, layout, calm, 0.01)(0, rng)
+        at = layout.points.index(expected)
         first = 0
         for s, (table, places) in enumerate(zip(layout.neighbours, layout.places, strict=True)):
-            np.testing.assert_allclose(dot_in(patches[s, at]), places[at, 0] + targets[at, first], atol=0.3)
+            np.testing.assert_allclose(dot_in(row.image[s, at]), places[at, 0] + row.targets[at, first], atol=0.3)
             first += table.shape[1]
 
 
@@ -118,18 +120,18 @@ def test_the_angle_told_is_the_crops_angle(flip: float) -> None:
     rule = replace(MOVING, flip=flip, shift=0.02, scale=0.05)
     for seed in range(10):
         crops = [angle_rows(f, CropRule(96, 0.4), rule)(0, np.random.default_rng(seed)) for f in (root, chin, both)]
-        a, b = dot_in(crops[0][0]), dot_in(crops[1][0])
+        a, b = dot_in(crops[0].image), dot_in(crops[1].image)
         down = MEAN[8] - MEAN[27]
         found = np.degrees(np.arctan2(*(a - b)[[1, 0]] * [-1, 1]) - np.arctan2(*(-down)[[1, 0]] * [-1, 1]))
-        told = np.degrees(np.arctan2(crops[2][1][1], crops[2][1][0]))
-        assert abs((found - told + 180) % 360 - 180) < 1.5
+        target = np.degrees(np.arctan2(crops[2].targets[1], crops[2].targets[0]))
+        assert abs((found - target + 180) % 360 - 180) < 1.5
 
 
 def test_rows_are_a_function_of_seed_and_epoch(few: TrainingFaces) -> None:
     rows = coarse_rows(few, range(68), CropRule(32, 0.1), AugmentRule(), 0.5)
 
     def epoch(seed: int, index: int, **changes: Any) -> list[Any]:
-        return list(CropBatches(6, rows, 4, seed, **changes)(index))
+        return list(Batches(6, rows, 4, seed, **changes)(index))
 
     first = epoch(0, 1)
     assert [b.images.shape for b in first] == [(4, 32, 32, 3)] * 2
@@ -138,8 +140,8 @@ def test_rows_are_a_function_of_seed_and_epoch(few: TrainingFaces) -> None:
     parts = [epoch(0, 1, rank=r, world_size=2) for r in range(2)]
     for i, batch in enumerate(first):
         np.testing.assert_array_equal(np.concatenate([p[i].targets for p in parts]), batch.targets)
-    with pytest.raises(InputError, match="a multiple of the 3 processes, given 6 and 4"):
-        CropBatches(6, rows, 4, 0, world_size=3)
+    with pytest.raises(InputError, match="a multiple of the 3 processes, given 4"):
+        Batches(6, rows, 4, 0, world_size=3)
 
 
 def twins(head: str) -> list[Coarse]:
@@ -210,7 +212,6 @@ def shaken(faces: TrainingFaces, shift: float) -> list[FaceState]:
 
 LONG = Schedule(n_epochs=60, batch_size=6, learning_rate=5e-3)
 SHORT = replace(LONG, n_epochs=1, learning_rate=1e-6)
-RUN = Run(n_threads=0)
 
 
 def test_the_angle_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
@@ -218,7 +219,7 @@ def test_the_angle_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
     starts = [replace(f, angle=f.angle + 40) for f in few.faces]
     errors = []
     for schedule in (SHORT, replace(LONG, n_epochs=150, batch_size=24)):
-        stage = train_angle(few, arguments={"widths": (8, 16, 16)}, size=24, augment=STILL, schedule=schedule, run=RUN)
+        stage = train_angle(few, arguments={"widths": (8, 16, 16)}, size=24, augment=STILL, schedule=schedule)
         found = stage(few.images, starts)
         errors.append(np.mean([abs(wrap_angle(f.angle - t.angle)) for f, t in zip(found, few.faces, strict=True)]))
     assert errors[1] < min(30, 0.6 * errors[0])
@@ -227,9 +228,7 @@ def test_the_angle_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
 def test_the_coarse_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
     errors = []
     for schedule in (SHORT, LONG):
-        stage = train_coarse(
-            few, arguments=SMALL_COARSE, size=32, augment=STILL, roll_share=0, schedule=schedule, run=RUN
-        )
+        stage = train_coarse(few, arguments=SMALL_COARSE, size=32, augment=STILL, roll_share=0, schedule=schedule)
         errors.append(mean_error(stage(few.images, list(few.faces)), few, slice(None)))
     assert errors[1] < 0.6 * errors[0]
     assert predict_landmarks([stage], few.images, few.faces).shape == (6, 68, 2)
@@ -242,7 +241,7 @@ def test_the_component_stage_learns_a_handful_of_faces(few: TrainingFaces) -> No
     errors = []
     for schedule in (SHORT, replace(LONG, n_epochs=100)):
         stage = train_component(
-            few, components=["mouth"], arguments=SMALL_COMPONENT, size=32, augment=moved, schedule=schedule, run=RUN
+            few, components=["mouth"], arguments=SMALL_COMPONENT, size=32, augment=moved, schedule=schedule
         )
         errors.append(mean_error(stage(few.images, shaken(few, 3.0)), few, mouth))
     assert errors[1] < 0.6 * errors[0]
@@ -254,7 +253,7 @@ def test_the_point_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
     errors = []
     for schedule in (SHORT, replace(LONG, n_epochs=100, learning_rate=1e-2)):
         stage = train_point(
-            few, arguments=SMALL_POINT, size=10, margin=1.0, noise=0.04, augment=STILL, schedule=schedule, run=RUN
+            few, arguments=SMALL_POINT, size=10, margin=1.0, noise=0.04, augment=STILL, schedule=schedule
         )
         errors.append(mean_error(stage(few.images, shaken(few, 1.5)), few, list(range(17, 68))))
     assert errors[1] < 0.8 * errors[0]
@@ -264,17 +263,18 @@ def test_share_of_real_output(few: TrainingFaces) -> None:
     """Share 1 without augmentation: the crop is the one that the stage will cut by those points, to the pixel."""
     indices = SCHEME.components["mouth"]
     real = few.landmarks + np.float32([2, -1])
-    told = replace(few.faces[0], landmarks=real[0])
-    crop_from_image = component_crop_from_image(told, 0, few.mean_face, indices, 32, 0.3)
+    predicted = replace(few.faces[0], landmarks=real[0])
+    crop_from_image = component_crop_from_image(predicted, 0, few.mean_face, indices, 32, 0.3)
     rows = component_rows(few, few.mean_face, indices, 32, 0.3, AugmentRule(), real, 1.0, augment_coarse=False)
-    image, target = rows(0, np.random.default_rng(0))
+    row = rows(0, np.random.default_rng(0))
+    image, target = row.image, row.targets
     np.testing.assert_array_equal(image, cut(few.images[0], crop_from_image, 32))
     places = component_from_mean(few.mean_face, indices, 32, 0.3)(few.mean_face[list(indices)])
     np.testing.assert_allclose(places + target, crop_from_image(few.landmarks[0][list(indices)]), atol=1e-3)
     augmented = component_rows(few, few.mean_face, indices, 32, 0.3, AugmentRule(), real, 1.0, augment_coarse=True)
-    assert not np.array_equal(augmented(0, np.random.default_rng(0))[0], image)
+    assert not np.array_equal(augmented(0, np.random.default_rng(0)).image, image)
     quarter = component_rows(few, few.mean_face, indices, 32, 0.3, STILL, real, 0.25, augment_coarse=True)
-    cuts = [quarter(0, np.random.default_rng(i))[0] for i in range(200)]
+    cuts = [quarter(0, np.random.default_rng(i)).image for i in range(200)]
     n = sum(float(np.abs(c.astype(int) - image).mean()) < 0.1 for c in cuts)
     assert 30 < n < 72
 
@@ -283,39 +283,50 @@ def test_a_component_is_trained_again_alone(few: TrainingFaces) -> None:
     one = Schedule(n_epochs=1, batch_size=6)
     small = {"arguments": SMALL_COMPONENT, "schedule": one}
     first = train_component(few, components=["mouth", "nose"], size=24, **small)  # type: ignore[arg-type]
-    again = train_component(few, components=["mouth"], start=first, run=Run(seed=1), **small)  # type: ignore[arg-type]
+    again = train_component(few, components=["mouth"], start=first, context=RunContext(seed=1), **small)  # type: ignore[arg-type]
     assert again.networks["nose"] is first.networks["nose"]
     assert again.networks["mouth"] is not first.networks["mouth"]
     assert (again.size, again.margin) == (24, first.margin)
 
 
 def test_a_training_that_has_ended_is_not_repeated(few: TrainingFaces, tmp_path: Path) -> None:
-    told: list[str] = []
-    run = Run(folder=tmp_path, on_epoch=lambda name, _: told.append(name))
+    epochs: list[str] = []
+    context = RunContext(folder=tmp_path, emit=lambda e: epochs.append(e["name"]) if e["kind"] == "epoch" else None)
     one = Schedule(n_epochs=2, batch_size=6)
-    first = train_angle(few, arguments={"widths": (8,)}, size=16, schedule=one, run=run)
-    assert told == ["angle", "angle"]
-    again = train_angle(few, arguments={"widths": (8,)}, size=16, schedule=one, run=run)
-    assert told == ["angle", "angle"]
+    first = train_angle(few, arguments={"widths": (8,)}, size=16, schedule=one, context=context)
+    assert epochs == ["angle", "angle"]
+    again = train_angle(few, arguments={"widths": (8,)}, size=16, schedule=one, context=context)
+    assert epochs == ["angle", "angle"]
     states = [s.modules["angle"].state_dict() for s in (first, again)]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     with pytest.raises(InputError, match=r"angle\.safetensors: the weights of another network"):
-        train_angle(few, arguments={"widths": (16,)}, size=16, schedule=one, run=run)
+        train_angle(few, arguments={"widths": (16,)}, size=16, schedule=one, context=context)
 
 
-def test_a_training_begins_on_drawn_faces(few: TrainingFaces, tmp_path: Path) -> None:
+def test_a_training_begins_on_synthetic_faces(few: TrainingFaces, tmp_path: Path) -> None:
     losses: dict[str, list[float]] = {}
-    run = Run(folder=tmp_path, on_epoch=lambda name, e: losses.setdefault(name, []).append(e.loss))
+
+    def emit(event: Event) -> None:
+        if event["kind"] == "epoch":
+            losses.setdefault(event["name"], []).append(event["loss"])
+
     schedule = Schedule(n_epochs=12, batch_size=6)
 
-    def train(run: Run) -> None:
+    def train(folder: Path | None, synthetic: SyntheticFaces | None = None) -> None:
         train_component(
-            few, components=["nose"], arguments=SMALL_COMPONENT, size=32, augment=STILL, schedule=schedule, run=run
+            few,
+            components=["nose"],
+            arguments=SMALL_COMPONENT,
+            size=32,
+            augment=STILL,
+            schedule=schedule,
+            context=RunContext(folder=folder, emit=emit),
+            synthetic=synthetic,
         )
 
-    train(replace(run, folder=None))
+    train(None)
     without = losses.pop("component_nose")
-    train(replace(run, synthetic=few, synthetic_length=0.5))  # the same faces: what was learned on them shows
+    train(tmp_path, SyntheticFaces(few, 0.5))  # the same faces: what was learned on them shows
     assert len(losses["synthetic_component_nose"]) == 6
     assert losses["component_nose"][0] < 0.8 * without[0]
     assert {p.name for p in tmp_path.iterdir()} == {
@@ -324,7 +335,7 @@ def test_a_training_begins_on_drawn_faces(few: TrainingFaces, tmp_path: Path) ->
     }
     (tmp_path / "synthetic_component_nose.safetensors").unlink()
     losses.clear()
-    train(replace(run, synthetic=few))
+    train(tmp_path, SyntheticFaces(few))
     assert not losses  # the one that follows has ended: nothing is trained
 
 

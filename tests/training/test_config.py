@@ -5,28 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from fewmark.core.errors import InputError
-from fewmark.training.config import Config, StudentSettings, load_config, recipe_names, to_toml
-from fewmark.training.semi.plans import make_loop, student_plans
+from fewmark.training import old_settings
+from fewmark.training.config import describe_settings, load_config, recipe_names, to_toml
+from fewmark.training.distillation import QUALITY_NETWORK
+from fewmark.training.semi.plans import TEACHER_KINDS, make_loop, student_plans, teacher_plan
+from fewmark.training.semi.teacher import TeacherPlan
+
+OLD_RECIPES = Path(__file__).with_name("old_recipes")
+"""Recipes and the tests' tiny one as version 0.1.0 of August 2026 wrote them, before settings were taken away."""
 
 
-def n_settings(model: type[BaseModel]) -> int:
-    total = 0
-    for field in model.model_fields.values():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            total += n_settings(kind)
-        elif "StudentSettings" in str(kind):
-            total += n_settings(StudentSettings)
-        else:
-            total += 1
-    return total
-
-
-def test_there_are_at_most_60_settings() -> None:
-    assert 40 < n_settings(Config) <= 60
+def test_there_are_at_most_50_settings_each_with_a_meaning() -> None:
+    settings = describe_settings()
+    assert 40 < len(settings) <= 50
+    assert len({s.name for s in settings}) == len(settings)
+    for s in settings:
+        assert s.description.endswith("."), s.name
+        assert s.type, s.name
+    defaults = {s.name: s.default for s in settings}
+    assert defaults["semi.ratio"] == 0.1
+    assert defaults["students.NAME.milestones"] == []
 
 
 def test_the_recipes_that_are_promised_are_there() -> None:
@@ -94,7 +94,12 @@ def test_no_rounds_train_as_long_as_the_rounds_would() -> None:
         ("semi.selection=best", ["semi.selection", "'best'"]),
         ("semi.ratio", ["--set", "section.key=value"]),
         ("semi.ratio.x=1", ["--set", "a value, not a section"]),
-        ("students.unet.codec.stride=0", ["students.unet.codec.stride", "0"]),
+        ("students.unet.codec.stride=8", ["students.unet.codec.stride", "follows from the network", "expected 4", "8"]),
+        ("students.unet.codec.logits=false", ["students.unet.codec.logits", "follows from the loss"]),
+        ("students.unet.clip_norm=1.0", ["students.unet.clip_norm", "follows from the optimizer"]),
+        ("cascade.apart=true", ["cascade.apart", "separate_contour", "train_cascade"]),
+        ("teacher.width=8", ["teacher: width = 8", "teacher.kind", "peaks, patchgan"]),
+        ("distillation.selection=spaco", ["distillation.selection", "'spaco'"]),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(override: str, words: list[str]) -> None:
@@ -112,3 +117,76 @@ def test_bad_recipes_are_refused(tmp_path: Path) -> None:
     broken.write_text("[semi\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"broken\.toml: not a TOML file"):
         load_config(broken)
+
+
+@pytest.mark.parametrize("name", ["cascade", "laptop", "paper", "strong"])
+def test_old_recipes_mean_what_they_meant(name: str) -> None:
+    assert load_config(OLD_RECIPES / f"{name}.toml") == load_config(name)
+
+
+@pytest.mark.parametrize("name", ["compact", "compact-large", "compact-nano"])
+def test_old_recipes_of_a_distillation_mean_what_they_meant(name: str) -> None:
+    assert load_config(OLD_RECIPES / f"{name}.toml", distillation=True) == load_config(name)
+
+
+def test_an_old_recipe_whose_teacher_is_gone_is_refused_in_one_line() -> None:
+    with pytest.raises(
+        InputError, match=r"tiny\.toml: teacher: copies = 1, width = 8, batch_size = 4: .*teacher\.kind"
+    ) as raised:
+        load_config(OLD_RECIPES / "tiny.toml")
+    assert "\n" not in str(raised.value)
+    assert load_config(OLD_RECIPES / "tiny.toml", ["semi.selection=spread"]).semi.rounds == 1  # it trains no teacher
+
+
+def test_settings_of_a_distillation_by_their_former_names() -> None:
+    config = load_config("compact", ["semi.views=8", "semi.selection=peak", "teacher.steps=50"], distillation=True)
+    assert (config.distillation.views, config.distillation.selection, config.distillation.quality_steps) == (
+        8,
+        "peak",
+        50,
+    )
+    assert config.distillation.ratio == load_config("compact").distillation.ratio
+    assert config.semi == load_config("compact").semi
+
+
+def test_an_old_distillation_keeps_the_former_defaults_and_a_new_one_its_own(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text("[semi]\nviews = 3\n", encoding="utf-8")
+    found = load_config(old, distillation=True).distillation
+    assert (found.views, found.selection, found.ratio, found.quality_steps) == (3, "teacher", 0.1, 100)
+    new.write_text(to_toml(load_config("compact", ["distillation.views=3"])), encoding="utf-8")
+    assert load_config(new, distillation=True) == load_config("compact", ["distillation.views=3"])
+
+
+def test_synthetic_faces_by_their_former_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "laptop"\n[drawn]\nfaces = 7\n', encoding="utf-8")
+    assert load_config(file).synthetic.faces == 7
+    assert load_config("laptop", ["drawn.faces=8"]).synthetic.faces == 8
+    file.write_text("[drawn]\nfaces = 7\n[synthetic]\nfaces = 8\n", encoding="utf-8")
+    with pytest.raises(InputError, match="drawn: renamed to synthetic"):
+        load_config(file)
+
+
+def test_the_former_settings_of_a_teacher_are_its_kinds() -> None:
+    def former(plan: TeacherPlan) -> dict[str, object]:
+        names = {"copies": "n_copies"}
+        return {key: getattr(plan, names.get(key, key)) for key in old_settings.TEACHER_KINDS["peaks"]}
+
+    assert {kind: former(plan) for kind, plan in TEACHER_KINDS.items()} == old_settings.TEACHER_KINDS
+    assert former(QUALITY_NETWORK) == old_settings.QUALITY_NETWORK
+    paper = teacher_plan(load_config("paper"))
+    assert (paper.width, paper.norm, paper.target, paper.n_steps, paper.source) == (
+        64,
+        "instance",
+        "heatmap",
+        1000,
+        "labelled",
+    )
+
+
+def test_arguments_are_those_of_the_network() -> None:
+    with pytest.raises(InputError, match=r"students\.unet: compact: no argument 'width'; expected some of .*widths"):
+        student_plans(load_config("laptop", ["students.unet.arguments.width=3"]))
+    with pytest.raises(InputError, match=r"students\.unet\.architecture: .*'compact'.*given 'angle'"):
+        load_config("laptop", ["students.unet.architecture=angle"])

@@ -1,4 +1,4 @@
-"""Distillation: what the teachers see from many sides, who is learned from, and the run from end to end."""
+"""Distillation: multi-view prediction, selection, and the run from end to end."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from fewmark.inference.detector import Detector
 from fewmark.inference.predictor import Prediction
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import Config, load_config
-from fewmark.training.distillation import complete, landmark_weights
+from fewmark.training.distillation import complete_labels, landmark_weights
 from fewmark.training.multi_view import predict_multi_view
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData, distill, train
 
 DOTS = np.array([[60.0, 52.0], [88.0, 70.0], [71.0, 97.0]])
 """Of the drawn image, px: one in each colour."""
@@ -84,22 +84,22 @@ def dots(tmp_path: Path) -> FaceSample:
     return FaceSample(path, box=np.array([50, 45, 95, 100], np.float32))
 
 
-def test_looks_from_all_sides_agree_where_the_detector_moves_with_the_image(dots: FaceSample, tmp_path: Path) -> None:
-    looks = predict_multi_view([DotFinder(tmp_path)], [dots], n_views=6, seed=1)  # type: ignore[list-item]
-    np.testing.assert_allclose(looks.landmarks[0], DOTS, atol=0.2)
-    assert looks.spread.max() < 0.01
-    assert looks.scores.tolist() == [[1.0, 1.0, 1.0]]
+def test_views_agree_where_the_detector_moves_with_the_image(dots: FaceSample, tmp_path: Path) -> None:
+    found = predict_multi_view([DotFinder(tmp_path)], [dots], n_views=6, seed=1)  # type: ignore[list-item]
+    np.testing.assert_allclose(found.landmarks[0], DOTS, atol=0.2)
+    assert found.disagreement.max() < 0.01
+    assert found.scores.tolist() == [[1.0, 1.0, 1.0]]
 
 
-def test_the_spread_says_how_far_detectors_lie_apart(dots: FaceSample, tmp_path: Path) -> None:
+def test_disagreement_is_the_distance_of_detectors_from_their_mean(dots: FaceSample, tmp_path: Path) -> None:
     pair = [DotFinder(tmp_path, -2.0), DotFinder(tmp_path, 2.0)]
-    looks = predict_multi_view(pair, [dots], n_views=1, seed=1)  # type: ignore[arg-type]
-    np.testing.assert_allclose(looks.landmarks[0], DOTS, atol=0.2)
+    found = predict_multi_view(pair, [dots], n_views=1, seed=1)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.landmarks[0], DOTS, atol=0.2)
     size = np.ptp(DOTS, axis=0).max()
-    np.testing.assert_allclose(looks.spread[0], 2 / size, rtol=0.05)
+    np.testing.assert_allclose(found.disagreement[0], 2 / size, rtol=0.05)
 
 
-def test_the_looks_are_a_function_of_the_seed(tiny_model: Path, synthetic: Path) -> None:
+def test_views_are_a_function_of_the_seed(tiny_model: Path, synthetic: Path) -> None:
     detector = Detector.load(tiny_model)
     faces = read_distillation_lists([], synthetic, synthetic / "few.txt", scheme=detector.scheme).labelled[:2]
     first, again, other = (predict_multi_view([detector], faces, n_views=2, seed=s) for s in (0, 0, 1))
@@ -114,17 +114,17 @@ def test_models_of_several_schemes_are_refused(dots: FaceSample, tmp_path: Path)
         predict_multi_view([DotFinder(tmp_path), other], [dots], n_views=1, seed=0)  # type: ignore[list-item]
 
 
-def test_a_landmark_weighs_the_less_the_further_the_looks_lie_apart() -> None:
+def test_a_landmark_weighs_the_less_the_more_views_disagree() -> None:
     weights = landmark_weights(np.array([0.0, 0.01, 0.02, 0.1], np.float32), usual=0.01)
     assert weights[0] == 1
     assert weights[2] == pytest.approx(0.5)
     assert (np.diff(weights) < 0).all()
 
 
-def test_labels_that_are_there_stay_and_missing_ones_are_filled() -> None:
+def test_labels_stay_and_missing_ones_are_filled() -> None:
     own = np.array([[1, 2], [np.nan, np.nan], [5, 8]], np.float32)
     sample = FaceSample(Path("a.jpg"), landmarks=own)
-    full = complete(sample, np.full((3, 2), 7, np.float32))
+    full = complete_labels(sample, np.full((3, 2), 7, np.float32))
     assert full.landmarks is not None
     np.testing.assert_array_equal(full.landmarks, [[1, 2], [7, 7], [5, 8]])
     np.testing.assert_array_equal(full.face_box(), [1, 2, 5, 8])  # the box stays that of its own labels
@@ -137,10 +137,8 @@ SETTINGS = [
     "students.compact.n_epochs=2",
     "students.compact.n_batches=2",
     "students.compact.batch_size=4",
-    "semi.views=2",
-    "teacher.copies=1",
-    "teacher.steps=25",
-    "teacher.width=8",
+    "distillation.views=2",
+    "distillation.quality_steps=25",
 ]
 
 
@@ -159,7 +157,7 @@ def faces_of(synthetic: Path, *, labelled: bool = True) -> TrainingData:
 def test_a_distilled_model(tiny_model: Path, synthetic: Path, config: Config, tmp_path: Path) -> None:
     teacher = Detector.load(tiny_model)
     events: list[dict[str, Any]] = []
-    result = run_training(config, faces_of(synthetic), tmp_path / "run", teachers=[teacher], on_event=events.append)
+    result = distill(config, faces_of(synthetic), tmp_path / "run", teachers=[teacher], on_event=events.append)
     model = Detector.load(result.path)
     checkpoint = model.checkpoint
     assert [s.architecture for s in checkpoint.students] == ["compact"]
@@ -176,26 +174,31 @@ def test_a_distilled_model(tiny_model: Path, synthetic: Path, config: Config, tm
     assert (tmp_path / "run/report.html").is_file()
 
 
-def test_it_learns_what_its_teacher_says(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
-    """The student comes nearer to the teacher's answers, not to the labels, when it sees no label."""
-    settings = [*SETTINGS, "students.compact.n_epochs=40", "students.compact.n_batches=3", "semi.selection=none"]
+def test_a_student_learns_its_teachers_predictions(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
+    """Without labels, the student comes closer to the teacher's predictions than to the truth."""
+    settings = [
+        *SETTINGS,
+        "students.compact.n_epochs=40",
+        "students.compact.n_batches=3",
+        "distillation.selection=none",
+    ]
     data = faces_of(synthetic, labelled=False)
     teacher = Detector.load(tiny_model)
-    result = run_training(load_config("compact", settings), data, tmp_path / "run", teachers=[teacher])
+    result = distill(load_config("compact", settings), data, tmp_path / "run", teachers=[teacher])
     student, names = Detector.load(result.path), [f.name for f in data.unlabelled]
     assert result.checkpoint.counts == {"labelled": 0, "pseudo": 6, "unlabelled": 6}
     assert result.checkpoint.teacher is None  # no labels to learn it from
-    said = predict_multi_view([teacher], data.unlabelled, n_views=2, seed=0).landmarks
+    target = predict_multi_view([teacher], data.unlabelled, n_views=2, seed=0).landmarks
     own = predict_multi_view([student], data.unlabelled, n_views=1, seed=0).landmarks
     truth = np.stack([np.asarray(f.landmarks) for f in read_csv(synthetic / "annotations.csv") if f.name in names])
-    assert np.linalg.norm(own - said, axis=-1).mean() < 0.5 * np.linalg.norm(own - truth, axis=-1).mean()
+    assert np.linalg.norm(own - target, axis=-1).mean() < 0.5 * np.linalg.norm(own - truth, axis=-1).mean()
 
 
 def test_a_stopped_distillation_ends_as_if_it_had_not_been(
     tiny_model: Path, synthetic: Path, config: Config, tmp_path: Path
 ) -> None:
     data, teacher = faces_of(synthetic), Detector.load(tiny_model)
-    whole = run_training(config, data, tmp_path / "whole", teachers=[teacher])
+    whole = distill(config, data, tmp_path / "whole", teachers=[teacher])
 
     class StopError(Exception):
         pass
@@ -205,30 +208,30 @@ def test_a_stopped_distillation_ends_as_if_it_had_not_been(
             raise StopError
 
     with pytest.raises(StopError):
-        run_training(config, data, tmp_path / "cut", teachers=[teacher], on_event=stop)
-    looks = (tmp_path / "cut/state/looks.npz").stat().st_mtime_ns
-    again = run_training(config, data, tmp_path / "cut", teachers=[teacher], resume=True)
-    assert (tmp_path / "cut/state/looks.npz").stat().st_mtime_ns == looks  # not looked at twice
+        distill(config, data, tmp_path / "cut", teachers=[teacher], on_event=stop)
+    written = (tmp_path / "cut/state/views.npz").stat().st_mtime_ns
+    again = distill(config, data, tmp_path / "cut", teachers=[teacher], resume=True)
+    assert (tmp_path / "cut/state/views.npz").stat().st_mtime_ns == written  # not predicted twice
     a, b = (safetensors.torch.load_file(r.path) for r in (whole, again))
     assert all(torch.equal(a[n], b[n]) for n in a)
     other = Detector.load("ibug-68")
     with pytest.raises(InputError, match="other data"):
-        run_training(config, data, tmp_path / "cut", teachers=[other], resume=True)
+        distill(config, data, tmp_path / "cut", teachers=[other], resume=True)
 
 
 def test_a_student_goes_on_from_a_model_of_its_network(
     tiny_model: Path, synthetic: Path, config: Config, tmp_path: Path
 ) -> None:
     data, teacher = faces_of(synthetic), Detector.load(tiny_model)
-    first = run_training(config, data, tmp_path / "first", teachers=[teacher]).checkpoint
+    first = distill(config, data, tmp_path / "first", teachers=[teacher]).checkpoint
     still = load_config("compact", [*SETTINGS, "students.compact.learning_rate=1e-9", "run.seed=5"])
-    fresh = run_training(still, data, tmp_path / "fresh", teachers=[teacher]).checkpoint
-    again = run_training(still, data, tmp_path / "again", teachers=[teacher], start=first).checkpoint
+    fresh = distill(still, data, tmp_path / "fresh", teachers=[teacher]).checkpoint
+    again = distill(still, data, tmp_path / "again", teachers=[teacher], start=first).checkpoint
     a, b, c = (m.students[0].module.state_dict()["levels.0.0.first.weight"] for m in (first, fresh, again))
     torch.testing.assert_close(c, a, rtol=0, atol=1e-6)
     assert not torch.allclose(b, a, atol=1e-2)
     with pytest.raises(InputError, match="other data"):
-        run_training(still, data, tmp_path / "again", teachers=[teacher], resume=True)
+        distill(still, data, tmp_path / "again", teachers=[teacher], resume=True)
     assert again.provenance.endswith(f"; started from a model {first.provenance}")
 
 
@@ -236,15 +239,15 @@ def test_labels_alone_tune_a_model_and_its_teacher_stays(
     synthetic: Path, config: Config, tiny_model: Path, tmp_path: Path
 ) -> None:
     data = faces_of(synthetic)
-    first = run_training(config, data, tmp_path / "first", teachers=[Detector.load(tiny_model)]).checkpoint
+    first = distill(config, data, tmp_path / "first", teachers=[Detector.load(tiny_model)]).checkpoint
     alone = load_config("compact", [*SETTINGS, "semi.selection=none", "semi.rounds=0"])
-    tuned = run_training(alone, replace(data, unlabelled=[]), tmp_path / "tuned", start=first)
+    tuned = train(alone, replace(data, unlabelled=[]), tmp_path / "tuned", start=first)
     assert Detector.load(tuned.path).checkpoint.teacher is not None
     assert tuned.checkpoint.provenance == f"started from a model {first.provenance}"
     assert tuned.checkpoint.counts == first.counts == {"labelled": 4, "pseudo": 5, "unlabelled": 6}
     other = load_config("compact", [*SETTINGS, "semi.selection=none", "semi.rounds=0", "crop.size=64"])
-    judged = run_training(other, replace(data, unlabelled=[]), tmp_path / "other", start=first)
-    assert judged.checkpoint.teacher is None  # one of other crops would judge what it has not learned
+    judged = train(other, replace(data, unlabelled=[]), tmp_path / "other", start=first)
+    assert judged.checkpoint.teacher is None  # one of other crops would estimate what it has not learned
 
 
 def test_a_model_of_another_network_is_no_start(
@@ -254,14 +257,13 @@ def test_a_model_of_another_network_is_no_start(
     with pytest.raises(
         InputError, match=r"--start: .*holds one of the networks compact .*widths.*, given compact .*widths"
     ):
-        run_training(config, data, tmp_path / "run", teachers=[teacher], start=load_checkpoint("ibug-68-nano"))
+        distill(config, data, tmp_path / "run", teachers=[teacher], start=load_checkpoint("ibug-68-nano"))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["semi.selection=spaco"], "picks by teacher, peak, spread, random, none"),
         (['cascade.stages=["coarse"]'], "a cascade"),
         (["crop.size=50"], "multiple of 32"),
     ],
@@ -271,26 +273,28 @@ def test_settings_of_something_else_are_refused(
 ) -> None:
     config = load_config("compact", [*SETTINGS, *settings])
     with pytest.raises(InputError, match=words):
-        run_training(config, faces_of(synthetic), tmp_path / "run", teachers=[Detector.load(tiny_model)])
+        distill(config, faces_of(synthetic), tmp_path / "run", teachers=[Detector.load(tiny_model)])
 
 
-def test_the_teacher_of_the_model_picks(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
-    config = load_config("compact", [*SETTINGS, "semi.selection=teacher", "semi.ratio=0.5"])
-    result = run_training(config, faces_of(synthetic), tmp_path / "run", teachers=[Detector.load(tiny_model)])
+def test_the_quality_network_of_the_model_selects(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
+    config = load_config("compact", [*SETTINGS, "distillation.selection=teacher", "distillation.ratio=0.5"])
+    result = distill(config, faces_of(synthetic), tmp_path / "run", teachers=[Detector.load(tiny_model)])
     assert result.checkpoint.counts["pseudo"] == 3
-    with np.load(tmp_path / "run/state/looks.npz") as looks:
-        assert looks["quality"].shape == (6,)
-        assert np.ptp(looks["quality"]) > 0
-    with pytest.raises(InputError, match="none of the models carries a quality teacher"):
-        run_training(config, faces_of(synthetic), tmp_path / "other", teachers=[Detector.load("ibug-68-nano")])
+    with np.load(tmp_path / "run/state/views.npz") as views:
+        assert views["quality"].shape == (6,)
+        assert np.ptp(views["quality"]) > 0
+    with pytest.raises(InputError, match="none of the models has a quality network"):
+        distill(config, faces_of(synthetic), tmp_path / "other", teachers=[Detector.load("ibug-68-nano")])
 
 
-def test_a_face_may_be_unfound_but_not_all(tiny_model: Path, config: Config, synthetic: Path, tmp_path: Path) -> None:
+def test_some_faces_may_be_undetected_but_not_all(
+    tiny_model: Path, config: Config, synthetic: Path, tmp_path: Path
+) -> None:
     empty = tmp_path / "empty.png"
     cv2.imwrite(str(empty), np.full((64, 64, 3), 120, np.uint8))
     data = replace(faces_of(synthetic), unlabelled=[FaceSample(empty, name="empty.png")])
     with pytest.raises(InputError, match="in none of 1 unlabelled images"):
-        run_training(config, data, tmp_path / "run", teachers=[Detector.load(tiny_model)])
+        distill(config, data, tmp_path / "run", teachers=[Detector.load(tiny_model)])
 
 
 def test_lists_need_their_data(synthetic: Path) -> None:

@@ -1,4 +1,4 @@
-"""Algorithm 1: its order, its quota, and runs that are killed and end as if they had not been."""
+"""Algorithm 1: its order, its quota, and runs that are stopped and end as if they had not been."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.codec import HeatmapCodec
 from fewmark.training import fit as fitting
 from fewmark.training.events import Event, Validation
-from fewmark.training.semi import rounds
-from fewmark.training.semi import runner as trainings
-from fewmark.training.semi import teacher_data as teacher_source
+from fewmark.training.runner import RunContext, ignore
+from fewmark.training.semi import rounds, students, teacher
 from fewmark.training.semi.rounds import Loop, Round, run_rounds
 from fewmark.training.semi.selection import SELECTION_NAMES, lowest, quota, selection_rule
-from fewmark.training.semi.students import StudentPlan
+from fewmark.training.semi.students import StudentPlan, StudentTrainer
 from fewmark.training.semi.teacher import TeacherPlan
 
 torch.set_num_threads(1)
@@ -72,15 +71,15 @@ def run(name: str = "teacher", **changes: Any) -> list[Round]:
         "augment": AugmentRule(),
         "rule": selection_rule(name, seed=1),
         "loop": LOOP,
-        "fabric": Fabric(accelerator="cpu", devices=1),
-        "seed": 5,
         "truth": TRUTH,
         **changes,
     }
-    plans, teacher = arguments.pop("plans", [A, B]), arguments.pop("teacher", TEACHER)
+    fabric = arguments.pop("fabric", None) or Fabric(accelerator="cpu", devices=1)
+    arguments["context"] = RunContext(fabric, arguments.pop("folder", None), 5, arguments.pop("on_event", ignore))
+    plans, plan = arguments.pop("plans", [A, B]), arguments.pop("teacher", TEACHER)
     labelled = arguments.pop("labelled", LABELLED)
     unlabelled = arguments.pop("unlabelled", UNLABELLED)
-    return list(run_rounds(plans, teacher, labelled, unlabelled, **arguments))
+    return list(run_rounds(plans, plan, labelled, unlabelled, **arguments))
 
 
 def state_of(module: nn.Module) -> bytes:
@@ -88,49 +87,55 @@ def state_of(module: nn.Module) -> bytes:
 
 
 def outcome(found: list[Round]) -> tuple[list[bytes], bytes | None, list[list[int]], str]:
-    """All that a run ends with: weights, the teacher's, who was taken, and the records of every round."""
+    """All that a run ends with: weights, the teacher's weights, selections, and the records of every round."""
     last = found[-1]
     weights = [state_of(m) for m in last.students]
-    judge = None if last.teacher is None else state_of(last.teacher)
-    taken = [s.tolist() for s in last.selected]
-    return weights, judge, taken, json.dumps([r.records for r in found], sort_keys=True, default=float)
+    teacher_weights = None if last.teacher is None else state_of(last.teacher)
+    selected = [s.tolist() for s in last.selected]
+    return (
+        weights,
+        teacher_weights,
+        selected,
+        json.dumps([[r.to_dict() for r in round_.records] for round_ in found], sort_keys=True),
+    )
 
 
 class Spy:
-    """Writes down who trains and predicts, in order, and with which weights."""
+    """Records who trains and predicts, in order, and with which weights."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[tuple[str, list[bytes], Any]] = []
-        homes = {
-            "train_student": trainings,
+        homes: dict[str, Any] = {
+            "train": StudentTrainer,
             "train_teacher": rounds,
-            "score_predictions": teacher_source,
-            "write_pseudo_labels": trainings,
+            "score_predictions": teacher,
+            "write_pseudo_labels": students,
         }
         inner = {name: getattr(home, name) for name, home in homes.items()}
 
-        def train_student(plan: StudentPlan, module: nn.Module, data: Any, **rest: Any) -> Any:
+        def train(
+            trainer: StudentTrainer, name: str, j: int, module: nn.Module, data: Any, *rest: Any, **more: Any
+        ) -> None:
             before = state_of(module)
-            state = inner["train_student"](plan, module, data, **rest)
-            self.log.append((f"train {plan.name}", [before, state_of(module)], data))
-            return state
+            inner["train"](trainer, name, j, module, data, *rest, **more)
+            self.log.append((f"train {trainer.plans[j].name}", [before, state_of(module)], data))
 
         def train_teacher(*args: Any, **rest: Any) -> Any:
             module, state = inner["train_teacher"](*args, **rest)
             self.log.append(("teacher", [state_of(module)], (module, rest["seed"])))
             return module, state
 
-        def score_predictions(students: Any, codecs: Any, faces: Any, *args: Any, **rest: Any) -> Any:
-            self.log.append(("judge", [state_of(s) for s in students], faces))
-            return inner["score_predictions"](students, codecs, faces, *args, **rest)
+        def score_predictions(networks: Any, codecs: Any, faces: Any, *args: Any, **rest: Any) -> Any:
+            self.log.append(("score", [state_of(s) for s in networks], faces))
+            return inner["score_predictions"](networks, codecs, faces, *args, **rest)
 
-        def write_pseudo_labels(students: Any, codecs: Any, faces: Any, **rest: Any) -> Any:
-            found = inner["write_pseudo_labels"](students, codecs, faces, **rest)
+        def write_pseudo_labels(networks: Any, codecs: Any, faces: Any, **rest: Any) -> Any:
+            found = inner["write_pseudo_labels"](networks, codecs, faces, **rest)
             if faces is UNLABELLED:
-                self.log.append(("predict", [state_of(s) for s in students], (found, rest["teacher"])))
+                self.log.append(("predict", [state_of(s) for s in networks], (found, rest["teacher"])))
             return found
 
-        for function in (train_student, train_teacher, score_predictions, write_pseudo_labels):
+        for function in (train, train_teacher, score_predictions, write_pseudo_labels):
             monkeypatch.setattr(homes[function.__name__], function.__name__, function)
 
     @property
@@ -144,7 +149,7 @@ class Spy:
 def test_the_order_of_algorithm_1(monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
     found = run("teacher")
-    update = ["judge", "teacher", "predict"]
+    update = ["score", "teacher", "predict"]
     one_round = [*update, "train a", *update, "train b"]
     assert spy.order == ["train a", "train b", *one_round, *one_round]
     # what predicts, on L and on U, are the students as they are at that moment
@@ -152,10 +157,10 @@ def test_the_order_of_algorithm_1(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, weights, _ in spy.log:
         if kind.startswith("train"):
             now[kind[-1]] = weights[1]
-        elif kind in ("judge", "predict"):
+        elif kind in ("score", "predict"):
             assert weights == [now["a"], now["b"]]
     assert [state_of(m) for m in found[-1].students] == [now["a"], now["b"]]
-    # a new teacher every time, and the new one is the judge
+    # a new teacher every time, and the new one estimates the quality
     teachers = [about for _, _, about in spy.of("teacher")]
     assert len({id(module) for module, _ in teachers}) == len({seed for _, seed in teachers}) == 4
     assert [about[1] for _, _, about in spy.of("predict")] == [module for module, _ in teachers]
@@ -168,24 +173,24 @@ def test_the_order_of_algorithm_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_best_of_the_quota_join_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    loop = replace(LOOP, labelled_share=0.0, pseudo_weight=0.5)
+    loop = replace(LOOP, labelled_share=0.0)
     found = run("teacher", loop=loop)
     predictions = [about[0] for _, _, about in spy.of("predict")]
     trainings = [about for _, _, about in spy.of("train")]
     assert all(list(t.faces) == LABELLED for t in trainings[:2])
-    for place, (labels, data) in enumerate(zip(predictions, trainings[2:], strict=True)):
-        index, student = place // 2 + 1, place % 2
+    for update, (labels, data) in enumerate(zip(predictions, trainings[2:], strict=True)):
+        index, student = update // 2 + 1, update % 2
         n = quota(index, 0.25, 9)
         assert n == [2, 4][index - 1]
-        taken = lowest(-labels.quality, n)  # this student's own, by the teacher of this moment
-        assert found[index].selected[student].tolist() == taken.tolist()
-        assert list(data.faces) == [*LABELLED, *(UNLABELLED[u] for u in taken)]
-        assert np.array_equal(data.landmarks[6:], labels.landmarks[taken])
+        selected = lowest(-labels.quality, n)  # this student's own, by the teacher of this moment
+        assert found[index].selected[student].tolist() == selected.tolist()
+        assert list(data.faces) == [*LABELLED, *(UNLABELLED[u] for u in selected)]
+        assert np.array_equal(data.landmarks[6:], labels.landmarks[selected])
         assert np.array_equal(data.landmarks[:6], np.stack([f.landmarks for f in LABELLED]))
-        assert data.weights.tolist() == [[1, 1]] * 6 + [[0.5, 0.5]] * n
+        assert data.weights.tolist() == [[1, 1]] * (6 + n)
         assert data.shares is None
-        record = found[index].records[student]
-        assert record["selected"] == taken.tolist()
+        record = found[index].records[student].to_dict()
+        assert record["selected"] == selected.tolist()
         assert record["student"] == "ab"[student]
         assert record["round"] == index
         assert record["true_error_all"] == pytest.approx(
@@ -229,7 +234,7 @@ def test_rounds_keep_their_own_students() -> None:
 def test_spl_learns_from_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
     found = run("spl")
-    assert not spy.of("judge", "teacher")
+    assert not spy.of("score", "teacher")
     now: dict[str, bytes] = {}
     student = 0
     for kind, weights, about in spy.log:
@@ -245,12 +250,12 @@ def test_spl_learns_from_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert alone.selected[0].tolist() == found[-1].selected[0].tolist()
 
 
-def test_spaco_remembers_what_the_others_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spaco_remembers_the_others_selections(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray[Any, Any]] = []
     rule = selection_rule("spaco")
 
     def select(labels: Any, n: int) -> Any:
-        seen.append(labels.chosen.copy())
+        seen.append(labels.last_selected.copy())
         return rule.select(labels, n)
 
     found = run("spaco", rule=replace(rule, select=select))
@@ -264,23 +269,30 @@ def test_validation_trains_nothing() -> None:
     assert [state_of(m) for m in with_it[-1].students] == [state_of(m) for m in without[-1].students]
     for round_ in with_it:
         for record in round_.records:
-            assert 0 < record["val_nme"] < 2
-            assert 0 < record["ensemble_val_nme"] < 2
-    assert "val_nme" not in without[-1].records[0]
+            assert record.val_nme is not None
+            assert record.ensemble_val_nme is not None
+            assert 0 < record.val_nme < 2
+            assert 0 < record.ensemble_val_nme < 2
+    assert "val_nme" not in without[-1].records[0].to_dict()
 
 
 @pytest.mark.parametrize("source", ["validation", "out-of-fold"])
 def test_where_the_teacher_learns(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    teacher = replace(TEACHER, source=source)
-    run("teacher", teacher=teacher, plans=[A], loop=Loop(n_rounds=1, ratio=0.3), validation=VALIDATION)
-    faces = [about for _, _, about in spy.of("judge")]
+    run(
+        "teacher",
+        teacher=replace(TEACHER, source=source),
+        plans=[A],
+        loop=Loop(n_rounds=1, ratio=0.3),
+        validation=VALIDATION,
+    )
+    faces = [about for _, _, about in spy.of("score")]
     if source == "validation":
         assert faces == [HELD_OUT]
         return
     trainings = spy.of("train")
-    assert spy.order == ["train a", "train a", "train a", "judge", "judge", "teacher", "predict", "train a"]
-    for fold, (_, weights, held_out) in enumerate(spy.of("judge")):
+    assert spy.order == ["train a", "train a", "train a", "score", "score", "teacher", "predict", "train a"]
+    for fold, (_, weights, held_out) in enumerate(spy.of("score")):
         trained_on = list(trainings[1 + fold][2].faces)
         assert weights == [trainings[1 + fold][1][1]]  # the student of this fold
         assert not {id(f) for f in trained_on} & {id(f) for f in held_out}
@@ -303,7 +315,7 @@ KILLS: dict[str, Callable[[Event], bool]] = {
     "the first training": lambda e: e["kind"] == "epoch" and e["round"] == 0,
     "a training of round 1": lambda e: e["kind"] == "epoch" and (e["round"], e["student"]) == (1, "b"),
     "a teacher of round 2": lambda e: e["kind"] == "teacher" and (e["round"], e["student"]) == (2, "b"),
-    "a choice of round 2": lambda e: e["kind"] == "training" and (e["round"], e["student"]) == (2, "a"),
+    "a selection of round 2": lambda e: e["kind"] == "training" and (e["round"], e["student"]) == (2, "a"),
     "the end of round 1": lambda e: e["kind"] == "round" and e["round"] == 1,
 }
 
@@ -324,7 +336,7 @@ def uninterrupted(name: str, restart: bool) -> Any:
 CASES = [
     *((name, "a training of round 1", name != "peak") for name in SELECTION_NAMES),
     *(("teacher", kill, kill != "the end of round 1") for kill in KILLS if kill != "a training of round 1"),
-    ("spaco", "a choice of round 2", False),
+    ("spaco", "a selection of round 2", False),
 ]
 
 
@@ -378,14 +390,15 @@ def test_plans_that_do_not_fit_are_refused() -> None:
 
 
 def test_truth_of_some_faces_alone() -> None:
-    """Faces without truth are reported as unknown, and the oracle takes them last."""
+    """Faces without truth are reported as unknown, and the oracle selects them last."""
     some = TRUTH.copy()
     some[1:] = np.nan
     found = run("oracle", plans=[A], truth=some)
-    assert found[1].records[0]["selected"][0] == 0
-    assert found[1].records[0]["true_error"][1:] == [None] * 8
+    record = found[1].records[0].to_dict()
+    assert record["selected"][0] == 0
+    assert record["true_error"][1:] == [None] * 8
     unknown = run("random", plans=[A], truth=TRUTH * np.nan)
-    assert "true_error" not in unknown[1].records[0]
+    assert "true_error" not in unknown[1].records[0].to_dict()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Selections: the quota, and who is taken by each rule, on pseudo labels made by hand."""
+"""Selection: the quota, and the faces selected by each rule from hand-made pseudo labels."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def hand_made(**changes: Any) -> PseudoLabels:
     labels = PseudoLabels(
         landmarks=np.zeros((5, 2, 2), np.float32),
         scores=np.array([[0.1, 0.3], [0.5, 0.5], [0.9, 0.9], [0.0, 0.2], [0.4, 0.4]], np.float32),
-        spread=np.array([[5, 1], [1, 1], [2, 2], [9, 9], [0, 1]], np.float32),
+        disagreement=np.array([[5, 1], [1, 1], [2, 2], [9, 9], [0, 1]], np.float32),
         own_landmarks=np.zeros((2, 5, 2, 2), np.float32),
         own_losses=np.array([[3, 1, 2, 5, 4], [1, 2, 3, 4, 5]], np.float32),
         student=0,
         quality=np.array([-1, -3, -2, 0, -9], np.float32),
-        chosen=np.zeros((2, 5), bool),
+        last_selected=np.zeros((2, 5), bool),
         true_error=np.array([2, np.nan, 1, 4, 3], np.float32),
     )
     return replace(labels, **changes)
@@ -66,37 +66,37 @@ def test_quota_refuses_nonsense(wrong: tuple[int, float, int]) -> None:
 
 @pytest.mark.parametrize("name", list(ORDERS))
 @pytest.mark.parametrize("n", [0, 1, 3, 5])
-def test_who_is_taken(name: str, n: int) -> None:
-    taken = selection_rule(name).select(hand_made(), n)
-    assert taken.tolist() == ORDERS[name][:n]
-    assert taken.dtype == np.int64
+def test_who_is_selected(name: str, n: int) -> None:
+    selected = selection_rule(name).select(hand_made(), n)
+    assert selected.tolist() == ORDERS[name][:n]
+    assert selected.dtype == np.int64
 
 
-def test_spl_and_spaco_look_at_the_student_of_the_update() -> None:
+def test_spl_and_spaco_use_the_updated_student() -> None:
     for name in ("spl", "spaco"):
         assert selection_rule(name).select(hand_made(student=1), 3).tolist() == [0, 1, 2]
 
 
-def test_spaco_prefers_what_the_other_student_chose() -> None:
+def test_spaco_prefers_the_other_students_selection() -> None:
     """Losses over their median, 3: 1, 1/3, 2/3, 5/3, 4/3. The other student's choice takes 0.3 off."""
     assert SPACO_GAMMA == 0.3
     select = selection_rule("spaco").select
-    chosen = np.zeros((2, 5), bool)
-    chosen[1, 0] = True  # face 0: 1 - 0.3 = 0.7, still after face 2
-    assert select(hand_made(chosen=chosen), 5).tolist() == [1, 2, 0, 4, 3]
-    three = np.concatenate([chosen, chosen[1:]])  # two other students: 1 - 0.6 = 0.4
-    labels = hand_made(chosen=three, own_losses=np.array([[3, 1, 2, 5, 4]] * 3, np.float32))
+    last_selected = np.zeros((2, 5), bool)
+    last_selected[1, 0] = True  # face 0: 1 - 0.3 = 0.7, still after face 2
+    assert select(hand_made(last_selected=last_selected), 5).tolist() == [1, 2, 0, 4, 3]
+    three = np.concatenate([last_selected, last_selected[1:]])  # two other students: 1 - 0.6 = 0.4
+    labels = hand_made(last_selected=three, own_losses=np.array([[3, 1, 2, 5, 4]] * 3, np.float32))
     assert select(labels, 5).tolist() == [1, 0, 2, 4, 3]
     own = np.zeros((2, 5), bool)
     own[0, 3] = True  # its own choice counts for nothing
-    assert select(hand_made(chosen=own), 5).tolist() == [1, 2, 0, 4, 3]
+    assert select(hand_made(last_selected=own), 5).tolist() == [1, 2, 0, 4, 3]
 
 
 @given(scale=st.floats(1e-3, 1e3))
 @settings(max_examples=20, deadline=None)
 def test_spaco_does_not_depend_on_the_scale_of_the_loss(scale: float) -> None:
-    chosen = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 1, 1]], bool)
-    labels = hand_made(chosen=chosen)
+    last_selected = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 1, 1]], bool)
+    labels = hand_made(last_selected=last_selected)
     scaled = replace(labels, own_losses=labels.own_losses * np.float32(scale))
     select = selection_rule("spaco").select
     assert select(scaled, 5).tolist() == select(labels, 5).tolist()
@@ -112,14 +112,14 @@ def test_random_is_a_function_of_seed_student_and_number() -> None:
         student=0,
     )
 
-    def taken(seed: int, student: int, n: int) -> list[int]:
-        return selection_rule("random", seed).select(labels.seen_by(student), n).tolist()
+    def selected(seed: int, student: int, n: int) -> list[int]:
+        return selection_rule("random", seed).select(replace(labels, student=student), n).tolist()
 
-    assert taken(1, 0, 10) == taken(1, 0, 10)
-    assert len(set(taken(1, 0, 10))) == 10
-    assert taken(1, 0, 10) != taken(2, 0, 10)
-    assert taken(1, 0, 10) != taken(1, 1, 10)
-    assert sorted(taken(1, 0, 40)) == list(range(40))
+    assert selected(1, 0, 10) == selected(1, 0, 10)
+    assert len(set(selected(1, 0, 10))) == 10
+    assert selected(1, 0, 10) != selected(2, 0, 10)
+    assert selected(1, 0, 10) != selected(1, 1, 10)
+    assert sorted(selected(1, 0, 40)) == list(range(40))
 
 
 @given(
@@ -128,11 +128,11 @@ def test_random_is_a_function_of_seed_student_and_number() -> None:
 )
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_lowest(values: list[float], n: int) -> None:
-    taken = lowest(np.array(values), n).tolist()
-    assert len(set(taken)) == len(taken) == min(n, len(values))
-    kept = [np.inf if np.isnan(values[i]) else values[i] for i in taken]
-    assert kept == sorted(np.inf if np.isnan(v) else v for v in values)[: len(taken)]
-    for a, b in pairwise(taken):
+    selected = lowest(np.array(values), n).tolist()
+    assert len(set(selected)) == len(selected) == min(n, len(values))
+    kept = [np.inf if np.isnan(values[i]) else values[i] for i in selected]
+    assert kept == sorted(np.inf if np.isnan(v) else v for v in values)[: len(selected)]
+    for a, b in pairwise(selected):
         assert values[a] != values[b] or a < b
 
 
@@ -143,7 +143,7 @@ def test_every_rule_has_a_name_and_what_it_needs() -> None:
     assert [n for n in SELECTION_NAMES if rules[n].own_labels] == ["spl"]
 
 
-def test_what_is_missing_is_said() -> None:
+def test_what_is_missing_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one of teacher"):
         selection_rule("best")
     with pytest.raises(ValueError, match="no teacher's quality"):

@@ -30,6 +30,7 @@ from fewmark.cli.distill import distill
 from fewmark.cli.export import export
 from fewmark.cli.labels import convert, inspect, scheme_app
 from fewmark.cli.robustness import robustness
+from fewmark.cli.settings import ListSettings
 from fewmark.cli.track import track
 from fewmark.cli.transfer import transfer_app
 from fewmark.core.errors import InputError
@@ -105,15 +106,17 @@ def train(
     ] = None,
     recipe: Annotated[str, typer.Option(metavar="laptop|paper|strong|cascade|FILE", help="The settings.")] = "laptop",
     selection: Annotated[
-        Selection | None, typer.Option(help="Who picks the pseudo labels; none = labelled faces only.")
+        Selection | None, typer.Option(help="Rule that selects the pseudo labels; none = labelled faces only.")
     ] = None,
     start: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model of SCHEME from whose weights its networks begin.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. semi.rounds=2.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. semi.rounds=2; see --list-settings."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    list_settings: ListSettings = False,
     as_json: Json = False,
 ) -> None:
     """Train a detector from a few labelled and many unlabelled faces."""
@@ -121,27 +124,30 @@ def train(
     from fewmark.landmarks.scheme import load_scheme
     from fewmark.training.config import load_config
 
-    chosen = [] if selection is None else [f"semi.selection={selection.value}"]
-    config = load_config(recipe, [*chosen, *(settings or [])])
+    selected = [] if selection is None else [f"semi.selection={selection.value}"]
+    config = load_config(recipe, [*selected, *(settings or [])])
     meaning = load_scheme(scheme)
     lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=meaning)
 
-    from fewmark.cli.progress import TrainingDisplay, WorkPlan, percent, rounds_table, run_displayed, stage_lines
+    from fewmark.cli.progress import TrainingDisplay, percent, rounds_table, run_displayed, stage_lines
     from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.training.cascade.run import check_cascade
-    from fewmark.training.run import TrainingData, run_training
+    from fewmark.training.run import TrainingData
+    from fewmark.training.run import train as run_training
+    from fewmark.training.work_plan import plan_training
 
     if config.cascade.stages:
         check_cascade(config, meaning, scheme)
     faces = TrainingData(meaning, lists.labelled, lists.unlabelled, lists.validation)
-    display = TrainingDisplay(err, WorkPlan(config, len(lists.labelled), len(lists.unlabelled), meaning))
+    display = TrainingDisplay(err, plan_training(config, meaning, len(lists.labelled), len(lists.unlabelled)))
     first = None if start is None else load_checkpoint(start)
     result = run_displayed(
         display, lambda: run_training(config, faces, run, start=first, resume=resume, on_event=display)
     )
     report = run / "report.html"
     if as_json:
-        rounds = [{k: r[k] for k in _ROUND_KEYS if k in r} for part in display.records for r in part]
+        records = [r.to_dict() for part in display.records for r in part]
+        rounds = [{k: r[k] for k in _ROUND_KEYS if k in r} for r in records]
         print_json(
             {
                 "model": str(result.path),

@@ -1,4 +1,4 @@
-"""The verb that trains a small, fast model from what larger ones say of unlabelled faces."""
+"""The command that trains a small, fast model on the predictions of larger ones for unlabelled faces."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from fewmark.cli.base import Json, err, out, print_json
+from fewmark.cli.settings import ListSettings
 
 
 def distill(
@@ -37,33 +38,37 @@ def distill(
         str | None, typer.Option(metavar="MODEL", help="A model of the same network from whose weights it begins.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. semi.views=8.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. distillation.views=8; see --list-settings."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    list_settings: ListSettings = False,
     as_json: Json = False,
 ) -> None:
-    """Train a small fast model from what larger ones say of unlabelled faces."""
+    """Train a small fast model on the predictions of larger ones for unlabelled faces."""
     from fewmark.data.lists import read_distillation_lists
     from fewmark.inference.checkpoint.metadata import read_metadata
     from fewmark.landmarks.scheme import scheme_from_dict
     from fewmark.training.config import load_config
 
-    config = load_config(to, settings or [])
+    config = load_config(to, settings or [], distillation=True)
     scheme = scheme_from_dict(read_metadata(models[0])["scheme"], models[0])
     lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme)
 
-    from fewmark.cli.progress import TrainingDisplay, WorkPlan, percent, run_displayed
+    from fewmark.cli.progress import TrainingDisplay, percent, run_displayed
     from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.inference.detector import Detector
-    from fewmark.training.run import TrainingData, run_training
+    from fewmark.training.run import TrainingData
+    from fewmark.training.run import distill as run_distillation
+    from fewmark.training.work_plan import plan_distillation
 
     teachers = [Detector.load(m) for m in models]
     faces = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
-    plan = WorkPlan(config, len(lists.labelled), len(lists.unlabelled), distilled=True)
+    plan = plan_distillation(config, len(lists.labelled), len(lists.unlabelled))
     display = TrainingDisplay(err, plan)
     result = run_displayed(
         display,
-        lambda: run_training(
+        lambda: run_distillation(
             config,
             faces,
             run,

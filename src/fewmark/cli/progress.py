@@ -1,4 +1,4 @@
-"""What a person sees while a detector is trained: a live display, or plain lines without a terminal."""
+"""The progress of a training: a live display, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import typer
 from rich.console import Console, Group
@@ -18,17 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fewmark.cli.base import err
-from fewmark.landmarks.scheme import LandmarkScheme
-from fewmark.training.cascade.plans import cascade_trainings
-from fewmark.training.config import Config
-from fewmark.training.semi.plans import make_loop
-from fewmark.training.semi.selection import quota
+from fewmark.training.events import Event
+from fewmark.training.semi.rounds import RoundRecord
+from fewmark.training.work_plan import WorkPlan
 
-Event = dict[str, Any]
 Result = TypeVar("Result")
-
-CASCADE_COST = {"angle": 1.0, "coarse": 5.0, "component": 0.5, "point": 6.0}
-"""Of a batch of each stage, roughly, before any time is known; twins cost twice as much."""
 
 
 def percent(value: float | None) -> str:
@@ -36,113 +30,17 @@ def percent(value: float | None) -> str:
     return "-" if value is None or value != value else f"{100 * value:.2f} %"
 
 
-class WorkPlan:
-    """Which trainings a run consists of, and how many batches each; an estimate that serves the time left.
-
-    Args:
-        config: of the run.
-        n_labelled: faces.
-        n_unlabelled: faces.
-        scheme: of the labels; the trainings of a cascade follow from it.
-        distilled: the students learn from other models.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        n_labelled: int,
-        n_unlabelled: int,
-        scheme: LandmarkScheme | None = None,
-        *,
-        distilled: bool = False,
-    ) -> None:
-        self.batches: dict[str, float] = {}
-        self.student: dict[str, str] = {}
-        if distilled:
-            n_faces = n_labelled + quota(1, config.semi.ratio, n_unlabelled)
-            for name, s in config.students.items():
-                self.batches[f"distilled_{name}"] = s.n_epochs * (s.n_batches or max(1, n_faces // s.batch_size))
-                self.student[f"distilled_{name}"] = name
-        elif config.cascade.stages:
-            assert scheme is not None
-            for training in cascade_trainings(config, scheme, n_labelled):
-                cost = CASCADE_COST[training.stage] * (2 if config.cascade.twin and training.stage == "coarse" else 1)
-                self.batches[training.name] = cost * training.n_epochs * training.n_batches
-                self.student[training.name] = training.stage
-        else:
-            self._add_rounds(config, n_labelled, n_unlabelled)
-        self.order = list(self.batches)
-        self.current = ""
-        self.done = 0.0  # share of the current training
-        self.speed: dict[str, float] = {}  # seconds a batch
-
-    def _add_rounds(self, config: Config, n_labelled: int, n_unlabelled: int) -> None:
-        loop = make_loop(config)
-        students = config.students
-
-        def add(name: str, student: str, n_faces: int, length: float) -> None:
-            s = students[student]
-            epochs = max(1, round(s.n_epochs * length))
-            self.batches[name] = epochs * (s.n_batches or max(1, n_faces // s.batch_size))
-            self.student[name] = student
-
-        for student in students if config.synthetic.faces else ():
-            add(f"synthetic_{student}", student, config.synthetic.faces, loop.synthetic_length)
-        for student in students:
-            add(f"round0_{student}", student, n_labelled, loop.first_length)
-        if loop.n_rounds and config.semi.selection == "teacher" and config.teacher.source == "out-of-fold":
-            for fold in range(loop.n_folds):
-                for student in students:
-                    add(f"fold{fold}_{student}", student, n_labelled, loop.fold_length)
-        for i in range(1, loop.n_rounds + 1):
-            for student in students:
-                n_faces = n_labelled + quota(i, loop.ratio, n_unlabelled)
-                add(f"round{i}_{student}", student, n_faces, 1.0)
-
-    @property
-    def total(self) -> float:
-        return sum(self.batches.values())
-
-    @property
-    def finished(self) -> float:
-        """Batches that need not be trained any more."""
-        if self.current not in self.batches:
-            return 0.0
-        before = self.order[: self.order.index(self.current)]
-        return sum(self.batches[n] for n in before) + self.done * self.batches[self.current]
-
-    def begin(self, name: str) -> None:
-        self.current, self.done = name, 0.0
-
-    def epoch(self, event: Event, first: int) -> None:
-        """An epoch has ended; `first` is the first one since this training began or went on."""
-        self.begin(event["name"])
-        self.done = event["epoch"] / event["n_epochs"]
-        seen = self.batches.get(event["name"], 0.0) * (event["epoch"] - first + 1) / event["n_epochs"]
-        if seen:
-            self.speed[self.student[event["name"]]] = event["seconds"] / seen
-
-    def seconds_left(self) -> float | None:
-        """None before anything is known."""
-        if not self.speed or self.current not in self.batches:
-            return None
-        usual = sum(self.speed.values()) / len(self.speed)
-        start = self.order.index(self.current)
-        left = (1 - self.done) * self.batches[self.current] * self.speed.get(self.student[self.current], usual)
-        return left + sum(self.batches[n] * self.speed.get(self.student[n], usual) for n in self.order[start + 1 :])
-
-
 class TrainingDisplay:
-    """Shows a run's events; call it with each. Use it as a context.
+    """Display of a run's events: a context, called with each event.
 
     Args:
-        console: where; a live display if it is a terminal, a line an event otherwise.
-        plan: of the run.
+        console: A terminal gets a live display, anything else one line per event.
+        plan: The run's trainings.
     """
 
     def __init__(self, console: Console, plan: WorkPlan) -> None:
         self.console, self.plan = console, plan
-        self.records: list[Sequence[Event]] = []
+        self.records: list[Sequence[RoundRecord]] = []
         self.stages: list[Event] = []
         self._status, self._first, self._began = "", 1, time.monotonic()
         self._bar = Progress(
@@ -193,13 +91,12 @@ class TrainingDisplay:
         elif kind == "teacher":
             line = f"round {event['round']}: the teacher for {event['student']}, loss {event['loss']:.4f}"
         elif kind == "round":
-            self.records.append(event["records"])
-            first = event["records"][0] if event["records"] else {}
+            records: list[RoundRecord] = event["records"]
+            self.records.append(records)
             line = f"round {event['round']} is done"
-            if "val_nme" in first:
-                each = ", ".join(f"{r['student']} {percent(r['val_nme'])}" for r in event["records"])
-                ensemble = percent(event["records"][-1]["ensemble_val_nme"])
-                line += f": validation NME {each}, ensemble {ensemble}"
+            if records and records[0].val_nme is not None:
+                each = ", ".join(f"{r.student} {percent(r.val_nme)}" for r in records)
+                line += f": validation NME {each}, ensemble {percent(records[-1].ensemble_val_nme)}"
         elif kind == "stage":
             self.stages.append(event)
             line = f"stage {event['stage']} is done" + "".join(f": {s}" for s in stage_lines([event]))
@@ -221,11 +118,11 @@ class TrainingDisplay:
 
 
 def run_displayed(display: TrainingDisplay, train: Callable[[], Result]) -> Result:
-    """Run a training under its display.
+    """Run a training with its display.
 
     Raises:
-        typer.Exit: 130 after Ctrl-C, with the command that goes on; 0 under torchrun in all processes but the first, which speaks
-            for all.
+        typer.Exit: 130 after Ctrl-C, with the command that resumes it; 0 under torchrun in all processes but the first,
+            which prints the results.
     """
     from fewmark.training.launch import leave
 
@@ -242,25 +139,25 @@ def run_displayed(display: TrainingDisplay, train: Callable[[], Result]) -> Resu
     return result
 
 
-def rounds_table(records: Sequence[Sequence[Event]]) -> Table:
-    """A row a round: pseudo labels taken, and validation NME per student and of all together."""
+def rounds_table(records: Sequence[Sequence[RoundRecord]]) -> Table:
+    """One row per round: number of pseudo labels, and validation NME per student and of all together."""
     table = Table(title_justify="left", header_style="bold")
     table.add_column("round", justify="right")
     table.add_column("pseudo labels", justify="right")
-    names = [r["student"] for r in records[0]] if records else []
-    measured = bool(records) and "val_nme" in records[0][0]
+    names = [r.student for r in records[0]] if records else []
+    measured = bool(records) and records[0][0].val_nme is not None
     for name in [*names, "ensemble"] if measured else []:
         table.add_column(name, justify="right")
     for part in records:
-        row = [str(part[0]["round"]), str(max(r.get("n_selected", 0) for r in part))]
+        row = [str(part[0].round), str(max(r.n_selected for r in part))]
         if measured:
-            row += [percent(r.get("val_nme")) for r in part] + [percent(part[-1].get("ensemble_val_nme"))]
+            row += [percent(r.val_nme) for r in part] + [percent(part[-1].ensemble_val_nme)]
         table.add_row(*row)
     return table
 
 
 def stage_lines(stages: Sequence[Event]) -> list[str]:
-    """What the validation faces say of each stage of a cascade."""
+    """Results of a cascade's stages on the validation faces, one line each."""
     lines = []
     for e in stages:
         if e.get("val_nme") is not None:

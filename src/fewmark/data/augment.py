@@ -1,4 +1,4 @@
-"""Augmentation: drawn once as a small record, applied by one warp and one table, and so repeatable."""
+"""Augmentation: drawn once as a small record, then applied by one warp and one lookup table, so it can be repeated."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fewmark.landmarks.scheme import LandmarkScheme
 
 @dataclass(frozen=True)
 class AugmentRule:
-    """Ranges that augmentations are drawn from.
+    """Ranges of the augmentation.
 
     Attributes:
-        scale: the crop is scaled by 1 - scale .. 1 + scale.
-        rotation: degrees, to each side.
-        shift: fraction of the crop's size, to each side, on each axis.
-        flip: probability; needs a scheme with a mirror.
-        colour: strength of brightness, contrast and channel gains, 0 = none.
-        erase: probability of a box of plain colour or noise over a part of the face.
-        blur: probability of a loss of resolution.
+        scale: Largest change of the crop's scale, 1 - scale to 1 + scale.
+        rotation: Largest in-plane rotation to either side, degrees.
+        shift: Largest shift to either side on each axis, fraction of the crop's side.
+        flip: Probability of a horizontal flip; needs a scheme with a mirror.
+        colour: Strength of the changes of brightness, contrast, gamma and channel gains; 0 disables them.
+        erase: Probability of a box of plain colour or noise over a part of the face.
+        blur: Probability of a loss of resolution.
 
     Source: TS3, section 4.2 (scale 0.9-1.1, rotation to 30 degrees, random crop). Differs: colour, erasing,
     blur and flips.
@@ -41,7 +41,7 @@ class AugmentRule:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One draw: what happens to one face."""
+    """One draw from an `AugmentRule`, for one face."""
 
     scale: float
     angle: float
@@ -85,30 +85,41 @@ def apply_augmentation(
     scheme: LandmarkScheme,
     landmarks: NDArray[np.float32] | None = None,
 ) -> FaceCrop:
-    """Cut the augmented crop of a face, its landmarks moved by the same map.
+    """Cut the augmented crop of a face, with its landmarks moved by the same map.
 
     Args:
-        face: the cached face.
-        augmentation: one draw.
-        size: crop px.
-        scheme: gives the mirror for flips; without one nothing is flipped.
+        face: The cached face.
+        augmentation: One draw.
+        size: Side of the crop, px.
+        scheme: Gives the mirror for flips; nothing is flipped without one.
         landmarks: (K, 2) px of the upright crop in place of the face's own (a pseudo label).
     """
-    a = augmentation
-    middle = np.full(2, (size - 1) / 2)
-    moved = Similarity.about(middle, middle + np.array(a.shift) * size, scale=a.scale, angle=a.angle)
-    flip = a.flip and scheme.mirror is not None
+    moved = jittered_from_crop(augmentation, size)
+    flip = augmentation.flip and scheme.mirror is not None
     if flip:
         moved = Similarity.flip(size) @ moved
     points = moved(face.landmarks if landmarks is None else landmarks)
     if flip:
         points = points[list(scheme.mirror or ())]
-    image = augment_appearance(cut(face.window, moved @ face.crop_from_window, size), a)
+    image = augment_appearance(cut(face.window, moved @ face.crop_from_window, size), augmentation)
     return FaceCrop(image, points.astype(np.float32), moved @ face.crop_from_image)
 
 
+def jittered_from_crop(augmentation: Augmentation, size: int) -> Similarity:
+    """The scale, rotation and shift of an augmentation about the middle of a crop of `size` px."""
+    middle = np.full(2, (size - 1) / 2)
+    a = augmentation
+    return Similarity.about(middle, middle + np.array(a.shift) * size, scale=a.scale, angle=a.angle)
+
+
+def rotated_from_image(angle: float, *, flip: bool) -> Similarity:
+    """A rotation about the image's corner, followed by the flip x -> -x if asked for; degrees counter-clockwise."""
+    rotated = Similarity.about(np.zeros(2), np.zeros(2), angle=angle)
+    return Similarity.flip(1.0) @ rotated if flip else rotated
+
+
 def augment_appearance(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
-    """What an augmentation does to a square crop without moving anything: colour, loss of resolution, a covered part."""
+    """Apply the part of an augmentation that moves nothing to a square crop: colour, loss of resolution, an erased box."""
     size = image.shape[0]
     image = recolour(image, a)
     if a.blur < 1:
@@ -123,7 +134,7 @@ def augment_appearance(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.
 
 
 def recolour(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
-    """An augmentation's brightness, contrast, channel gains and greyness on an image (H, W, 3) of any size."""
+    """Apply the brightness, contrast, channel gains and greyness of an augmentation to an image (H, W, 3) of any size."""
     if a.grey:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     levels = (np.arange(256, dtype=np.float32) / 255) ** a.gamma * 255

@@ -1,7 +1,4 @@
-"""Batches of augmented crops, a function of (seed, epoch) alone.
-
-So a run can be repeated, split over machines and resumed.
-"""
+"""Batches of augmented crops as a function of (seed, epoch) alone, so that a run can be repeated, split over machines and resumed."""
 
 from __future__ import annotations
 
@@ -19,100 +16,91 @@ from fewmark.data.augment import AugmentRule, apply_augmentation, draw_augmentat
 from fewmark.data.crops import CachedFace
 from fewmark.landmarks.scheme import LandmarkScheme
 
+N_THREADS = 1
+"""Threads that make batches ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
+
 Job = TypeVar("Job")
-Cut = TypeVar("Cut")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One face of a batch: `Batch` without its first axis."""
+
+    image: NDArray[np.uint8]
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one training step sees.
+    """Input of one training step.
 
     Attributes:
-        images: (B, size, size, 3) uint8.
-        landmarks: (B, K, 2) crop px, NaN where missing.
-        weights: (B, K) of each landmark in the loss.
-        indices: (B,) which faces these are.
+        images: (B, ...) uint8, crops or patches.
+        targets: (B, ...) float32, NaN where missing: landmarks (B, K, 2) crop px, or what a cascade stage predicts.
+        weights: (B, K) weights of landmarks in the loss, or None for equal ones.
+        indices: (B,) indices of the faces.
     """
 
     images: NDArray[np.uint8]
-    landmarks: NDArray[np.float32]
-    weights: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32] | None
     indices: NDArray[np.int64]
 
 
-def cut_ahead(cut: Callable[[Job], Cut], jobs: Sequence[Job], n_threads: int) -> Iterator[Cut]:
-    """The results of the jobs, in order, made ahead by threads; 0 threads: each when it is asked for."""
-    if n_threads <= 0:
-        for job in jobs:
-            yield cut(job)
-        return
-    pool = ThreadPoolExecutor(n_threads)
-    ahead: deque[Future[Cut]] = deque()
-    try:
-        for job in jobs:
-            ahead.append(pool.submit(cut, job))
-            if len(ahead) > 2 * n_threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+MakeRow = Callable[[int, np.random.Generator], Row]
+"""Face index, generator for its augmentation -> one row of a batch."""
 
 
 @dataclass(frozen=True, eq=False)
-class FaceBatches:
-    """Epochs of batches over cached faces.
+class Batches:
+    """Epochs of batches over N faces.
 
     Attributes:
-        faces: N cached faces.
-        size: crop px.
-        scheme: gives the mirror.
-        augment: ranges of the augmentation.
-        batch_size: of all processes together.
-        seed: of shuffling and augmentation.
-        landmarks: (N, K, 2) px of the upright crops in place of the faces' own (pseudo labels), or None.
-        weights: (N, K) weights of the landmarks in the loss, or None for 1.
-        shares: (N,) how often a face is drawn relative to the others, or None: every face once an epoch.
-        n_batches: batches an epoch, or None: one pass over the faces, the rest of an incomplete batch filled
-            from the start.
-        rank, world_size: this process takes its slice of every batch.
-        n_threads: that cut crops ahead of the training step.
+        n_faces: N.
+        make_row: Makes one row; threads call it.
+        batch_size: Rows of a batch over all processes.
+        seed: Seed of shuffling and augmentation.
+        shares: (N,) relative frequencies of the faces, or None: every face once an epoch.
+        n_batches: Batches per epoch, or None: one pass over the faces, the last batch filled from the start.
+        rank, world_size: This process takes its slice of every batch.
+        n_threads: Threads that make batches ahead of the training step; 0 makes each on demand. Does not change the batches.
+
+    Raises:
+        InputError: There is no face, or the batch size is not a multiple of the number of processes.
     """
 
-    faces: Sequence[CachedFace]
-    size: int
-    scheme: LandmarkScheme
-    augment: AugmentRule
+    n_faces: int
+    make_row: MakeRow
     batch_size: int
     seed: int
-    landmarks: NDArray[np.float32] | None = None
-    weights: NDArray[np.float32] | None = None
     shares: NDArray[np.float64] | None = None
     n_batches: int | None = None
     rank: int = 0
     world_size: int = 1
-    n_threads: int = 1
+    n_threads: int = N_THREADS
 
     def __post_init__(self) -> None:
-        if not self.faces:
-            raise InputError("FaceBatches: expected at least one face, given none")
-        if self.batch_size % self.world_size:
+        if self.n_faces < 1:
+            raise InputError("training: expected at least one face, given none")
+        if self.batch_size < 1 or self.batch_size % self.world_size:
             raise InputError(
                 f"batch_size: expected a multiple of the {self.world_size} processes, given {self.batch_size}"
             )
 
     def __len__(self) -> int:
-        return self.n_batches or -(-len(self.faces) // self.batch_size)
+        return self.n_batches or -(-self.n_faces // self.batch_size)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Which faces the epoch sees, in order: (len(self) * batch_size,)."""
+        """Indices of an epoch's faces in order, (len(self) * batch_size,)."""
         n = len(self) * self.batch_size
         if self.shares is None and self.n_batches is None:
-            permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.faces))
+            permutation = np.random.default_rng([self.seed, epoch, 0]).permutation(self.n_faces)
             return np.resize(permutation, n).astype(np.int64)
-        # the whole part of a face's due for certain, the rest by systematic sampling: each face gets its due
-        # on average, and all faces of one share together get theirs to within a draw in every epoch
-        shares = np.ones(len(self.faces)) if self.shares is None else self.shares
+        # each face gets the whole part of its expected count, the rest is drawn by systematic sampling: expected counts hold
+        # on average, and those of all faces of one share together hold to within one in every epoch
+        shares = np.ones(self.n_faces) if self.shares is None else self.shares
         rng = np.random.default_rng([self.seed, epoch, 0])
         expected = shares / shares.sum() * n
         counts = np.floor(expected).astype(np.int64)
@@ -125,25 +113,75 @@ class FaceBatches:
         return rng.permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, cut ahead by threads."""
+        """The batches of an epoch."""
         order = self.order(epoch).reshape(len(self), self.batch_size)
         part = self.batch_size // self.world_size
-        mine = slice(self.rank * part, (self.rank + 1) * part)
-        jobs = [(order[b, mine], b * self.batch_size + mine.start) for b in range(len(order))]
-        yield from cut_ahead(lambda job: self._cut(job[0], epoch, job[1]), jobs, self.n_threads)
+        first = self.rank * part
+        jobs = [(order[b, first : first + part], b * self.batch_size + first) for b in range(len(order))]
+        yield from _make_ahead(lambda job: self._make(job[0], epoch, job[1]), jobs, self.n_threads)
 
-    def _cut(self, indices: NDArray[np.int64], epoch: int, place: int) -> Batch:
-        k = self.scheme.n_landmarks
-        images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
-        landmarks = np.empty((len(indices), k, 2), np.float32)
-        weights = np.ones((len(indices), k), np.float32)
-        for row, i in enumerate(indices):
-            rng = np.random.default_rng([self.seed, epoch, 1, place + row])
-            drawn = draw_augmentation(self.augment, rng, can_flip=self.scheme.mirror is not None)
-            own = None if self.landmarks is None else self.landmarks[i]
-            crop = apply_augmentation(self.faces[i], drawn, self.size, self.scheme, own)
-            images[row], landmarks[row] = crop.image, crop.landmarks
-            if self.weights is not None:
-                w = self.weights[i]
-                weights[row] = w[list(self.scheme.mirror)] if drawn.flip and self.scheme.mirror is not None else w
-        return Batch(images, landmarks, weights, indices)
+    def _make(self, indices: NDArray[np.int64], epoch: int, position: int) -> Batch:
+        """A batch from the faces' indices and the position of its first row in the epoch."""
+        rows = [
+            self.make_row(int(i), np.random.default_rng([self.seed, epoch, 1, position + row]))
+            for row, i in enumerate(indices)
+        ]
+        weights = [r.weights for r in rows if r.weights is not None]
+        return Batch(
+            images=np.stack([r.image for r in rows]),
+            targets=np.stack([r.targets for r in rows]),
+            weights=np.stack(weights) if weights else None,
+            indices=indices,
+        )
+
+
+def face_rows(
+    faces: Sequence[CachedFace],
+    size: int,
+    scheme: LandmarkScheme,
+    augment: AugmentRule,
+    *,
+    landmarks: NDArray[np.float32] | None = None,
+    weights: NDArray[np.float32] | None = None,
+) -> MakeRow:
+    """Rows of augmented crops (size, size, 3) with their landmarks (K, 2), crop px.
+
+    Args:
+        faces: N cached faces.
+        size: Side of the crop, px.
+        scheme: Gives the mirror for flips.
+        augment: Ranges of the augmentation.
+        landmarks: (N, K, 2) px of the upright crops in place of the faces' own (pseudo labels), or None.
+        weights: (N, K) weights of the landmarks in the loss, or None.
+    """
+    mirror = None if scheme.mirror is None else list(scheme.mirror)
+
+    def make_row(index: int, rng: np.random.Generator) -> Row:
+        drawn = draw_augmentation(augment, rng, can_flip=mirror is not None)
+        own = None if landmarks is None else landmarks[index]
+        crop = apply_augmentation(faces[index], drawn, size, scheme, own)
+        weight = None if weights is None else weights[index]
+        if weight is not None and drawn.flip and mirror is not None:
+            weight = weight[mirror]
+        return Row(crop.image, crop.landmarks, weight)
+
+    return make_row
+
+
+def _make_ahead(make: Callable[[Job], Made], jobs: Sequence[Job], n_threads: int) -> Iterator[Made]:
+    """The results of the jobs, in order, made ahead by threads."""
+    if n_threads <= 0:
+        for job in jobs:
+            yield make(job)
+        return
+    pool = ThreadPoolExecutor(n_threads)
+    ahead: deque[Future[Made]] = deque()
+    try:
+        for job in jobs:
+            ahead.append(pool.submit(make, job))
+            if len(ahead) > 2 * n_threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

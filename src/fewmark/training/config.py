@@ -1,21 +1,30 @@
-"""Every user-facing setting, validated. Order: defaults < recipe < file < --set."""
+"""Every setting that a user can change, validated. Order: defaults < recipe < file < --set."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticUndefined
 
 from fewmark.core.errors import InputError
 from fewmark.inference.cascade.state import check_order
+from fewmark.training.old_settings import (
+    FORMER_DISTILLATION,
+    FORMER_SECTIONS,
+    move_distillation,
+    rename_sections,
+    upgrade,
+)
 
 NOT_STATED = "not stated"
-"""A licence or provenance that nobody gave."""
+"""Licence or provenance of a model where nobody gave one."""
 
 
 class _Settings(BaseModel):
@@ -23,117 +32,152 @@ class _Settings(BaseModel):
 
 
 class RunSettings(_Settings):
-    """Where and how a run computes."""
+    """Seed and hardware of a run."""
 
-    seed: int = Field(0, description="of everything that is drawn", ge=0)
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="of lightning-fabric")
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        "auto", description="auto: bf16-mixed on a GPU, 32-true on a CPU"
+    seed: int = Field(0, description="Seed of everything random.", ge=0)
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Hardware; auto takes a CUDA GPU if there is one."
     )
-    threads: int = Field(0, description="of torch on a CPU; 0 = as many as it finds", ge=0)
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="Numerical precision; auto is bf16-mixed on a GPU that has it and 32-true elsewhere."
+    )
+    threads: int = Field(0, description="CPU threads of torch; 0 leaves torch's default.", ge=0)
 
 
 class CropSettings(_Settings):
-    """Which part of an image the networks see."""
+    """The part of an image that the networks see."""
 
-    size: int = Field(64, description="side of the crop, px", ge=16, le=1024)
+    size: int = Field(64, description="Side of the square crop, px.", ge=16, le=1024)
     margin: float = Field(
-        0.15, description="added to the face box on each side, as a part of its longer side", ge=0, le=2
+        0.15, description="Margin added to the face box on each side, fraction of its longer side.", ge=0, le=2
     )
 
 
 class AugmentSettings(_Settings):
     """Ranges of the augmentation, see `fewmark.data.augment.AugmentRule`."""
 
-    scale: float = Field(0.1, ge=0, lt=1)
-    rotation: float = Field(30.0, description="degrees", ge=0, le=180)
-    shift: float = Field(0.05, description="as a part of the crop", ge=0, le=0.5)
-    flip: float = Field(0.5, description="probability", ge=0, le=1)
-    colour: float = Field(0.3, ge=0, le=1)
-    erase: float = Field(0.3, description="probability", ge=0, le=1)
-    blur: float = Field(0.1, description="probability", ge=0, le=1)
+    scale: float = Field(0.1, description="Largest change of scale: 1 - scale to 1 + scale.", ge=0, lt=1)
+    rotation: float = Field(30.0, description="Largest in-plane rotation to either side, degrees.", ge=0, le=180)
+    shift: float = Field(0.05, description="Largest shift on each axis, fraction of the crop's side.", ge=0, le=0.5)
+    flip: float = Field(0.5, description="Probability of a horizontal flip.", ge=0, le=1)
+    colour: float = Field(
+        0.3, description="Strength of changes of brightness, contrast, gamma and channels; 0 disables them.", ge=0, le=1
+    )
+    erase: float = Field(0.3, description="Probability of covering a part of the face by a box.", ge=0, le=1)
+    blur: float = Field(0.1, description="Probability of a loss of resolution.", ge=0, le=1)
 
 
 class CodecSettings(_Settings):
-    """A student's heatmaps, see `fewmark.models.codec.HeatmapCodec`."""
+    """A student's heatmaps, see `fewmark.models.codec.HeatmapCodec`; stride and kind follow from network and loss."""
 
-    stride: int = Field(4, ge=1, le=32)
-    sigma: float = Field(3.0, description="crop px", gt=0)
-    background: bool = False
-    decoding: Literal["argmax", "quarter", "centroid", "parabola", "soft-argmax"] = "soft-argmax"
-    logits: bool = True
+    sigma: float = Field(3.0, description="Standard deviation of a heatmap's Gaussian, crop px.", gt=0)
+    decoding: Literal["argmax", "quarter", "centroid", "parabola", "soft-argmax"] = Field(
+        "soft-argmax", description="How a heatmap becomes a landmark."
+    )
 
 
 class StudentSettings(_Settings):
     """One student, see `fewmark.training.semi.students.StudentPlan`."""
 
-    architecture: str = "compact"
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    architecture: Literal["compact", "stacked_hourglass", "convolutional_pose_machine"] = Field(
+        "compact", description="Network, see `fewmark.models`."
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the network's constructor except n_maps."
+    )
     codec: CodecSettings = CodecSettings()
-    loss: Literal["sum", "mean", "integral"] = "integral"
-    map_weight: float = Field(1.0, ge=0)
-    optimizer: Literal["sgd", "rmsprop", "adamw"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    n_epochs: int = Field(10, ge=1)
-    n_batches: int = Field(0, description="an epoch; 0 = one pass over the training set", ge=0)
-    batch_size: int = Field(16, ge=1)
-    milestones: list[int] = Field(default_factory=list, description="epochs at which the rate decays; none = a cosine")
-    clip_norm: float = Field(5.0, ge=0)
+    loss: Literal["sum", "mean", "integral"] = Field(
+        "integral",
+        description="integral: L1 of each heatmap's mean, for heatmaps that are distributions; sum, mean: squared error of "
+        "the heatmaps (TS3, Eq. 2) with a background map.",
+    )
+    map_weight: float = Field(1.0, description="Weight of the heatmaps' term in the integral loss.", ge=0)
+    optimizer: Literal["sgd", "rmsprop", "adamw"] = Field(
+        "adamw",
+        description="sgd: momentum 0.9 and the CPM's parameter groups; rmsprop: alpha 0.99; adamw: gradients clipped at "
+        "norm 5.",
+    )
+    learning_rate: float = Field(2e-3, description="Highest learning rate.", gt=0)
+    weight_decay: float = Field(0.01, description="Weight decay; sgd and adamw leave out biases and norms.", ge=0)
+    n_epochs: int = Field(10, description="Epochs per training.", ge=1)
+    n_batches: int = Field(0, description="Batches per epoch; 0 is one pass over the training set.", ge=0)
+    batch_size: int = Field(16, description="Batch size over all processes.", ge=1)
+    milestones: list[int] = Field(
+        default_factory=list, description="Epochs at which the learning rate is halved; none for a cosine."
+    )
+
+
+class SyntheticSettings(_Settings):
+    """Synthetic faces, see `fewmark.data.synthetic.faces`: every network can be trained on them before it sees a label."""
+
+    faces: int = Field(0, description="Number of synthetic faces; 0 (both papers): random initial weights.", ge=0)
+    length: float = Field(
+        1.0, description="Length of the training on synthetic faces relative to the one that follows.", gt=0
+    )
 
 
 class SemiSettings(_Settings):
     """The rounds of Algorithm 1, see `fewmark.training.semi.rounds.Loop`."""
 
     selection: Literal["teacher", "spl", "spaco", "peak", "spread", "random", "oracle", "none"] = Field(
-        "teacher", description="none = supervised only, as long as the rounds would train"
+        "teacher",
+        description="Rule that selects the pseudo labels of a round; none trains on labels alone, as long as the rounds would.",
     )
-    rounds: int = Field(6, description="S", ge=0, le=100)
-    ratio: float = Field(0.1, description="r", gt=0, le=1)
-    restart: bool = Field(True, description="retrain from scratch in every round")
-    views: int = Field(1, description="that a pseudo label is averaged over", ge=1, le=32)
-    labelled_share: float = Field(0.0, description="least share of human labels among the faces drawn", ge=0, le=1)
-    fold_length: float = Field(0.5, description="of a fold's training relative to a round's", gt=0)
-    first_length: float = Field(1.0, description="of the initial training relative to a round's", gt=0)
+    rounds: int = Field(6, description="Number of rounds, S of Algorithm 1.", ge=0, le=100)
+    ratio: float = Field(
+        0.1,
+        description="Selection ratio, r of Algorithm 1: round i selects r times i of the unlabelled faces.",
+        gt=0,
+        le=1,
+    )
+    restart: bool = Field(True, description="Retrain students from scratch in every round.")
+    views: int = Field(1, description="Views over which a pseudo label is averaged.", ge=1, le=32)
+    labelled_share: float = Field(
+        0.0, description="Least share of human labels among the training faces; 0 leaves it as it is.", ge=0, le=1
+    )
+    fold_length: float = Field(
+        0.5, description="Length of an out-of-fold training relative to a round's training.", gt=0
+    )
+    first_length: float = Field(1.0, description="Length of the initial training relative to a round's training.", gt=0)
 
 
 class TeacherSettings(_Settings):
-    """The teacher, see `fewmark.training.semi.teacher.TeacherPlan`."""
+    """The teacher of the rounds, see `fewmark.training.semi.teacher.TeacherPlan`."""
 
-    source: Literal["labelled", "out-of-fold", "validation"] = "out-of-fold"
-    target: Literal["heatmap", "landmark"] = "landmark"
-    copies: int = Field(16, ge=1, le=1000)
-    width: int = Field(16, ge=8)
-    norm: Literal["instance", "group", "batch", "none"] = "batch"
-    peaks: bool = Field(
-        True, description="it sees the maps by component, and their peaks' height is added to what it says"
+    kind: Literal["peaks", "patchgan"] = Field(
+        "peaks", description="peaks: a small network that starts from the heatmaps' peaks; patchgan: the paper's."
     )
-    steps: int = Field(100, ge=0, description="of its training; 0: a distilled model has none")
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    source: Literal["labelled", "out-of-fold", "validation"] = Field(
+        "out-of-fold",
+        description="Faces on whose predictions it learns: labelled (the paper's), labelled by students that were trained "
+        "without the face, or validation.",
+    )
+    steps: int = Field(100, description="Optimizer steps per training.", ge=1)
 
 
-class SyntheticSettings(_Settings):
-    """Synthetic faces, see `fewmark.data.synthetic.faces`: what every network is trained on before it sees a label."""
+class DistillationSettings(_Settings):
+    """Training on the predictions of other models, see `fewmark.training.distillation`."""
 
-    faces: int = Field(0, description="how many; 0 = none (both papers), networks start from random weights", ge=0)
-    length: float = Field(1.0, description="faces seen, relative to a round's training or that of the stage", gt=0)
+    selection: Literal["teacher", "peak", "spread", "random", "none"] = Field(
+        "spread", description="Rule that selects the unlabelled faces; none takes all."
+    )
+    ratio: float = Field(0.9, description="Fraction of the unlabelled faces that is selected.", gt=0, le=1)
+    views: int = Field(4, description="Views of a face by each model.", ge=1, le=32)
+    labelled_share: float = Field(
+        0.5, description="Least share of human labels among the training faces; 0 leaves it as it is.", ge=0, le=1
+    )
+    quality_steps: int = Field(
+        0, description="Optimizer steps of the new model's quality network; 0: the model has none.", ge=0
+    )
 
 
 class CascadeSettings(_Settings):
-    """The coarse-to-fine cascade, see `fewmark.training.cascade.run`; the coarse stage's crop and augmentation are those above."""
+    """The coarse-to-fine cascade, see `fewmark.training.cascade.run`; crop and augmentation are the coarse stage's."""
 
     stages: list[Literal["angle", "coarse", "component", "point"]] = Field(
-        default_factory=list, description="in this order, with coarse among them; none = TS3's students"
+        default_factory=list, description="Stages in this order, coarse among them; none trains students instead."
     )
-    size: Literal["laptop", "paper"] = Field("laptop", description="of the networks")
-    length: float = Field(1.0, description="factor on the epochs of all stages", gt=0)
-    twin: bool = Field(True, description="two coarse networks side by side, of which one is kept (Fig. 4)")
-    apart: bool = Field(False, description="one coarse network for the contour and one for the other points")
-    coarse_share: float = Field(
-        0.0, description="of stage 2's training crops, those aligned by the coarse stage's real output", ge=0, le=1
-    )
-    augment_coarse: bool = Field(True, description="these crops are augmented too")
+    length: float = Field(1.0, description="Factor on the number of epochs of every stage.", gt=0)
 
     @field_validator("stages")
     @classmethod
@@ -144,12 +188,12 @@ class CascadeSettings(_Settings):
 
 
 class ModelSettings(_Settings):
-    """What the model file says of itself."""
+    """The model file."""
 
-    flip: bool = Field(True, description="the detector averages with the flipped image")
-    half: bool = Field(False, description="weights stored in 16 bit")
-    licence: str = Field(NOT_STATED, description="of the model, as its training data allows")
-    provenance: str = Field(NOT_STATED, description="what it was trained on")
+    flip: bool = Field(True, description="Average the detector's landmarks with those of the flipped crop.")
+    half: bool = Field(False, description="Store weights in 16 bit.")
+    licence: str = Field(NOT_STATED, description="Licence of the model, as its training data allows.")
+    provenance: str = Field(NOT_STATED, description="Training data of the model.")
 
 
 class Config(_Settings):
@@ -162,8 +206,55 @@ class Config(_Settings):
     synthetic: SyntheticSettings = SyntheticSettings()
     semi: SemiSettings = SemiSettings()
     teacher: TeacherSettings = TeacherSettings()
+    distillation: DistillationSettings = DistillationSettings()
     cascade: CascadeSettings = CascadeSettings()
     model: ModelSettings = ModelSettings()
+
+
+@dataclass(frozen=True)
+class SettingDescription:
+    """One setting.
+
+    Attributes:
+        name: Its path, such as "semi.ratio"; a student's begins with "students.NAME.".
+        type: "number", "whole number", "yes or no", "text", "list", "table", or the choices.
+        default: Its default.
+        description: Its meaning.
+    """
+
+    name: str
+    type: str
+    default: Any
+    description: str
+
+
+def describe_settings() -> list[SettingDescription]:
+    """All settings, in the order of their sections.
+
+    >>> [s.default for s in describe_settings() if s.name == "semi.ratio"]
+    [0.1]
+    """
+    return list(_describe(Config, ""))
+
+
+def _describe(model: type[BaseModel], path: str) -> Iterator[SettingDescription]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if model is Config and name == "students":
+            yield from _describe(StudentSettings, "students.NAME.")
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _describe(inner, f"{path}{name}.")
+        else:
+            factory: Any = field.default_factory
+            default = factory() if field.default is PydanticUndefined else field.default
+            yield SettingDescription(f"{path}{name}", _type_name(inner), default, field.description or "")
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(map(str, get_args(annotation)))
+    names = {bool: "yes or no", int: "whole number", float: "number", str: "text", list: "list", dict: "table"}
+    return names[get_origin(annotation) or annotation]
 
 
 def recipe_names() -> list[str]:
@@ -172,24 +263,27 @@ def recipe_names() -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
 
 
-def load_config(recipe: str | Path = "laptop", overrides: Sequence[str] = ()) -> Config:
-    """A config from a recipe's name or a TOML file, and overrides.
+def load_config(recipe: str | Path = "laptop", overrides: Sequence[str] = (), *, distillation: bool = False) -> Config:
+    """Read a config from a recipe's name or a TOML file, and overrides.
 
     Args:
-        recipe: a packaged name, or a file of settings; a file may begin with `base = "laptop"` to change only some.
+        recipe: A packaged name, or a file of settings; a file may begin with `base = "laptop"` to change only some. Files written
+            for earlier versions are read too, see `fewmark.training.old_settings`.
         overrides: "semi.ratio=0.2", the value as in TOML; a bare word is a string.
+        distillation: Read settings for a distillation: settings of the rounds that earlier versions read for it
+            (semi.selection, semi.ratio, semi.views, semi.labelled_share, teacher.steps) are taken for `distillation`'s.
 
     Raises:
-        InputError: no such recipe; a setting that does not exist or is out of its range.
+        InputError: There is no such recipe, or a setting does not exist, is out of its range or cannot be read any more.
 
     >>> load_config("laptop", ["semi.ratio=0.2"]).semi.ratio
     0.2
     """
-    data = _read_recipe(recipe)
+    data = _read_recipe(recipe, distillation)
     for override in overrides:
-        _override(data, override)
+        _override(data, override, distillation)
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(upgrade(data, distillation=distillation))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -197,9 +291,11 @@ def load_config(recipe: str | Path = "laptop", overrides: Sequence[str] = ()) ->
         message = first["msg"].removeprefix("Value error, ")
         what = "no such setting" if first["type"] == "extra_forbidden" else f"{message}, given {given!r}"
         raise InputError(f"{recipe}: {place}: {what}") from None
+    except InputError as error:
+        raise InputError(f"{recipe}: {error}") from None
 
 
-def _read_recipe(recipe: str | Path) -> dict[str, Any]:
+def _read_recipe(recipe: str | Path, distillation: bool) -> dict[str, Any]:
     name = str(recipe)
     if name in recipe_names():
         text = (resources.files("fewmark") / "training/recipes" / f"{name}.toml").read_text(encoding="utf-8")
@@ -212,7 +308,10 @@ def _read_recipe(recipe: str | Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{name}: not a TOML file ({error})") from error
     base = data.pop("base", None)
-    return data if base is None else _merged(_read_recipe(str(base)), data)
+    data = rename_sections(data)
+    if distillation:
+        data = move_distillation(data, has_base=base is not None)
+    return data if base is None else _merged(_read_recipe(str(base), distillation), data)
 
 
 def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,9 +322,13 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def _override(data: dict[str, Any], override: str, distillation: bool) -> None:
     key, sign, value = override.partition("=")
-    path = key.strip().split(".")
+    key = key.strip()
+    if distillation and key in FORMER_DISTILLATION:
+        key = f"distillation.{FORMER_DISTILLATION[key]}"
+    path = key.split(".")
+    path[0] = FORMER_SECTIONS.get(path[0], path[0])
     if not sign or not all(path):
         raise InputError(f"--set {override!r}: expected section.key=value, for example semi.ratio=0.2")
     try:

@@ -1,13 +1,12 @@
-"""Distillation: a student learns from what one or several detectors say of unlabelled faces, and from labels where there are any."""
+"""Distillation: students learn the predictions of one or several detectors on unlabelled faces, and labels where there are any."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,49 +20,70 @@ from fewmark.inference.checkpoint.model import TeacherPart
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.config import Config
-from fewmark.training.events import Event
-from fewmark.training.faces import hold_out, with_boxes
+from fewmark.training.events import PlannedTraining
+from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, cache_labelled, hold_out, with_boxes
 from fewmark.training.launch import first_process
 from fewmark.training.multi_view import MultiViewPrediction, predict_multi_view
-from fewmark.training.semi.plans import student_plans, teacher_plan
-from fewmark.training.semi.pseudo_labels import PseudoLabels
-from fewmark.training.semi.runner import Trainings
-from fewmark.training.semi.selection import quota, selection_rule
-from fewmark.training.semi.teacher import train_teacher
-from fewmark.training.semi.teacher_data import judge_source
-from fewmark.training.semi.training_set import TrainingSet
+from fewmark.training.runner import RunContext
+from fewmark.training.semi.plans import steps_per_epoch, student_plans
+from fewmark.training.semi.selection import lowest, quota
+from fewmark.training.semi.students import StudentTrainer, TrainingSet, labelled_shares
+from fewmark.training.semi.teacher import TeacherPlan, make_teacher_data, train_teacher
 
-SELECTIONS = ("teacher", "peak", "spread", "random", "none")
-"""What `semi.selection` may be; "none" takes all."""
+QUALITY_NETWORK = TeacherPlan(source="labelled", n_copies=4, width=8)
+"""The quality network of a distilled model, but for its steps. It estimates every face that the model detects, and must cost little."""
 QUALITY_SHRINK = 2
-"""Of the new model's quality teacher: it judges every face that the model sees and must cost little."""
+"""Factor by which it averages the crops down."""
 QUALITY_CROP = 64
-"""Px; smaller crops are not shrunk for it."""
+"""Least side of a crop that is averaged down, px."""
 
 
 @dataclass(frozen=True, eq=False)
-class Distilled:
-    """What came of a distillation.
+class TeacherPredictions:
+    """The models' predictions on the faces of a distillation.
 
     Attributes:
-        students: the networks, trained.
-        teacher: what judges their landmarks (TS3, Eq. 3), or None where it has nothing to learn from.
-        n_pseudo: unlabelled faces that were learned from.
-        n_unlabelled: those in which a face was found.
+        boxes: (U, 4) boxes of the unlabelled faces, image px, NaN where no face was detected.
+        found: Prediction on the F faces with a box.
+        filled: (N, K, 2) landmarks of labelled faces with missing ones, image px; 0 for complete faces.
+        filled_disagreement: (N, K) disagreement about these.
     """
 
-    students: list[nn.Module]
-    teacher: TeacherPart | None
+    boxes: NDArray[np.float32]
+    found: MultiViewPrediction
+    filled: NDArray[np.float32]
+    filled_disagreement: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedDistillation:
+    """Everything that the students of a distillation learn from.
+
+    Attributes:
+        trainer: Trains the students.
+        data: Labelled faces, then the selected unlabelled ones.
+        labelled: The labelled faces.
+        n_pseudo: Number of selected faces.
+        n_unlabelled: Number of unlabelled faces with a box.
+        box_from_detector: Adapter from the packaged face detector's boxes to the labels'.
+    """
+
+    trainer: StudentTrainer
+    data: TrainingSet
+    labelled: list[CachedFace]
     n_pseudo: int
     n_unlabelled: int
+    box_from_detector: tuple[float, float, float]
 
 
 def check_distillation(config: Config, teachers: Sequence[Detector], scheme: LandmarkScheme, n_unlabelled: int) -> None:
-    """See that a distillation of these settings can be, before anything is read.
+    """Check that models can be distilled, before any image is read.
 
     Raises:
-        InputError: models of several schemes, no unlabelled faces, or settings of something else.
+        InputError: There is no model or no unlabelled face, the models' schemes differ, or the settings describe a cascade.
     """
+    if not teachers:
+        raise InputError("distill: expected at least one model to learn from, given none")
     for d in teachers:
         if d.scheme.landmarks != scheme.landmarks:
             raise InputError(f"distill: expected models of scheme {scheme.name}, given one of {d.scheme.name}")
@@ -71,12 +91,16 @@ def check_distillation(config: Config, teachers: Sequence[Detector], scheme: Lan
         raise InputError("distill: there are no unlabelled faces to learn from; give some by --unlabelled")
     if config.cascade.stages:
         raise InputError("distill: expected settings of students, given those of a cascade")
-    if config.semi.selection not in SELECTIONS:
-        expected = ", ".join(SELECTIONS)
-        raise InputError(f"semi.selection: a distillation picks by {expected}, given {config.semi.selection}")
 
 
-def distill(
+def planned_distillation(config: Config, n_labelled: int, n_unlabelled: int) -> Iterator[PlannedTraining]:
+    """The trainings of a distillation, in order."""
+    n_faces = n_labelled + quota(1, config.distillation.ratio, n_unlabelled)
+    for name, s in config.students.items():
+        yield PlannedTraining(f"distilled_{name}", name, s.n_epochs * steps_per_epoch(s, n_faces))
+
+
+def prepare_distillation(
     config: Config,
     teachers: Sequence[Detector],
     labelled: Sequence[FaceSample],
@@ -84,117 +108,117 @@ def distill(
     validation: Sequence[FaceSample],
     scheme: LandmarkScheme,
     *,
-    adapter: tuple[float, float, float],
-    starts: Sequence[dict[str, Tensor]] = (),
-    fabric: Fabric,
-    folder: Path,
-    emit: Callable[[Event], None],
-    begin: Callable[[], None],
-    n_threads: int,
-) -> Distilled:
-    """Train the students of a config on what the teachers say.
+    context: RunContext,
+    initial_weights: Sequence[Mapping[str, Tensor]] = (),
+) -> PreparedDistillation:
+    """Read the images, predict their landmarks by the models, and select the faces that are learned from.
 
-    The settings mean here: `semi.views` looks of each teacher at a face; `semi.selection` who picks ("teacher": the quality
-    teacher in a model's file; "peak", "spread", "random"), `semi.ratio` the part of the unlabelled faces that is
-    picked; `semi.labelled_share` the least share of labelled faces among those drawn. A landmark weighs the less the
-    further the looks lie apart (`landmark_weights`), and landmarks that labels leave out are the teachers'.
+    A landmark weighs the less the more the views disagree about it (`landmark_weights`), and landmarks that labels leave out are
+    the models'.
 
     Args:
-        adapter: from the face detector's boxes to the labels', for unlabelled faces without a box.
-        starts: the weights from which each student begins; none = random ones.
-        folder: of the weights and of the labels that were written, for a run that goes on.
-        begin: called when all images could be read.
+        config: Settings; see `distillation`.
+        teachers: Detectors of one scheme.
+        labelled: Labelled faces; there may be none.
+        unlabelled: Unlabelled faces; those without a box are detected.
+        validation: Faces to measure on.
+        scheme: Scheme of the landmarks.
+        context: What all trainings share; its folder keeps the predictions.
+        initial_weights: State dict from which each student begins; empty for random weights.
 
     Raises:
-        InputError: no unlabelled face is found, a selection that needs what the models do not have, or an image that
+        InputError: No unlabelled face is detected, the selection needs a quality network that the models do not have, or an image
             cannot be read.
     """
-    rule, size = CropRule(config.crop.size, config.crop.margin), config.crop.size
-    emit({"kind": "reading", "n_faces": len(labelled) + len(unlabelled) + len(validation)})
+    rule, k = CropRule(config.crop.size, config.crop.margin), scheme.n_landmarks
     held_out = hold_out(validation, rule, scheme)
-    file = folder / "looks.npz"
-    problem = first_process(fabric, lambda: _write_views(file, config, teachers, labelled, unlabelled, adapter, emit))
-    if problem is not None:
-        raise InputError(problem)
-    begin()
-    with np.load(file) as data:
-        pseudo = MultiViewPrediction(data["landmarks"], data["scores"], data["spread"], data["quality"])
-        boxes, filled, filled_spread = data["boxes"], data["filled"], data["filled_spread"]
-    found = np.flatnonzero(np.isfinite(boxes).all(1))
-    taken = _select(config, pseudo)
-    usual = float(np.median(pseudo.spread[taken]))
+    cached, adapter = cache_labelled(labelled, rule, k)
+    if not labelled:
+        adapter = teachers[0].checkpoint.box_from_detector or DEFAULT_BOX_FROM_DETECTOR
+    predictions = _predictions(config, teachers, labelled, unlabelled, adapter, context)
+    pseudo = predictions.found
+    found = np.flatnonzero(np.isfinite(predictions.boxes).all(1))
+    selected = select_faces(config, pseudo)
     faces = [
         replace(unlabelled[found[i]], landmarks=pseudo.landmarks[i], box=box_of_points(pseudo.landmarks[i]))
-        for i in taken
+        for i in selected
     ]
-    known = [complete(s, f) for s, f in zip(labelled, filled, strict=True)]
-    n, m = len(known), len(faces)
-    cached = cache_faces([*known, *faces], rule, scheme.n_landmarks)
-    weights = np.ones((n + m, scheme.n_landmarks), np.float32)
-    weights[n:] = landmark_weights(pseudo.spread[taken], usual)
-    for row, (s, spread) in enumerate(zip(labelled, filled_spread, strict=True)):
+    complete = [
+        _with_landmarks(c, complete_labels(s, filled))
+        for c, s, filled in zip(cached, labelled, predictions.filled, strict=True)
+    ]
+    all_faces = [*complete, *cache_faces(faces, rule, k)]
+    n, m = len(complete), len(faces)
+    usual = float(np.median(pseudo.disagreement[selected]))
+    weights = np.ones((n + m, k), np.float32)
+    weights[n:] = landmark_weights(pseudo.disagreement[selected], usual)
+    for row, (s, disagreement) in enumerate(zip(labelled, predictions.filled_disagreement, strict=True)):
         missing = _missing(s)
-        weights[row, missing] = landmark_weights(spread, usual)[missing]
-    shares, share = None, config.semi.labelled_share
-    if n and share > n / (n + m):
-        shares = np.concatenate([np.full(n, share / n), np.full(m, (1 - share) / max(1, m))])
-    data_set = TrainingSet(cached, np.stack([f.landmarks for f in cached]), weights, shares)
-    plans = student_plans(config)
+        weights[row, missing] = landmark_weights(disagreement, usual)[missing]
+    landmarks = np.stack([f.landmarks for f in all_faces])
+    shares = labelled_shares(n, m, config.distillation.labelled_share)
     augment = AugmentRule(**config.augment.model_dump())
-    run = Trainings(
-        plans, scheme, size, augment, fabric, config.run.seed, folder, n_threads, emit, held_out, list(starts)
-    )
-    modules = []
-    for j, plan in enumerate(plans):
-        module = run.new_student(j, 0, j)
-        about = {"round": 1, "n_pseudo": m}
-        run.train(f"distilled_{plan.name}", j, module, data_set, run.derive_seed(1, j, 1), 1.0, about)
-        modules.append(module)
-    return Distilled(modules, _judge_of(run, config, modules, cached[:n]), m, len(found))
+    trainer = StudentTrainer(student_plans(config), scheme, rule.size, augment, context, held_out, initial_weights)
+    data = TrainingSet(all_faces, landmarks, weights, shares)
+    return PreparedDistillation(trainer, data, complete, m, len(found), adapter)
 
 
-def _judge_of(
-    run: Trainings,
-    config: Config,
-    modules: Sequence[nn.Module],
-    labelled: Sequence[CachedFace],
-) -> TeacherPart | None:
-    """A quality teacher for the new students: it learns on labelled faces how wrong these are.
+def train_distilled(config: Config, prepared: PreparedDistillation) -> tuple[list[nn.Module], TeacherPart | None]:
+    """Train the students of a distillation, and their quality network.
 
-    As `teacher.source` says: on the validation faces, or on the labelled ones, which the students have seen among many others
-    (out-of-fold students would be other students). None where `teacher.steps` is 0.
+    Returns:
+        The students, and the quality network (TS3, Eq. 3) or None where there is none or no labelled face to train it on.
     """
-    plan = replace(teacher_plan(config), shrink=QUALITY_SHRINK if run.size >= QUALITY_CROP else 1)
-    if plan.source != "validation" or run.validation is None:
-        plan = replace(plan, source="labelled")
-    if not plan.n_steps or (plan.source == "labelled" and not labelled):
-        return None
-    module = plan.build(run.scheme, run.derive_seed(1, 0, 2))
-    if run.load("judge", module):
-        return TeacherPart("teacher", plan.arguments(run.scheme), module)
-    for student in modules:
-        student.eval()
-    judged = judge_source(run, plan, modules, labelled, [], run.derive_seed(1, 0, 3))
-    module, state = train_teacher(plan, judged, scheme=run.scheme, fabric=run.fabric, seed=run.derive_seed(1, 0, 4))
-    run.on_event({"kind": "teacher", "round": 1, "student": run.plans[0].name, "loss": state.losses[-1]})
-    run.save("judge", module)
-    return TeacherPart("teacher", plan.arguments(run.scheme), module)
+    trainer, context = prepared.trainer, prepared.trainer.context
+    modules = []
+    for j, plan in enumerate(trainer.plans):
+        module = trainer.new_student(j, context.derive_seed("weights", 0, j))
+        seed = context.derive_seed("training", 1, j)
+        labels = {"round": 1, "n_pseudo": prepared.n_pseudo}
+        trainer.train(f"distilled_{plan.name}", j, module, prepared.data, seed, labels)
+        modules.append(module)
+    quality = None
+    if config.distillation.quality_steps and prepared.labelled:
+        quality = _train_quality_network(config.distillation.quality_steps, trainer, modules, prepared.labelled)
+    return modules, quality
 
 
-def landmark_weights(spread: NDArray[np.float32], usual: float) -> NDArray[np.float32]:
-    """How much a pseudo label counts: 1 where all looks agree, a half at twice the usual spread.
+def select_faces(config: Config, prediction: MultiViewPrediction) -> NDArray[np.int64]:
+    """Indices of the faces that are learned from, best first, by `distillation.selection` and `distillation.ratio`."""
+    s, n = config.distillation, len(prediction.landmarks)
+    if s.selection == "none":
+        return np.arange(n, dtype=np.int64)
+    n_selected = max(1, quota(1, s.ratio, n))
+    if s.selection == "random":
+        return np.random.default_rng([config.run.seed, 0, n_selected]).permutation(n)[:n_selected].astype(np.int64)
+    measures = {
+        "teacher": -prediction.quality,
+        "peak": -prediction.scores.mean(1),
+        "spread": prediction.disagreement.mean(1),
+    }
+    return lowest(measures[s.selection], n_selected)
+
+
+def landmark_weights(disagreement: NDArray[np.float32], usual: float) -> NDArray[np.float32]:
+    """Weight of a pseudo label in the loss: 1 where all views agree, a half at twice the usual disagreement.
 
     >>> [round(float(w), 2) for w in landmark_weights(np.array([0.0, 0.02, 0.06], np.float32), 0.01)]
     [1.0, 0.5, 0.1]
     """
-    return np.asarray(1 / (1 + (spread / max(2 * usual, 1e-9)) ** 2), np.float32)
+    return np.asarray(1 / (1 + (disagreement / max(2 * usual, 1e-9)) ** 2), np.float32)
 
 
-def complete(sample: FaceSample, landmarks: NDArray[np.float32]) -> FaceSample:
-    """A labelled face whose missing landmarks are those given; its box stays that of its own labels."""
+def complete_labels(sample: FaceSample, landmarks: NDArray[np.float32]) -> FaceSample:
+    """A labelled face with the given landmarks in place of its missing ones; its box stays that of its own labels."""
     own = np.asarray(sample.landmarks, np.float32)
     full = np.where(_missing(sample)[:, None], landmarks, own)
     return replace(sample, landmarks=full, box=sample.face_box())
+
+
+def _with_landmarks(face: CachedFace, sample: FaceSample) -> CachedFace:
+    """A cached face with the landmarks of a sample of the same box."""
+    assert sample.landmarks is not None
+    return replace(face, landmarks=face.crop_from_image(sample.landmarks).astype(np.float32))
 
 
 def _missing(sample: FaceSample) -> NDArray[np.bool_]:
@@ -203,39 +227,65 @@ def _missing(sample: FaceSample) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(own).any(1), bool)
 
 
-def _select(config: Config, looks: MultiViewPrediction) -> NDArray[np.int64]:
-    """The indices of the faces that are learned from, best first."""
-    s = config.semi
-    n = len(looks.landmarks)
-    if s.selection == "none":
-        return np.arange(n, dtype=np.int64)
-    rule = selection_rule(s.selection, config.run.seed)
-    none = np.zeros((0, n), np.float32)
-    labels = PseudoLabels(
-        looks.landmarks, looks.scores, looks.spread, none[:, :, None, None], none, quality=looks.quality
-    )
-    return rule.select(labels, max(1, quota(1, s.ratio, n)))
+def _train_quality_network(
+    n_steps: int, trainer: StudentTrainer, students: Sequence[nn.Module], labelled: Sequence[CachedFace]
+) -> TeacherPart:
+    """Train a network on labelled faces to estimate the students' errors.
+
+    The students have seen these faces among many others; students trained without them would be other students.
+    """
+    context, scheme = trainer.context, trainer.scheme
+    shrink = QUALITY_SHRINK if trainer.size >= QUALITY_CROP else 1
+    plan = replace(QUALITY_NETWORK, n_steps=n_steps, shrink=shrink)
+    module = plan.build(scheme, 0)
+    if not context.load("quality", module):
+        for student in students:
+            student.eval()
+        seeds = [context.derive_seed(purpose, 1) for purpose in ("quality data", "quality training")]
+        examples = make_teacher_data(trainer, plan, students, labelled, [], seeds[0])
+        module, state = train_teacher(plan, examples, scheme=scheme, fabric=context.fabric, seed=seeds[1])
+        context.emit({"kind": "teacher", "round": 1, "student": trainer.plans[0].name, "loss": state.losses[-1]})
+        context.save("quality", module)
+    return TeacherPart("teacher", plan.arguments(scheme), module)
 
 
-def _write_views(
-    file: Path,
+def _predictions(
     config: Config,
     teachers: Sequence[Detector],
     labelled: Sequence[FaceSample],
     unlabelled: Sequence[FaceSample],
     adapter: tuple[float, float, float],
-    emit: Callable[[Event], None],
-) -> None:
-    """Find the faces, look at them, and keep what was seen; nothing is done where that has been done.
+    context: RunContext,
+) -> TeacherPredictions:
+    """The models' predictions, made in the first process and kept in the folder."""
+    file = context.file("views.npz")
+    if file is None:
+        raise InputError("distill: expected a folder for the models' predictions, given none")
 
-    The file holds, for U unlabelled faces, their `boxes` (U, 4), NaN where no face was found; for the F found ones
-    `landmarks`, `scores`, `spread` and `quality` (F,); for L labelled ones `filled` and `filled_spread`.
-    """
-    if file.is_file():
-        return
+    def write() -> None:
+        if not file.is_file():
+            _write(file, _predict(config, teachers, labelled, unlabelled, adapter, context))
+
+    problem = first_process(context.fabric, write)
+    if problem is not None:
+        raise InputError(problem)
+    with np.load(file) as data:
+        found = MultiViewPrediction(data["landmarks"], data["scores"], data["spread"], data["quality"])
+        return TeacherPredictions(data["boxes"], found, data["filled"], data["filled_spread"])
+
+
+def _predict(
+    config: Config,
+    teachers: Sequence[Detector],
+    labelled: Sequence[FaceSample],
+    unlabelled: Sequence[FaceSample],
+    adapter: tuple[float, float, float],
+    context: RunContext,
+) -> TeacherPredictions:
+    """Detect the faces without a box, and predict the landmarks of all and the missing ones of the labelled faces."""
     k = teachers[0].scheme.n_landmarks
     boxes = np.full((len(unlabelled), 4), np.nan, np.float32)
-    emit({"kind": "note", "text": f"looking for {len(unlabelled)} faces"})
+    context.emit({"kind": "note", "text": f"detecting {len(unlabelled)} faces"})
     for i, s in enumerate(unlabelled):
         for with_box in with_boxes([s], adapter):
             boxes[i] = with_box.face_box()
@@ -243,31 +293,39 @@ def _write_views(
         replace(unlabelled[i], box=boxes[i], landmarks=None) for i in np.flatnonzero(np.isfinite(boxes).all(1)).tolist()
     ]
     if not found:
-        raise InputError(f"distill: in none of {len(unlabelled)} unlabelled images a face is found; give their boxes")
-    n_views, seed = config.semi.views, config.run.seed
-    if config.semi.selection == "teacher" and np.isnan(
+        raise InputError(
+            f"distill: in none of {len(unlabelled)} unlabelled images a face is detected; give their boxes"
+        )
+    n_views, seed = config.distillation.views, config.run.seed
+    if config.distillation.selection == "teacher" and np.isnan(
         predict_multi_view(teachers, found[:1], n_views=1, seed=seed).quality[0]
     ):
         raise InputError(
-            "semi.selection teacher: none of the models carries a quality teacher; take one that was trained with "
-            "`--selection teacher`, or pick by spread"
+            "distillation.selection teacher: none of the models has a quality network; take one that was trained with "
+            "`--selection teacher`, or select by spread"
         )
-    emit({"kind": "note", "text": f"{len(teachers)} models look {n_views} times at {len(found)} unlabelled faces"})
-    pseudo = predict_multi_view(teachers, found, n_views=n_views, seed=seed)
+    text = f"{len(teachers)} models predict {len(found)} unlabelled faces in {n_views} views each"
+    context.emit({"kind": "note", "text": text})
+    prediction = predict_multi_view(teachers, found, n_views=n_views, seed=seed)
     incomplete = [i for i, s in enumerate(labelled) if _missing(s).any()]
     filled = np.zeros((len(labelled), k, 2), np.float32)
-    filled_spread = np.zeros((len(labelled), k), np.float32)
+    filled_disagreement = np.zeros((len(labelled), k), np.float32)
     if incomplete:
         rest = predict_multi_view(teachers, [labelled[i] for i in incomplete], n_views=n_views, seed=seed)
-        filled[incomplete], filled_spread[incomplete] = rest.landmarks, rest.spread
+        filled[incomplete], filled_disagreement[incomplete] = rest.landmarks, rest.disagreement
+    return TeacherPredictions(boxes, prediction, filled, filled_disagreement)
+
+
+def _write(file: Path, predictions: TeacherPredictions) -> None:
+    """Write predictions by the names that earlier versions gave them."""
     with atomic_path(file) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
-            boxes=boxes,
-            landmarks=pseudo.landmarks,
-            scores=pseudo.scores,
-            spread=pseudo.spread,
-            filled=filled,
-            filled_spread=filled_spread,
-            quality=pseudo.quality,
+            boxes=predictions.boxes,
+            landmarks=predictions.found.landmarks,
+            scores=predictions.found.scores,
+            spread=predictions.found.disagreement,
+            filled=predictions.filled,
+            filled_spread=predictions.filled_disagreement,
+            quality=predictions.found.quality,
         )

@@ -1,40 +1,44 @@
-"""The faces of a run as its networks see them: boxes, crops, lengths, labels out of sight, and synthetic faces."""
+"""The faces of a run as its networks see them: boxes, crops, normalising lengths, hidden labels, synthetic faces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from fewmark.data.crops import CachedFace, CropRule, cache_faces
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Box
+from fewmark.data.crops import REACH, CachedFace, CropRule, cache_face, cache_faces
 from fewmark.data.formats.csv import read_csv
 from fewmark.data.images import read_image
 from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.face_detection.base import SlimeFaceDetector, adapt_box, box_overlap, fit_box_adapter
 from fewmark.landmarks.scheme import BoxDiagonal, BoxSize, LandmarkScheme
-from fewmark.training.events import Event, Validation
+from fewmark.training.events import Validation
 from fewmark.training.launch import first_process
+from fewmark.training.runner import RunContext
 
 N_BOX_FACES = 200
 """Labelled faces on which the face detector's boxes are compared with the true ones."""
+MIN_OVERLAP = 0.3
+"""Least overlap (intersection over union) at which a detected box is that of a labelled face."""
 DEFAULT_BOX_FROM_DETECTOR = (0.0, 0.0, 1.0)
+"""The adapter that leaves boxes as they are."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedFaces:
-    """What the rounds are given.
+    """The faces of the rounds.
 
     Attributes:
         labelled: L.
-        unlabelled: U, without the labels that some may carry.
-        truth: (U, K, 2) these labels, px of the upright crops, NaN where there is none.
-        validation: held out, or None.
-        box_from_detector: how the packaged face detector's boxes relate to those of L.
+        unlabelled: U, without the labels that some may have.
+        truth: (U, K, 2) those labels, px of the upright crops, NaN where there is none.
+        validation: Held-out faces, or None.
+        box_from_detector: Adapter from the packaged face detector's boxes to those of L.
     """
 
     labelled: list[CachedFace]
@@ -42,6 +46,23 @@ class PreparedFaces:
     truth: NDArray[np.float32]
     validation: Validation | None
     box_from_detector: tuple[float, float, float]
+
+
+def check_labelled(samples: Sequence[FaceSample], part: str) -> None:
+    """Check that every face has a landmark.
+
+    Args:
+        samples: Faces of one list.
+        part: Name of the list, for messages.
+
+    Raises:
+        InputError: One has none.
+    """
+    for s in samples:
+        if not s.is_labelled:
+            raise InputError(
+                f"{part} list: {s.name or s.image}: the face has no landmarks; label it or take it out of the list"
+            )
 
 
 def prepare_faces(
@@ -54,15 +75,17 @@ def prepare_faces(
     """Read the images and keep a window of each face.
 
     Args:
-        unlabelled: a face without a box is looked for, see `with_boxes`.
-        validation: all with landmarks.
+        labelled: Faces with landmarks.
+        unlabelled: Faces; one without a box is detected, see `with_boxes`.
+        validation: Faces with landmarks.
+        rule: Crop of the networks.
+        scheme: Scheme of the landmarks.
 
     Raises:
-        InputError: an image cannot be read, or its labels do not fit the scheme.
+        InputError: An image cannot be read, or its labels do not fit the scheme.
     """
     k = scheme.n_landmarks
-    adapter = fit_adapter(labelled)
-    cached = cache_faces(labelled, rule, k)
+    cached, adapter = cache_labelled(labelled, rule, k)
     truth, blank = _hide_labels(cache_faces(with_boxes(unlabelled, adapter), rule, k), k)
     return PreparedFaces(cached, blank, truth, hold_out(validation, rule, scheme), adapter)
 
@@ -73,23 +96,46 @@ def hold_out(samples: Sequence[FaceSample], rule: CropRule, scheme: LandmarkSche
     return Validation(faces, _crop_lengths(samples, faces, scheme)) if faces else None
 
 
-def fit_adapter(samples: Sequence[FaceSample]) -> tuple[float, float, float]:
-    """How the packaged face detector's boxes relate to the boxes of these labelled faces; the identity if it finds none."""
+def cache_labelled(
+    samples: Sequence[FaceSample], rule: CropRule, n_landmarks: int, *, reach: float = REACH
+) -> tuple[list[CachedFace], tuple[float, float, float]]:
+    """Read labelled faces once: a window of each, and the box adapter that they give.
+
+    Args:
+        samples: Labelled faces.
+        rule: Crop of the networks.
+        n_landmarks: K.
+        reach: See `fewmark.data.crops.cache_face`.
+
+    Returns:
+        The cached faces, and the adapter from the packaged face detector's boxes to theirs; the identity where it finds none.
+
+    Raises:
+        InputError: See `cache_face`.
+    """
     face_detector = SlimeFaceDetector()
-    found, true = [], []
-    for s in list(samples)[:N_BOX_FACES]:
-        box = s.face_box()
-        best = max(face_detector(read_image(s.image)), key=lambda f: box_overlap(f.box_xyxy, box), default=None)
-        if best is not None and box_overlap(best.box_xyxy, box) > 0.3:
-            found.append(best.box_xyxy)
-            true.append(box)
-    return fit_box_adapter(np.stack(found), np.stack(true)) if found else DEFAULT_BOX_FROM_DETECTOR
+    cached: list[CachedFace] = []
+    detected: list[Box] = []
+    true: list[Box] = []
+    last_path, image = None, None
+    for index, s in enumerate(samples):
+        if image is None or s.image != last_path:
+            image, last_path = read_image(s.image), s.image
+        cached.append(cache_face(s, rule, n_landmarks, image, reach=reach))
+        if index < N_BOX_FACES:
+            box = s.face_box()
+            best = max(face_detector(image), key=lambda f: box_overlap(f.box_xyxy, box), default=None)
+            if best is not None and box_overlap(best.box_xyxy, box) > MIN_OVERLAP:
+                detected.append(best.box_xyxy)
+                true.append(box)
+    adapter = fit_box_adapter(np.stack(detected), np.stack(true)) if detected else DEFAULT_BOX_FROM_DETECTOR
+    return cached, adapter
 
 
 def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float]) -> list[FaceSample]:
-    """Faces that have neither box nor landmarks get the box of the largest face that is found, adapted.
+    """Give faces that have neither box nor landmarks the adapted box of the largest detected face.
 
-    An image in which no face is found is left out: it cannot be cropped.
+    An image in which no face is detected is left out: it cannot be cropped.
     """
     face_detector = SlimeFaceDetector()
     result = []
@@ -103,35 +149,37 @@ def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float
     return result
 
 
-def render_training_faces(
-    n: int, folder: Path, scheme: LandmarkScheme, *, size: int, seed: int, fabric: Fabric, emit: Callable[[Event], None]
-) -> list[FaceSample]:
-    """Faces synthetic in the scheme, kept in a folder: drawing them takes longer than reading them.
+def render_synthetic(n: int, scheme: LandmarkScheme, *, size: int, context: RunContext) -> list[FaceSample]:
+    """Render synthetic faces, or read them from the context's folder: rendering takes longer than reading.
 
     Args:
-        size: of an image's side, px.
+        n: Number of faces.
+        scheme: Scheme of the landmarks.
+        size: Side of an image, px.
+        context: A context with a folder.
 
     Returns:
-        None of them where the scheme cannot be synthetic (it has no mean face, or is one of profiles): the networks then start
-        from random weights, and the run says so.
+        The faces; none where the scheme cannot be rendered (it has no mean face, or is one of profiles), of which an event tells:
+        the networks then start from random weights.
     """
-    if not n:
+    folder = context.file("synthetic")
+    if not n or folder is None:
         return []
     labels = folder / "annotations.csv"
 
-    def draw() -> None:
+    def render() -> None:
         if not labels.is_file():
-            render_dataset(folder, n, scheme=scheme, seed=seed, size=size)
+            render_dataset(folder, n, scheme=scheme, seed=context.seed, size=size)
 
-    problem = first_process(fabric, draw)
+    problem = first_process(context.fabric, render)
     if problem is not None:
-        emit({"kind": "note", "text": f"no synthetic faces ({problem}); networks start from random weights"})
+        context.emit({"kind": "note", "text": f"no synthetic faces ({problem}); networks start from random weights"})
         return []
     return read_csv(labels)
 
 
 def _hide_labels(faces: Sequence[CachedFace], k: int) -> tuple[NDArray[np.float32], list[CachedFace]]:
-    """Labels that unlabelled faces happen to carry, apart from the faces, which lose them."""
+    """The labels of unlabelled faces (U, K, 2), and the faces without them."""
     truth = np.stack([f.landmarks for f in faces]) if faces else np.zeros((0, k, 2), np.float32)
     blank = np.full((k, 2), np.nan, np.float32)
     return truth, [replace(f, landmarks=blank) for f in faces]

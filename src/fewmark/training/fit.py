@@ -1,4 +1,4 @@
-"""fit: the one training loop of every network here, on lightning-fabric."""
+"""The training loop of every network, on lightning-fabric."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
-from fewmark.data.batches import Batch
 
 SAVE_EVERY_S = 20.0
-"""Seconds between two saved states of a training; a killed run loses these and the epoch under way."""
+"""Seconds between two saved states of a training; a killed run loses at most these and the epoch under way."""
 
 
-class Batches(Protocol):
+class EpochBatches(Protocol):
+    """Batches by epoch; see `fewmark.data.batches.Batches`."""
+
     def __len__(self) -> int: ...
     def __call__(self, epoch: int) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after an epoch (0-based).
+    """The result of an epoch.
 
     Attributes:
-        loss: mean over the epoch's steps and all processes.
-        seconds: since `fit` began, in this process.
+        index: From 0.
+        n_epochs: Number of epochs of the training.
+        loss: Mean over the epoch's steps and all processes.
+        seconds: Time since `fit` began in this process.
     """
 
     index: int
@@ -44,11 +47,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FitState:
-    """How a training ended.
+    """The result of a training.
 
     Attributes:
-        losses: one an epoch.
-        n_steps: optimizer steps.
+        losses: One per epoch.
+        n_steps: Number of optimizer steps.
     """
 
     losses: tuple[float, ...]
@@ -76,9 +79,18 @@ def milestones(epochs: Sequence[int], n_epochs: int, decay: float) -> Callable[[
     return factor
 
 
+def make_adamw(module: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW whose weight decay leaves out biases and norms."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in module.parameters() if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in module.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+
+
 def fit(
-    step: Callable[[nn.Module, Batch], dict[str, Tensor]],
-    batches: Batches,
+    step: Callable[[nn.Module, Any], dict[str, Tensor]],
+    batches: EpochBatches,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
@@ -92,26 +104,25 @@ def fit(
 ) -> FitState:
     """Train a network.
 
-    The same code runs on one CPU, on GPUs and, started by torchrun, on N machines: `fabric` says which. What
-    happens is a function of the arguments alone, so a run that was killed goes on from `state_path` and ends
-    with the same weights (on CPU, to the bit).
+    The same code runs on one CPU, on GPUs and, started by torchrun, on N machines, as `fabric` is set up. The result is a
+    function of the arguments alone, so a killed run continues from `state_path` and ends with the same weights (on CPU, to
+    the bit).
 
     Args:
         step: (module, batch) -> {"loss": scalar, ...}; the module is the one set up by fabric.
-        batches: epoch -> batches of this process.
-        module: the network, changed in place.
-        optimizer: over the module's parameters; its learning rates are those at factor 1.
-        fabric: launched.
-        n_epochs: passes.
-        learning_rate: factor over progress in [0, 1].
-        seed: of the torch generator (dropout), by epoch.
-        clip_norm: of the gradient; 0 = none.
-        on_epoch: told after every epoch.
-        state_path: where the state is kept while the training runs; the caller removes it afterwards.
+        batches: Epoch -> batches of this process.
+        module: The network, changed in place.
+        optimizer: Optimizer over the module's parameters; its learning rates are those at factor 1.
+        fabric: Launched lightning-fabric.
+        n_epochs: Number of epochs.
+        learning_rate: Factor over progress in [0, 1].
+        seed: Seed of the torch generator (dropout), by epoch.
+        clip_norm: Largest norm of the gradient; 0 disables clipping.
+        on_epoch: Called after every epoch.
+        state_path: File of the state while the training runs; the caller removes it afterwards.
 
     Raises:
-        InputError: the loss is not finite (the learning rate is too high), or the state belongs to another
-            training.
+        InputError: The loss is not finite (the learning rate is too high), or the state belongs to another training.
     """
     base = [float(group["lr"]) for group in optimizer.param_groups]
     first, losses = 0, []
@@ -121,7 +132,7 @@ def fit(
             raise InputError(f"{state_path}: a state of another training; use the same settings or an empty folder")
         first, losses = int(state["epoch"]), [float(v) for v in state["losses"]]
     wrapped, wrapped_optimizer = fabric.setup(module, optimizer)
-    if first:  # after the setup, so that the optimizer's state lies where the parameters are
+    if first:  # after the setup, so that the optimizer's state is on the parameters' device
         try:
             module.load_state_dict(state["module"])
             optimizer.load_state_dict(state["optimizer"])
@@ -146,13 +157,12 @@ def fit(
             total += loss.detach()
             n += 1
         mean = float(fabric.all_reduce(total / n, reduce_op="mean"))
-        if fabric.world_size > 1:  # each process has its own batch norm statistics; the first one's hold
+        if fabric.world_size > 1:  # each process has its own batch norm statistics; keep the first one's
             for buffer in module.buffers():
                 torch.distributed.broadcast(buffer, 0)
         if not math.isfinite(mean):
             raise InputError(
-                f"training: the loss is {mean} in epoch {epoch + 1} of {n_epochs}; "
-                "lower the learning rate or set clip_norm"
+                f"training: the loss is {mean} in epoch {epoch + 1} of {n_epochs}; lower the learning rate"
             )
         losses.append(mean)
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""One run on one or several processes: start them as the settings say, and act in the first one alone."""
+"""Processes of a run: start them by the settings, act in the first one alone, end them together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewmark.training.config import Config
 
 
 def launch(config: Config) -> Fabric:
-    """lightning-fabric as the settings say; under torchrun with as many processes as it started."""
+    """Launch lightning-fabric by the settings; under torchrun with as many processes as it started."""
     r = config.run
     accelerator = r.accelerator
     if accelerator == "auto":
@@ -36,14 +36,14 @@ def launch(config: Config) -> Fabric:
 
 
 def leave() -> None:
-    """End what `launch` began among several processes, all together: one that exits while another still talks may abort."""
+    """End all processes together: one that exits while another still communicates may abort."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
 def first_process(fabric: Fabric, act: Callable[[], object]) -> str | None:
-    """Act in the first process; in all, what was wrong with the input there, or None."""
+    """Call `act` in the first process; return in all of them the message of the InputError that it raised, or None."""
     problem: str | None = None
     if fabric.is_global_zero:
         try:

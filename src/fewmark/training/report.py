@@ -1,4 +1,4 @@
-"""The report of a run: its detector on the validation faces, and its rounds."""
+"""The report of a run: its detector on the validation faces, its trainings and its rounds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.landmarks.metrics import Score
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.events import Event
+from fewmark.training.semi.rounds import RoundRecord
 from fewmark.training.validation import Measured
 from fewmark.visualization.draw import face_tile
 from fewmark.visualization.report import Captioned, write_report
 
 N_TILES = 5
-"""Faces among the best, and among the worst."""
+"""Number of best and of worst faces that are shown."""
 
 
 def write_run_report(
@@ -28,20 +29,21 @@ def write_run_report(
     checkpoint: Checkpoint,
     measured: Measured | None,
     *,
-    records: Sequence[Event],
+    records: Sequence[RoundRecord],
     metrics: Sequence[Event],
-    truth: NDArray[np.float32],
+    truth: NDArray[np.float32] | None,
     seconds: float,
 ) -> None:
     """Write the report of a run.
 
     Args:
-        path: of the HTML file.
-        measured: None = nothing is held out.
-        records: of all rounds, as in rounds.jsonl.
-        metrics: as in metrics.jsonl.
-        truth: (U, K, 2) crop px, labels that the unlabelled faces happen to carry, NaN where there is none.
-        seconds: that the run took.
+        path: The HTML file.
+        checkpoint: The model.
+        measured: Its predictions on the validation faces, or None where nothing is held out.
+        records: Records of all rounds.
+        metrics: Events of metrics.jsonl.
+        truth: (U, K, 2) labels that unlabelled faces may have, px of the crops, NaN where there is none; or None.
+        seconds: Duration of the run.
     """
     scheme = checkpoint.scheme
     labelled, unlabelled = checkpoint.counts["labelled"], checkpoint.counts["unlabelled"]
@@ -57,7 +59,7 @@ def write_run_report(
         ced={} if measured is None else {"validation": measured.score.per_face},
         best=best,
         worst=worst,
-        quality=_quality(records, _lengths(truth, scheme)),
+        quality=[] if truth is None else _quality(records, _lengths(truth, scheme)),
         facts={
             **({} if measured is None else _score_facts(measured.score)),
             **{f"NME after {e['stage']}": f"{100 * e['val_nme']:.2f} %" for e in _last_stages(metrics)},
@@ -78,7 +80,7 @@ def _score_facts(result: Score) -> dict[str, str]:
 
 
 def _extremes(measured: Measured | None, scheme: LandmarkScheme) -> tuple[list[Captioned], list[Captioned]]:
-    """The faces found most closely, best first, and those found least, worst first."""
+    """The faces of the lowest errors, best first, and those of the highest, worst first."""
     if measured is None:
         return [], []
     errors = measured.score.per_face
@@ -93,30 +95,34 @@ def _extremes(measured: Measured | None, scheme: LandmarkScheme) -> tuple[list[C
 
 
 def _curves(metrics: Sequence[Event]) -> list[dict[str, Any]]:
-    """The epochs of a cascade's trainings or of the students; a fold's students serve the teacher alone and are left out."""
+    """The epochs of a cascade's trainings or of the students, without the students of folds, which serve the teacher alone."""
     return [
         {**e, "part": e["stage"], "training": e["name"]}
         if "stage" in e
-        else {**e, "part": e["student"], "training": "synthetic faces" if e.get("synthetic") else f"round {e['round']}"}
+        else {
+            **e,
+            "part": e["student"],
+            "training": "synthetic faces" if (e.get("synthetic") or e.get("drawn")) else f"round {e['round']}",
+        }
         for e in metrics
         if e["kind"] == "epoch" and "fold" not in e
     ]
 
 
 def _last_stages(metrics: Sequence[Event]) -> list[Event]:
-    """What the stages came to; of a stage that was measured twice (in a run that went on) the last."""
+    """The results of the stages; the last one of a stage that was measured twice, in a run that was resumed."""
     return list({e["stage"]: e for e in metrics if e["kind"] == "stage" and e.get("val_nme") is not None}.values())
 
 
-def _rounds(records: Sequence[Event]) -> list[dict[str, Any]]:
-    """One row a round: pseudo labels taken, and validation NME per student and of all together."""
+def _rounds(records: Sequence[RoundRecord]) -> list[dict[str, Any]]:
+    """One row per round: number of selected faces, and validation NME of each student and of all together."""
     rounds: dict[int, dict[str, Any]] = {}
     for record in records:
-        row = rounds.setdefault(record["round"], {"round": record["round"], "n_selected": 0, "val_nme": {}})
-        row["n_selected"] = max(row["n_selected"], record.get("n_selected", 0))
-        if "val_nme" in record:
-            row["val_nme"][record["student"]] = record["val_nme"]
-            row["val_nme"]["ensemble"] = record["ensemble_val_nme"]
+        row = rounds.setdefault(record.round, {"round": record.round, "n_selected": 0, "val_nme": {}})
+        row["n_selected"] = max(row["n_selected"], record.n_selected)
+        if record.val_nme is not None:
+            row["val_nme"][record.student] = record.val_nme
+            row["val_nme"]["ensemble"] = record.ensemble_val_nme
     return [rounds[i] for i in sorted(rounds)]
 
 
@@ -126,18 +132,19 @@ def _lengths(truth: NDArray[np.float32], scheme: LandmarkScheme) -> NDArray[np.f
     return np.asarray([n if n > 0 else np.nan for n in lengths], np.float64)
 
 
-def _quality(records: Sequence[Event], lengths: NDArray[np.float64]) -> list[dict[str, Any]]:
+def _quality(records: Sequence[RoundRecord], lengths: NDArray[np.float64]) -> list[dict[str, Any]]:
     """The teacher's quality against the true NME, for the first student of every round."""
-    found: dict[int, dict[str, Any]] = {}
+    rows: dict[int, dict[str, Any]] = {}
     for record in records:
-        if record.get("quality") is None or record.get("true_error") is None or record["round"] in found:
+        selection = record.selection
+        if selection is None or selection.quality is None or selection.errors is None or record.round in rows:
             continue
-        error = np.asarray([np.nan if e is None else e for e in record["true_error"]], np.float64) / lengths
-        seen = np.isfinite(error)
-        found[record["round"]] = {
-            "round": record["round"],
-            "quality": np.asarray(record["quality"], np.float64)[seen],
-            "error": error[seen],
-            "spearman": record["rank_correlation"]["quality"],
+        error = np.asarray([np.nan if e is None else e for e in selection.errors.per_face], np.float64) / lengths
+        known = np.isfinite(error)
+        rows[record.round] = {
+            "round": record.round,
+            "quality": np.asarray(selection.quality, np.float64)[known],
+            "error": error[known],
+            "spearman": selection.errors.rank_correlation["quality"],
         }
-    return [found[i] for i in sorted(found)]
+    return [rows[i] for i in sorted(rows)]

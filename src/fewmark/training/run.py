@@ -1,4 +1,4 @@
-"""A training run: lists of faces and settings in, a run folder with the detector out. What `fewmark train` does."""
+"""Train and distill: settings and faces in, a run folder with the detector out. What `fewmark train` and `fewmark distill` do."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.json import json_value
@@ -25,22 +25,25 @@ from fewmark.inference.detector import Detector
 from fewmark.landmarks.calibration import ErrorCalibration
 from fewmark.landmarks.metrics import Score
 from fewmark.landmarks.scheme import LandmarkScheme
-from fewmark.training.cascade.run import check_cascade, train_cascade
+from fewmark.training.cascade.faces import cache_training_faces, read_training_faces
+from fewmark.training.cascade.run import DEFAULT_OPTIONS, CascadeOptions, check_cascade, train_cascade
+from fewmark.training.cascade.run import SYNTHETIC_SIZE as CASCADE_SYNTHETIC_SIZE
 from fewmark.training.config import NOT_STATED, Config
-from fewmark.training.distillation import check_distillation, distill
+from fewmark.training.distillation import check_distillation, prepare_distillation, train_distilled
 from fewmark.training.events import Event
-from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, fit_adapter, prepare_faces, render_training_faces
+from fewmark.training.faces import check_labelled, prepare_faces, render_synthetic
 from fewmark.training.launch import first_process, launch
 from fewmark.training.report import write_run_report
 from fewmark.training.run_folder import append_line, check_folder, read_lines, write_settings
-from fewmark.training.semi.plans import make_loop, make_selection, start_weights, student_plans, teacher_plan
-from fewmark.training.semi.rounds import Round, run_rounds
-from fewmark.training.validation import Measured, find_bias, measure
+from fewmark.training.runner import RunContext, ignore
+from fewmark.training.semi.plans import initial_weights, make_loop, make_selection, student_plans, teacher_plan
+from fewmark.training.semi.rounds import RoundRecord, run_rounds
+from fewmark.training.validation import find_bias, measure
 
-N_CUTTING_THREADS = 1
-"""That cut crops ahead of the training step: one keeps up with a GPU, more change nothing on few cores."""
 SYNTHETIC_SIZE = 128
-"""Side of a synthetic face's image, px: its face fills a crop of 64 to 96 px."""
+"""Side of a synthetic face's image for students, px: its face fills a crop of 64 to 96 px."""
+LOGGED = ("epoch", "teacher", "stage")
+"""Kinds of events that metrics.jsonl keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +51,10 @@ class TrainingData:
     """The faces of a run.
 
     Attributes:
-        scheme: of all labels.
-        labelled: L.
-        unlabelled: U; labels that they carry are looked at by the oracle and the report alone.
-        validation: held out, measured in every round.
+        scheme: Scheme of all labels.
+        labelled: L; every face has at least one landmark.
+        unlabelled: U; labels that they may have are read by the oracle and the report alone.
+        validation: Held-out labelled faces to measure on; they train nothing.
     """
 
     scheme: LandmarkScheme
@@ -60,12 +63,12 @@ class TrainingData:
     validation: Sequence[FaceSample]
 
     def hash(self, models: Sequence[Checkpoint] = ()) -> str:
-        """A fingerprint of names, boxes and labels, and of the models that are distilled or started from, for the model file."""
+        """A hash of names, boxes and labels, and of the models that are distilled or started from."""
         digest = hashlib.sha256()
         for model in models:
-            about = model.to_metadata()
-            about.pop("students")  # of an exported model they are not known
-            digest.update(json.dumps(about, sort_keys=True).encode())
+            metadata = model.to_metadata()
+            metadata.pop("students")  # unknown for an exported model
+            digest.update(json.dumps(metadata, sort_keys=True).encode())
         for part in (self.labelled, self.unlabelled, self.validation):
             for s in part:
                 digest.update(f"{s.name or s.image.name}|".encode())
@@ -76,12 +79,12 @@ class TrainingData:
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run ended with.
+    """The result of a run.
 
     Attributes:
-        checkpoint: the detector.
-        scores: on the validation faces, or None where there are none.
-        path: of the model file.
+        checkpoint: The model.
+        scores: Its scores on the validation faces, or None where there are none.
+        path: The model file.
     """
 
     checkpoint: Checkpoint
@@ -89,295 +92,348 @@ class RunResult:
     path: Path
 
 
-def run_training(
+def train(
     config: Config,
     data: TrainingData,
     folder: Path,
     *,
-    teachers: Sequence[Detector] = (),
     start: Checkpoint | None = None,
     resume: bool = False,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event], None] = ignore,
+    cascade_options: CascadeOptions = DEFAULT_OPTIONS,
 ) -> RunResult:
-    """Train by TS3 (or what `semi.selection` names), or the cascade of `cascade.stages`, or by distillation, and write the run
-    folder.
+    """Train by the rounds of TS3, or the cascade of `cascade.stages`, and write the run folder.
 
-    The folder holds config.toml, metrics.jsonl (an epoch a line), rounds.jsonl (a student and round a line: who was selected
-    with what score, validation NME; not of a cascade), detector.safetensors, report.html, and state/: the weights of every
-    training, for --resume.
+    The folder holds config.toml, metrics.jsonl (one line per epoch), rounds.jsonl (one line per student and round: selection and
+    validation NME; not for a cascade), detector.safetensors, report.html, and state/: the weights of every training, for `resume`.
 
     Args:
-        teachers: models to distill, see `training_distilled.distill`; there may then be no labelled faces.
-        start: a model from whose weights the students of the same networks begin (of `load_checkpoint`); None: random ones. Its quality
-            teacher is kept where the run trains none and the crop is the same.
-        resume: go on with a run that was stopped; the settings, the data and these models must be the same.
-        on_event: told of everything, as plain dicts.
+        config: Settings.
+        data: Faces.
+        folder: The run folder; made.
+        start: A model from whose weights the students of the same networks begin; None for random weights. Its quality network is
+            kept where the run trains none and the crop is the same.
+        resume: Go on with a run that was stopped; settings, data and `start` must be the same.
+        on_event: Receives every event, see `fewmark.training.events.Event`.
+        cascade_options: Choices for experiments with a cascade that are no settings.
 
     Raises:
-        InputError: the data cannot be used, the folder holds another run, or a setting does not fit.
+        InputError: The data cannot be used, the folder holds another run, or a setting does not fit.
     """
-    fabric = launch(config)
-    _check(data, config, teachers)
-    starts = start_weights(config, data.scheme, start)
-    models = [d.checkpoint for d in teachers] + ([] if start is None else [start])
-    data_hash = data.hash(models)
-    problem = first_process(fabric, lambda: check_folder(folder, config, data_hash, resume))
-    if problem is not None:
-        raise InputError(problem)
-    began = time.monotonic()
-
-    def emit(event: Event) -> None:
-        if not fabric.is_global_zero:
-            return
-        event = json_value(event)
-        if event["kind"] in ("epoch", "teacher", "stage"):
-            append_line(folder / "metrics.jsonl", event)
-        on_event(event)
-
-    def begin() -> None:  # the faces could be read
-        if fabric.is_global_zero and not resume:
-            write_settings(folder, config, data_hash)
-        fabric.barrier()
-
-    if teachers:
-        trained = _distilled(config, data, teachers, starts, folder, fabric, begin, emit)
-    elif config.cascade.stages:
-        trained = _cascade(config, data, folder, fabric, begin, emit)
-    else:
-        trained = _rounds(config, data, starts, folder, fabric, begin, emit)
-    checkpoint = trained.checkpoint
-    _inherit(checkpoint, [d.checkpoint for d in teachers], start)
-    if checkpoint.teacher is None and start is not None and start.crop == checkpoint.crop:
-        checkpoint.teacher = start.teacher
-    if start is not None:  # it has learned from the start's faces too; how many are the same is not known
-        checkpoint.counts = {k: max(n, start.counts.get(k, 0)) for k, n in checkpoint.counts.items()}
-    checkpoint.data_hash = data_hash
-    path, scores = folder / "detector.safetensors", None
-    if fabric.is_global_zero:
-        flip, told = config.model.flip, [d.checkpoint for d in teachers]
-        measured = measure(checkpoint, data.validation, flip=flip) if data.validation else None
-        checkpoint.label_bias, measured = find_bias(checkpoint, data.labelled, measured, told, flip=flip)
-        if measured is not None:
-            scores = measured.score
-            checkpoint.calibration = ErrorCalibration.of_faces(measured.landmarks, measured.scores, measured.truth)
-            checkpoint.accuracy.append(_accuracy(measured) | trained.about)
-        save_checkpoint(path, checkpoint, half=config.model.half)
-        write_run_report(
-            folder / "report.html",
-            checkpoint,
-            measured,
-            records=trained.records,
-            metrics=read_lines(folder / "metrics.jsonl"),
-            truth=trained.truth,
-            seconds=time.monotonic() - began,
-        )
-        emit({"kind": "done", "path": str(path), "seconds": time.monotonic() - began})
-    fabric.barrier()
-    return RunResult(checkpoint, scores, path)
+    check_labelled(data.labelled, "labelled")
+    check_labelled(data.validation, "val")
+    if not data.labelled:
+        raise InputError("training: the labelled list is empty; at least one labelled face is needed")
+    if config.cascade.stages:
+        check_cascade(config, data.scheme, options=cascade_options)
+        if start is not None:
+            raise InputError("--start: a cascade begins with weights of its own; leave it out")
+        run = _open_run(config, data, folder, [], start, resume, on_event)
+        return _finish_run(run, _train_cascade(run, cascade_options))
+    _check_students(config)
+    weights = initial_weights(config, data.scheme, start)
+    run = _open_run(config, data, folder, [], start, resume, on_event)
+    return _finish_run(run, _train_rounds(run, weights))
 
 
-@dataclass(frozen=True, eq=False)
-class _Trained:
-    """What the trainings of a run came to.
-
-    Attributes:
-        checkpoint: not yet measured.
-        records: of all rounds, as in rounds.jsonl.
-        truth: (U, K, 2) crop px, labels that the unlabelled faces happen to carry.
-        about: what its accuracy entry says beside the scores.
-    """
-
-    checkpoint: Checkpoint
-    records: list[Event]
-    truth: NDArray[np.float32]
-    about: dict[str, object]
-
-
-def _inherit(checkpoint: Checkpoint, teachers: Sequence[Checkpoint], start: Checkpoint | None) -> None:
-    """Licence and provenance, where the settings do not state them: those of the models that it was made from hold."""
-    models = [*teachers, *([] if start is None else [start])]
-    if not models:
-        return
-    if checkpoint.licence == NOT_STATED:
-        checkpoint.licence = "; ".join(dict.fromkeys(m.licence or NOT_STATED for m in models))
-    if checkpoint.provenance == NOT_STATED:
-        said = [("distilled from models ", list(teachers)), ("started from a model ", models[len(teachers) :])]
-        checkpoint.provenance = "; ".join(
-            text + "; ".join(dict.fromkeys(m.provenance or NOT_STATED for m in part)) for text, part in said if part
-        )
-
-
-def _cascade(
+def distill(
     config: Config,
     data: TrainingData,
     folder: Path,
-    fabric: Fabric,
-    begin: Callable[[], None],
-    emit: Callable[[Event], None],
-) -> _Trained:
-    """Train the stages of a cascade."""
-    if data.unlabelled:
-        text = f"a cascade learns from labels alone: {len(data.unlabelled)} unlabelled faces are not used"
-        emit({"kind": "note", "text": text})
-    emit({"kind": "reading", "n_faces": len(data.labelled) + len(data.validation)})
-    adapter = fit_adapter(data.labelled)
-    cascade, nmes = train_cascade(
-        config,
-        data.labelled,
-        data.validation,
-        data.scheme,
-        fabric=fabric,
-        folder=folder / "state",
-        emit=emit,
-        begin=begin,
-        n_threads=N_CUTTING_THREADS,
-    )
-    rule = CropRule(config.crop.size, config.crop.margin)
-    checkpoint = _checkpoint(config, data, rule, adapter, cascade=cascade)
-    return _Trained(checkpoint, [], np.zeros((0, data.scheme.n_landmarks, 2), np.float32), {"stages": nmes})
-
-
-def _distilled(
-    config: Config,
-    data: TrainingData,
+    *,
     teachers: Sequence[Detector],
-    starts: Sequence[dict[str, Tensor]],
-    folder: Path,
-    fabric: Fabric,
-    begin: Callable[[], None],
-    emit: Callable[[Event], None],
-) -> _Trained:
-    """Train students on what other models say."""
-    adapter = teachers[0].checkpoint.box_from_detector or DEFAULT_BOX_FROM_DETECTOR
-    if data.labelled:
-        adapter = fit_adapter(data.labelled)
-    trained = distill(
+    start: Checkpoint | None = None,
+    resume: bool = False,
+    on_event: Callable[[Event], None] = ignore,
+) -> RunResult:
+    """Train students on the predictions of other models for unlabelled faces, and write the run folder; see `train`.
+
+    Args:
+        config: Settings, of which `semi`, `teacher` and `cascade` are not used.
+        data: Faces; there may be no labelled ones.
+        folder: The run folder; made.
+        teachers: Models of the data's scheme; their predictions are averaged.
+        start: See `train`.
+        resume: Go on with a run that was stopped; settings, data and models must be the same.
+        on_event: Receives every event.
+
+    Raises:
+        InputError: The data or the models cannot be used, the folder holds another run, or a setting does not fit.
+    """
+    check_labelled(data.labelled, "labelled")
+    check_labelled(data.validation, "val")
+    check_distillation(config, teachers, data.scheme, len(data.unlabelled))
+    _check_students(config)
+    weights = initial_weights(config, data.scheme, start)
+    run = _open_run(config, data, folder, [d.checkpoint for d in teachers], start, resume, on_event)
+    run.report_reading(len(data.labelled) + len(data.unlabelled) + len(data.validation))
+    prepared = prepare_distillation(
         config,
         teachers,
         data.labelled,
         data.unlabelled,
         data.validation,
         data.scheme,
-        adapter=adapter,
-        starts=starts,
-        fabric=fabric,
-        folder=folder / "state",
-        emit=emit,
-        begin=begin,
-        n_threads=N_CUTTING_THREADS,
+        context=run.context,
+        initial_weights=weights,
     )
-    rule = CropRule(config.crop.size, config.crop.margin)
-    checkpoint = _checkpoint(config, data, rule, adapter, students=trained.students)
-    checkpoint.teacher = trained.teacher
-    checkpoint.counts |= {"pseudo": trained.n_pseudo, "unlabelled": trained.n_unlabelled}
-    return _Trained(checkpoint, [], np.zeros((0, data.scheme.n_landmarks, 2), np.float32), {})
+    run.begin()
+    students, quality = train_distilled(config, prepared)
+    trained = _Trained(
+        prepared.box_from_detector,
+        students=students,
+        teacher=quality,
+        n_pseudo=prepared.n_pseudo,
+        n_unlabelled=prepared.n_unlabelled,
+    )
+    return _finish_run(run, trained)
 
 
-def _rounds(
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A run whose folder is free or holds its own beginning.
+
+    Attributes:
+        config: Settings.
+        data: Faces.
+        data_hash: Their hash.
+        folder: The run folder.
+        teachers: Models that are distilled.
+        start: Model that it starts from, or None.
+        resume: Whether it goes on.
+        context: What its trainings share.
+        started_at: Time of its start, seconds on a monotonic clock.
+    """
+
+    config: Config
+    data: TrainingData
+    data_hash: str
+    folder: Path
+    teachers: Sequence[Checkpoint]
+    start: Checkpoint | None
+    resume: bool
+    context: RunContext
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def crop(self) -> CropRule:
+        """The networks' crop."""
+        return CropRule(self.config.crop.size, self.config.crop.margin)
+
+    def report_reading(self, n_faces: int) -> None:
+        """Report that images are read."""
+        self.context.emit({"kind": "reading", "n_faces": n_faces})
+
+    def begin(self) -> None:
+        """Write the settings, once all images could be read: from now on the folder holds the run."""
+        if self.context.fabric.is_global_zero and not self.resume:
+            write_settings(self.folder, self.config, self.data_hash)
+        self.context.fabric.barrier()
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """What a method trained.
+
+    Attributes:
+        box_from_detector: Adapter from the packaged face detector's boxes to the labels'.
+        students: Networks of the students; empty for a cascade.
+        cascade: The cascade, or None.
+        teacher: Quality network, or None.
+        n_pseudo: Unlabelled faces that were learned from.
+        n_unlabelled: Unlabelled faces that could be used.
+        stage_nmes: Validation NME after each stage of a cascade.
+        records: Records of the rounds.
+        truth: (U, K, 2) labels of the unlabelled faces, px of the upright crops, or None.
+    """
+
+    box_from_detector: tuple[float, float, float]
+    students: Sequence[nn.Module] = ()
+    cascade: Cascade | None = None
+    teacher: TeacherPart | None = None
+    n_pseudo: int = 0
+    n_unlabelled: int = 0
+    stage_nmes: dict[str, float] = field(default_factory=dict)
+    records: Sequence[RoundRecord] = ()
+    truth: NDArray[np.float32] | None = None
+
+
+def _check_students(config: Config) -> None:
+    if config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
+        raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
+
+
+def _open_run(
     config: Config,
     data: TrainingData,
-    starts: Sequence[dict[str, Tensor]],
     folder: Path,
-    fabric: Fabric,
-    begin: Callable[[], None],
-    emit: Callable[[Event], None],
-) -> _Trained:
-    """Train students by the rounds of TS3."""
-    emit({"kind": "reading", "n_faces": len(data.labelled) + len(data.unlabelled) + len(data.validation)})
-    scheme, rule, seed = data.scheme, CropRule(config.crop.size, config.crop.margin), config.run.seed
-    faces = prepare_faces(data.labelled, data.unlabelled, data.validation, rule, scheme)
-    place = folder / "state/synthetic"
-    synthetic = render_training_faces(
-        config.synthetic.faces, place, scheme, size=SYNTHETIC_SIZE, seed=seed, fabric=fabric, emit=emit
+    teachers: Sequence[Checkpoint],
+    start: Checkpoint | None,
+    resume: bool,
+    on_event: Callable[[Event], None],
+) -> _Run:
+    """Start the processes and check the run folder."""
+    fabric = launch(config)
+    data_hash = data.hash([*teachers, *([] if start is None else [start])])
+    problem = first_process(
+        fabric, lambda: check_folder(folder, config, data_hash, resume=resume, distillation=bool(teachers))
     )
-    begin()
+    if problem is not None:
+        raise InputError(problem)
+
+    def emit(event: Event) -> None:
+        if not fabric.is_global_zero:
+            return
+        event = {k: v if k == "records" else json_value(v) for k, v in event.items()}
+        if event["kind"] in LOGGED:
+            append_line(folder / "metrics.jsonl", event)
+        on_event(event)
+
+    context = RunContext(fabric, folder / "state", config.run.seed, emit)
+    return _Run(config, data, data_hash, folder, teachers, start, resume, context)
+
+
+def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> _Trained:
+    """Train students by the rounds of TS3."""
+    config, data, rule, context = run.config, run.data, run.crop, run.context
+    run.report_reading(len(data.labelled) + len(data.unlabelled) + len(data.validation))
+    faces = prepare_faces(data.labelled, data.unlabelled, data.validation, rule, data.scheme)
+    synthetic = render_synthetic(config.synthetic.faces, data.scheme, size=SYNTHETIC_SIZE, context=context)
+    run.begin()
     rounds = run_rounds(
         student_plans(config),
         teacher_plan(config),
         faces.labelled,
         faces.unlabelled,
-        scheme=scheme,
+        scheme=data.scheme,
         size=rule.size,
         augment=AugmentRule(**config.augment.model_dump()),
         rule=make_selection(config),
         loop=make_loop(config),
-        fabric=fabric,
-        seed=seed,
-        synthetic=cache_faces(synthetic, rule, scheme.n_landmarks),
-        starts=starts,
-        folder=folder / "state",
+        context=context,
+        synthetic=cache_faces(synthetic, rule, data.scheme.n_landmarks),
+        initial_weights=weights,
         validation=faces.validation,
         truth=faces.truth,
-        n_threads=N_CUTTING_THREADS,
-        on_event=emit,
     )
-    known = {(r["round"], r["student"]) for r in read_lines(folder / "rounds.jsonl")}
-    records: list[Event] = []
-    last: Round | None = None
+    log = run.folder / "rounds.jsonl"
+    logged = {(line["round"], line["student"]) for line in read_lines(log)}
+    records: list[RoundRecord] = []
     for last in rounds:
         records += last.records
         for record in last.records:
-            if fabric.is_global_zero and (record["round"], record["student"]) not in known:
-                append_line(folder / "rounds.jsonl", json_value(record))
-    assert last is not None
-    checkpoint = _checkpoint(config, data, rule, faces.box_from_detector, students=last.students)
+            if context.fabric.is_global_zero and (record.round, record.student) not in logged:
+                append_line(log, json_value(record.to_dict()))
+    teacher = None
     if last.teacher is not None:
-        checkpoint.teacher = TeacherPart("teacher", teacher_plan(config).arguments(scheme), last.teacher)
-    if last.selected:
-        checkpoint.counts["pseudo"] = len(set(np.concatenate(last.selected).tolist()))
-    return _Trained(checkpoint, records, faces.truth, {})
-
-
-def _check(data: TrainingData, config: Config, teachers: Sequence[Detector] = ()) -> None:
-    if teachers:
-        check_distillation(config, teachers, data.scheme, len(data.unlabelled))
-    elif not data.labelled:
-        raise InputError("training: the labelled list is empty; at least one labelled face is needed")
-    for part, samples in (("labelled", data.labelled), ("val", data.validation)):
-        for s in samples:
-            if s.landmarks is None or not np.isfinite(s.landmarks).any():
-                raise InputError(
-                    f"{part} list: {s.name or s.image}: the face has no landmarks; label it or take it out of the list"
-                )
-    if config.cascade.stages:
-        check_cascade(config, data.scheme)
-    elif config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
-        raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
-
-
-def _checkpoint(
-    config: Config,
-    data: TrainingData,
-    rule: CropRule,
-    adapter: tuple[float, float, float],
-    *,
-    students: Sequence[nn.Module] = (),
-    cascade: Cascade | None = None,
-) -> Checkpoint:
-    """The detector that the students are, or the cascade, not yet measured."""
-    k = data.scheme.n_landmarks
-    parts = [
-        StudentPart(p.name, p.architecture, {"n_maps": p.codec.n_maps(k), **p.arguments}, p.codec, m)
-        for p, m in zip(student_plans(config) if students else (), students, strict=True)
-    ]
-    n_unlabelled = 0 if cascade is not None else len(data.unlabelled)
-    return Checkpoint(
-        scheme=data.scheme,
-        students=parts,
-        crop=rule,
-        cascade=cascade,
-        box_from_detector=adapter,
-        flip=config.model.flip,
-        counts={"labelled": len(data.labelled), "pseudo": 0, "unlabelled": n_unlabelled},
-        seed=config.run.seed,
-        config=config.model_dump(mode="json"),
-        licence=config.model.licence,
-        provenance=config.model.provenance,
+        teacher = TeacherPart("teacher", teacher_plan(config).arguments(data.scheme), last.teacher)
+    return _Trained(
+        faces.box_from_detector,
+        students=last.students,
+        teacher=teacher,
+        n_pseudo=len(set(np.concatenate(last.selected).tolist())),
+        n_unlabelled=len(data.unlabelled),
+        records=records,
+        truth=faces.truth,
     )
 
 
-def _accuracy(measured: Measured) -> dict[str, object]:
-    """The model file's entry."""
-    names = ("nme", "auc", "failure_rate", "normalizer", "n_faces")
-    found = measured.score.to_dict()
-    return {"data": "validation", "box": measured.box, **{k: v for k, v in found.items() if k in names}}
+def _train_cascade(run: _Run, options: CascadeOptions) -> _Trained:
+    """Train the stages of a cascade."""
+    config, data, context = run.config, run.data, run.context
+    if data.unlabelled:
+        text = f"a cascade learns from labels alone: {len(data.unlabelled)} unlabelled faces are not used"
+        context.emit({"kind": "note", "text": text})
+    run.report_reading(len(data.labelled) + len(data.validation))
+    faces, adapter = read_training_faces(data.labelled, data.scheme)
+    run.begin()
+    samples = render_synthetic(config.synthetic.faces, data.scheme, size=CASCADE_SYNTHETIC_SIZE, context=context)
+    synthetic = cache_training_faces(samples, data.scheme, faces.mean_face) if samples else None
+    cascade, nmes = train_cascade(config, faces, data.validation, context=context, synthetic=synthetic, options=options)
+    return _Trained(adapter, cascade=cascade, stage_nmes=nmes)
+
+
+def _finish_run(run: _Run, trained: _Trained) -> RunResult:
+    """Measure the model on the validation faces, write it, and write the report."""
+    checkpoint, scores, path = _make_checkpoint(run, trained), None, run.folder / "detector.safetensors"
+    if run.context.fabric.is_global_zero:
+        measured = measure(checkpoint, run.data.validation) if run.data.validation else None
+        bias, measured = find_bias(checkpoint, run.data.labelled, measured, run.teachers)
+        if measured is None:
+            checkpoint = replace(checkpoint, label_bias=bias)
+        else:
+            scores = measured.score
+            stages = {"stages": trained.stage_nmes} if trained.cascade is not None else {}
+            checkpoint = replace(
+                checkpoint,
+                label_bias=bias,
+                calibration=ErrorCalibration.of_faces(measured.landmarks, measured.scores, measured.truth),
+                accuracy=[measured.accuracy() | stages],
+            )
+        save_checkpoint(path, checkpoint, half=run.config.model.half)
+        seconds = time.monotonic() - run.started_at
+        write_run_report(
+            run.folder / "report.html",
+            checkpoint,
+            measured,
+            records=trained.records,
+            metrics=read_lines(run.folder / "metrics.jsonl"),
+            truth=trained.truth,
+            seconds=seconds,
+        )
+        run.context.emit({"kind": "done", "path": str(path), "seconds": seconds})
+    run.context.fabric.barrier()
+    return RunResult(checkpoint, scores, path)
+
+
+def _make_checkpoint(run: _Run, trained: _Trained) -> Checkpoint:
+    """The model, not yet measured."""
+    config, data, start = run.config, run.data, run.start
+    k = data.scheme.n_landmarks
+    parts = [
+        StudentPart(p.name, p.architecture, {"n_maps": p.codec.n_maps(k), **p.arguments}, p.codec, m)
+        for p, m in zip(student_plans(config) if trained.students else (), trained.students, strict=True)
+    ]
+    teacher = trained.teacher
+    counts = {"labelled": len(data.labelled), "pseudo": trained.n_pseudo, "unlabelled": trained.n_unlabelled}
+    if start is not None:
+        if teacher is None and start.crop == run.crop:
+            teacher = start.teacher
+        # it has learned from the start's faces too; how many are the same is not known
+        counts = {name: max(n, start.counts.get(name, 0)) for name, n in counts.items()}
+    return Checkpoint(
+        scheme=data.scheme,
+        students=parts,
+        crop=run.crop,
+        teacher=teacher,
+        cascade=trained.cascade,
+        box_from_detector=trained.box_from_detector,
+        flip=config.model.flip,
+        counts=counts,
+        seed=config.run.seed,
+        config=config.model_dump(mode="json"),
+        data_hash=run.data_hash,
+        licence=_licence(run),
+        provenance=_provenance(run),
+    )
+
+
+def _licence(run: _Run) -> str:
+    """The licence of the settings; where they do not state one, that of the models from which the run learned."""
+    models = [*run.teachers, *([] if run.start is None else [run.start])]
+    if run.config.model.licence != NOT_STATED or not models:
+        return run.config.model.licence
+    return "; ".join(dict.fromkeys(m.licence or NOT_STATED for m in models))
+
+
+def _provenance(run: _Run) -> str:
+    """The provenance of the settings; where they do not state one, that of the models from which the run learned."""
+    parts = [
+        ("distilled from models ", run.teachers),
+        ("started from a model ", [] if run.start is None else [run.start]),
+    ]
+    if run.config.model.provenance != NOT_STATED or not any(models for _, models in parts):
+        return run.config.model.provenance
+    return "; ".join(
+        text + "; ".join(dict.fromkeys(m.provenance or NOT_STATED for m in models)) for text, models in parts if models
+    )

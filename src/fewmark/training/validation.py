@@ -1,9 +1,10 @@
-"""What a run came to: its detector measured on the validation faces, and the horizontal label bias that labels tell."""
+"""Evaluate a trained detector on the validation faces, and estimate the horizontal label bias."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,21 @@ from fewmark.landmarks.metrics import Score, score
 from fewmark.landmarks.scheme import LandmarkScheme
 
 HELD_OUT_FACES = 20
-"""Validation faces from which they tell the horizontal label bias, in place of the labelled ones."""
+"""Least number of validation faces that estimate the horizontal label bias in place of the labelled ones."""
 N_BIAS_FACES = 400
-"""Labelled faces that tell it; more change it by less than a hundredth of a per cent of NME."""
+"""Labelled faces that estimate it; more change NME by less than a hundredth of a per cent."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The validation faces as the detector sees them.
+    """A detector's predictions on the validation faces.
 
     Attributes:
         samples: V faces with their true landmarks.
-        landmarks: (V, K, 2) found, image px.
-        scores: (V, K) of these.
-        score: of these.
-        box: which boxes they were looked for in.
+        landmarks: (V, K, 2) predicted, image px.
+        scores: (V, K) confidences.
+        score: Their evaluation.
+        box: Origin of the boxes.
     """
 
     samples: Sequence[FaceSample]
@@ -42,23 +43,29 @@ class Measured:
 
     @property
     def truth(self) -> NDArray[np.float32]:
-        """(V, K, 2) the true landmarks, image px."""
-        return _truth(self.samples)
+        """(V, K, 2) true landmarks, image px."""
+        return stack_landmarks(self.samples)
 
-    def moved(self, landmarks: NDArray[np.float32], scheme: LandmarkScheme) -> Measured:
-        """The same faces with other landmarks (V, K, 2), scored anew."""
+    def with_landmarks(self, landmarks: NDArray[np.float32], scheme: LandmarkScheme) -> Measured:
+        """The same faces with other predictions (V, K, 2), evaluated anew."""
         return replace(self, landmarks=landmarks, score=_scored(landmarks, self.samples, scheme))
 
+    def accuracy(self) -> dict[str, Any]:
+        """The entry in a model file's `accuracy`."""
+        names = ("nme", "auc", "failure_rate", "normalizer", "n_faces")
+        scores = self.score.to_dict()
+        return {"data": "validation", "box": self.box, **{k: v for k, v in scores.items() if k in names}}
 
-def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample], *, flip: bool) -> Measured:
-    """Find the landmarks of the validation faces, in the boxes of their list where all have one.
+
+def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample]) -> Measured:
+    """Predict the landmarks of the validation faces, in the boxes of their list where all have one.
 
     Args:
-        samples: at least one, all with landmarks.
-        flip: see `Detector.detect`.
+        checkpoint: The detector.
+        samples: At least one face, all with landmarks.
     """
     kind: BoxKind = "column" if all(s.box is not None for s in samples) else "gt"
-    found, scores = predict_samples(Detector(checkpoint), samples, kind, flip=flip)
+    found, scores = predict_samples(Detector(checkpoint), samples, kind, flip=checkpoint.flip)
     return Measured(samples, found, scores, _scored(found, samples, checkpoint.scheme), kind)
 
 
@@ -67,24 +74,21 @@ def find_bias(
     labelled: Sequence[FaceSample],
     measured: Measured | None,
     teachers: Sequence[Checkpoint],
-    *,
-    flip: bool,
 ) -> tuple[NDArray[np.float64] | None, Measured | None]:
-    """The horizontal label bias of labels, which mirrored networks could not learn, and the validation faces with it.
+    """Estimate the horizontal bias of the labels, which networks averaged over flips cannot learn.
 
-    Validation faces tell it where there are `HELD_OUT_FACES`, each measured with what the others tell. Else labelled ones do, of
-    which networks have learned a part of the bias by heart; and where there are none, the models that were distilled.
+    From the validation faces where there are `HELD_OUT_FACES`, each then corrected by the estimate from the others; else from
+    the labelled ones, of which the networks have learned a part of the bias by heart; where there are none, the distilled
+    models' mean.
 
     Args:
-        checkpoint: without a bias as yet.
-        labelled: faces, of which some `N_BIAS_FACES` are looked at.
-        measured: of this checkpoint.
-        teachers: that were distilled.
-        flip: as the detector will be used.
+        checkpoint: The detector without a bias.
+        labelled: Labelled faces, of which some `N_BIAS_FACES` are used.
+        measured: Its predictions on the validation faces, or None.
+        teachers: The distilled models.
 
     Returns:
-        see `Checkpoint.label_bias`, None where the scheme has no mirror or no face tells it; and `measured` as the detector with it
-        would be.
+        See `Checkpoint.label_bias`, None where the scheme has no mirror or nothing estimates it; and `measured` with the bias.
     """
     mirror = checkpoint.scheme.mirror
     if mirror is None:
@@ -92,40 +96,36 @@ def find_bias(
     if measured is not None and len(measured.samples) >= HELD_OUT_FACES:
         truth = measured.truth
         landmarks = cross_fitted(measured.landmarks, truth, mirror)
-        return fit_label_bias(measured.landmarks, truth, mirror), measured.moved(landmarks, checkpoint.scheme)
-    bias = _estimated_from_labels(checkpoint, labelled, mirror, flip=flip)
-    told = [t.label_bias for t in teachers if t.label_bias is not None]
-    if bias is None and not labelled and told:
-        bias = np.mean(told, axis=0)
-    if bias is None or measured is None:
-        return bias, measured
-    return bias, measured.moved(with_bias(measured.landmarks, bias), checkpoint.scheme)
+        bias = fit_label_bias(measured.landmarks, truth, mirror)
+        return bias, measured.with_landmarks(landmarks, checkpoint.scheme)
+    estimated = _bias_from_labels(checkpoint, labelled, mirror)
+    inherited = [t.label_bias for t in teachers if t.label_bias is not None]
+    if estimated is None and not labelled and inherited:
+        estimated = np.mean(inherited, axis=0)
+    if estimated is None or measured is None:
+        return estimated, measured
+    return estimated, measured.with_landmarks(with_bias(measured.landmarks, estimated), checkpoint.scheme)
 
 
-def _estimated_from_labels(
-    checkpoint: Checkpoint, labelled: Sequence[FaceSample], mirror: Sequence[int], *, flip: bool
+def _bias_from_labels(
+    checkpoint: Checkpoint, labelled: Sequence[FaceSample], mirror: Sequence[int]
 ) -> NDArray[np.float64] | None:
     faces = [s for s in labelled if _has_extent(s)]
     faces = faces[:: max(1, len(faces) // N_BIAS_FACES)]
     if not faces:
         return None
     kind: BoxKind = "column" if all(s.box is not None for s in faces) else "gt"
-    found = predict_samples(Detector(checkpoint), faces, kind, flip=flip).landmarks
-    return fit_label_bias(found, _truth(faces), mirror)
-
-
-def _truth(samples: Sequence[FaceSample]) -> NDArray[np.float32]:
-    """(N, K, 2) the true landmarks, image px."""
-    return stack_landmarks(samples)
+    found = predict_samples(Detector(checkpoint), faces, kind, flip=checkpoint.flip).landmarks
+    return fit_label_bias(found, stack_landmarks(faces), mirror)
 
 
 def _scored(landmarks: NDArray[np.float32], samples: Sequence[FaceSample], scheme: LandmarkScheme) -> Score:
     boxes = np.stack([s.face_box() for s in samples])
-    return score(landmarks, _truth(samples), scheme, boxes=boxes)
+    return score(landmarks, stack_landmarks(samples), scheme, boxes=boxes)
 
 
 def _has_extent(sample: FaceSample) -> bool:
-    """Whether a face has landmarks in more than one place."""
+    """Whether a face has landmarks at more than one point."""
     points = np.asarray(sample.landmarks, np.float64)
     points = points[np.isfinite(points).all(1)]
     return len(points) > 0 and bool(np.ptp(points, axis=0).max() > 0)

@@ -1,4 +1,4 @@
-"""Training stage 0, over all angles."""
+"""Training of stage 0: the angle of a face, over the whole circle."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewmark.data.augment import AugmentRule, augment_appearance, draw_augmentation
+from fewmark.data.augment import (
+    AugmentRule,
+    augment_appearance,
+    draw_augmentation,
+    jittered_from_crop,
+    rotated_from_image,
+)
+from fewmark.data.batches import Batch, MakeRow, Row
 from fewmark.data.crops import CropRule, cut
 from fewmark.inference.cascade.angle import AngleStage, upright_crop_from_image
 from fewmark.inference.cascade.networks import NetworkPart
 from fewmark.inference.cascade.state import move_face
 from fewmark.models.angle import Angle, direction_loss
 from fewmark.models.ensemble import to_tensor
-from fewmark.training.cascade.batches import CropBatch, CutCrop, jitter, turn_and_flip
 from fewmark.training.cascade.faces import TrainingFaces
-from fewmark.training.cascade.fit_stage import Run, Schedule, train_module
+from fewmark.training.cascade.fit_stage import Schedule, SyntheticFaces, train_network
+from fewmark.training.runner import RunContext
 
 AUGMENT = AugmentRule(scale=0.15, rotation=0.0, shift=0.06, erase=0.2)
 LAPTOP = {"widths": (16, 32, 64, 96), "grid": 3, "n_hidden": 64}
@@ -36,49 +42,53 @@ def train_angle(
     margin: float = 0.2,
     augment: AugmentRule = AUGMENT,
     schedule: Schedule | None = None,
-    run: Run | None = None,
+    context: RunContext | None = None,
+    synthetic: SyntheticFaces | None = None,
 ) -> AngleStage:
-    """Train the angle stage: faces turned by all of 360 degrees, in the box that a turned face has.
+    """Train the angle stage on faces rotated by any angle, in the box that a rotated face has.
 
     Args:
-        arguments: of `fewmark.models.angle.Angle`.
-        size: crop px.
-        margin: round the box, as a part of its longer side.
-        augment: all but its rotation, which is uniform over the circle.
-        schedule: None for 160 epochs.
-        run: what the trainings share.
+        faces: Labelled faces.
+        arguments: Arguments of `fewmark.models.angle.Angle`.
+        size: Side of the crop, px.
+        margin: Margin around the box, fraction of its longer side.
+        augment: Ranges of the augmentation except its rotation, which is uniform over the circle.
+        schedule: None for the stage's default.
+        context: What all trainings share; None for one CPU process that keeps no files.
+        synthetic: Synthetic faces that come first, or None.
 
     Source: coarse-to-fine, section 3.1.
     """
-    schedule, run = schedule or Schedule(n_epochs=160), run or Run()
+    schedule, context = schedule or Schedule.of_stage("angle"), context or RunContext()
     rule = CropRule(size, margin)
-    network = NetworkPart.make("angle", arguments, run.seed)
+    network = NetworkPart.make("angle", arguments, context.seed)
     rows = partial(angle_rows, rule=rule, augment=augment)
     module = network.module
     assert isinstance(module, Angle)
-    train_module("angle", _Logits(module), partial(_step, network=module), rows, faces, schedule, run)
+    step = partial(_step, network=module)
+    train_network("angle", "angle", _Logits(module), step, rows, faces, schedule, context, synthetic)
     return AngleStage(faces.scheme, network, rule)
 
 
-def angle_rows(faces: TrainingFaces, rule: CropRule, augment: AugmentRule) -> CutCrop:
-    """Crops of faces turned by any angle, and the (cos, sin) of it."""
+def angle_rows(faces: TrainingFaces, rule: CropRule, augment: AugmentRule) -> MakeRow:
+    """Rows of crops (size, size, 3) of faces rotated by any angle, and its (cos, sin)."""
     scheme, size = faces.scheme, rule.size
 
-    def cut_row(index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        turn = float(rng.uniform(-180, 180))
+    def make_row(index: int, rng: np.random.Generator) -> Row:
+        rotation = float(rng.uniform(-180, 180))
         a = draw_augmentation(replace(augment, rotation=0.0), rng, can_flip=scheme.mirror is not None)
-        moved_from_image = turn_and_flip(turn, flip=a.flip)
+        moved_from_image = rotated_from_image(rotation, flip=a.flip)
         face = move_face(faces.faces[index], moved_from_image, scheme)
-        crop_from_moved = jitter(a, size) @ upright_crop_from_image(replace(face, angle=0.0), rule)
+        crop_from_moved = jittered_from_crop(a, size) @ upright_crop_from_image(replace(face, angle=0.0), rule)
         image = augment_appearance(cut(faces.images[index], crop_from_moved @ moved_from_image, size), a)
         angle = math.radians(face.angle)
-        return image, np.array([math.cos(angle), math.sin(angle)], np.float32)
+        return Row(image, np.array([math.cos(angle), math.sin(angle)], np.float32))
 
-    return cut_row
+    return make_row
 
 
 class _Logits(nn.Module):
-    """The network as it is trained: its forward gives the weights of the directions."""
+    """The network as it is trained: its forward pass gives the logits of the directions."""
 
     def __init__(self, network: Angle) -> None:
         super().__init__()
@@ -88,7 +98,7 @@ class _Logits(nn.Module):
         return self.network.logits(images)
 
 
-def _step(module: nn.Module, batch: CropBatch, device: torch.device, network: Angle) -> Tensor:
+def _step(module: nn.Module, batch: Batch, device: torch.device, network: Angle) -> Tensor:
     logits = module(to_tensor(batch.images, device))
     target = torch.from_numpy(batch.targets).to(device)
     directions = network.directions

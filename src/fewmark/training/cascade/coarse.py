@@ -1,4 +1,4 @@
-"""Training stage 1: the twin training of Fig. 4, and the single network beside it."""
+"""Training of stage 1: the twin training of Fig. 4, or a single network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import crop_from_box
-from fewmark.data.augment import AugmentRule, augment_appearance, draw_augmentation
+from fewmark.data.augment import (
+    AugmentRule,
+    augment_appearance,
+    draw_augmentation,
+    jittered_from_crop,
+    rotated_from_image,
+)
+from fewmark.data.batches import Batch, MakeRow, Row
 from fewmark.data.crops import CropRule, cut
 from fewmark.inference.cascade.angle import upright_crop_from_image
 from fewmark.inference.cascade.coarse import CoarsePart, CoarseStage
@@ -23,21 +29,21 @@ from fewmark.inference.cascade.state import move_face
 from fewmark.models.coarse import Coarse
 from fewmark.models.ensemble import to_tensor
 from fewmark.models.losses import LandmarkLoss, integral_loss, landmark_loss
-from fewmark.training.cascade.batches import CropBatch, CutCrop, jitter, turn_and_flip
 from fewmark.training.cascade.faces import TrainingFaces
-from fewmark.training.cascade.fit_stage import Run, Schedule, train_module
+from fewmark.training.cascade.fit_stage import Schedule, SyntheticFaces, train_network
+from fewmark.training.runner import RunContext
 
 AUGMENT = AugmentRule(scale=0.12, rotation=25.0, shift=0.06)
 LAPTOP = {"widths": (32, 96, 160, 256), "n_modules": (2, 3, 3), "head": "heatmaps", "decoder": 96}
 ROLL_SHARE = 0.3
-"""Of the training crops, those whose box is that of a face turned by any angle: larger, and not about the same middle."""
+"""Fraction of the training crops that are cut by the box of a face rotated by any angle, which is larger and off centre."""
 
 
 class Twin(nn.Module):
-    """One or two identical networks that are trained side by side; the last is kept.
+    """One or two identical networks that are trained side by side; the last one is kept.
 
     Args:
-        networks: the teacher and the student, or the single network alone.
+        networks: The teacher and the student, or a single network.
     """
 
     def __init__(self, networks: Sequence[Coarse]) -> None:
@@ -70,12 +76,12 @@ def twin_loss(
     """Loss 1 and 2 to the truth and loss 3 between the twins, whose gradient stops before the teacher.
 
     Args:
-        answers: of `Twin`.
+        answers: Output of `Twin`.
         landmarks: (B, K, 2) crop px, NaN where missing.
-        network: any of them, for its head.
-        size: crop px.
-        kind: of the loss; a head of heatmaps has `integral_loss` to the truth.
-        twin_weight: of loss 3.
+        network: Any of the networks, for its head.
+        size: Side of the crop, px.
+        kind: Kind of the landmark loss; a head of heatmaps has `integral_loss` to the truth.
+        twin_weight: Weight of loss 3.
 
     Source: coarse-to-fine, Fig. 4.
     """
@@ -104,36 +110,39 @@ def train_coarse(
     roll_share: float = ROLL_SHARE,
     augment: AugmentRule = AUGMENT,
     schedule: Schedule | None = None,
-    run: Run | None = None,
+    context: RunContext | None = None,
+    synthetic: SyntheticFaces | None = None,
     name: str = "coarse",
 ) -> CoarseStage:
     """Train the coarse stage.
 
     Args:
-        landmarks: the subset that the network predicts (the contour, the inner points), or None for all.
-        arguments: of `fewmark.models.coarse.Coarse`, all but n_landmarks.
-        size: crop px.
-        margin: round the box, as a part of its longer side.
-        twin: two networks with different first weights, of which the student is kept; else a single one.
-        twin_weight: of the loss between them.
-        roll_share: part of the crops that are cut by the box of a turned face, as the angle stage leaves it.
-        augment: its rotation is the error of the angle that the stage must bear.
-        schedule: None for 90 epochs.
-        run: what the trainings share.
-        name: of the training; two subsets in one folder need two names.
+        faces: Labelled faces.
+        landmarks: Indices that the network predicts (the contour, the inner points), or None for all.
+        arguments: Arguments of `fewmark.models.coarse.Coarse` except n_landmarks.
+        size: Side of the crop, px.
+        margin: Margin around the box, fraction of its longer side.
+        twin: Whether two networks with different first weights are trained, of which the student is kept.
+        twin_weight: Weight of the loss between them.
+        roll_share: Fraction of the crops that are cut by the box of a rotated face, as the angle stage leaves it.
+        augment: Ranges of the augmentation; its rotation is the error of the angle that the stage has to tolerate.
+        schedule: None for the stage's default.
+        context: What all trainings share; None for one CPU process that keeps no files.
+        synthetic: Synthetic faces that come first, or None.
+        name: Name of the training; two subsets in one folder need two names.
 
     Raises:
-        InputError: a landmark is not of the scheme, or the crop's size does not fit the network.
+        InputError: A landmark is not in the scheme, or the crop's size does not fit the network.
 
     Source: coarse-to-fine, section 3.1, Fig. 3 and 4.
     """
-    schedule, run = schedule or Schedule(n_epochs=90), run or Run()
+    schedule, context = schedule or Schedule.of_stage("coarse"), context or RunContext()
     rule, scheme = CropRule(size, margin), faces.scheme
-    chosen = tuple(range(scheme.n_landmarks)) if landmarks is None else tuple(landmarks)
-    if not chosen or not all(0 <= i < scheme.n_landmarks for i in chosen):
-        raise InputError(f"coarse: landmarks: expected some of 0..{scheme.n_landmarks - 1}, given {list(chosen)}")
-    full = {**arguments, "n_landmarks": len(chosen)}
-    parts = [NetworkPart.make("coarse", full, 2 * run.seed + 1 - i) for i in range(2 if twin else 1)]
+    indices = tuple(range(scheme.n_landmarks)) if landmarks is None else tuple(landmarks)
+    if not indices or not all(0 <= i < scheme.n_landmarks for i in indices):
+        raise InputError(f"coarse: landmarks: expected some of 0..{scheme.n_landmarks - 1}, given {list(indices)}")
+    full = {**arguments, "n_landmarks": len(indices)}
+    parts = [NetworkPart.make("coarse", full, 2 * context.seed + 1 - i) for i in range(2 if twin else 1)]
     networks = [p.module for p in parts]
     student = networks[-1]
     assert isinstance(student, Coarse)
@@ -141,37 +150,37 @@ def train_coarse(
     if student.head == "heatmaps" and size % stride:
         raise InputError(f"coarse: size: expected a multiple of {stride} px for a head of heatmaps, given {size}")
     unit = crop_from_box(np.array([0.0, 0.0, 1.0, 1.0]), size, margin=margin)
-    places = (unit(faces.mean_face[list(chosen)]) - (size - 1) / 2) / size
+    places = (unit(faces.mean_face[list(indices)]) - (size - 1) / 2) / size
     for network in networks:
         assert isinstance(network, Coarse)
         network.start_from(torch.from_numpy(places).float())
     pair = Twin([n for n in networks if isinstance(n, Coarse)])
 
-    rows = partial(coarse_rows, landmarks=chosen, rule=rule, augment=augment, roll_share=roll_share)
+    rows = partial(coarse_rows, landmarks=indices, rule=rule, augment=augment, roll_share=roll_share)
 
-    def step(module: nn.Module, batch: CropBatch, device: torch.device) -> Tensor:
+    def step(module: nn.Module, batch: Batch, device: torch.device) -> Tensor:
         answers = module(to_tensor(batch.images, device))
         target = torch.from_numpy(batch.targets).to(device)
         return twin_loss(answers, target, student, size, kind=schedule.loss, twin_weight=twin_weight)
 
-    train_module(name, pair, step, rows, faces, schedule, run)
-    return CoarseStage(scheme, (CoarsePart(chosen, replace(parts[-1], module=student)),), rule)
+    train_network(name, "coarse", pair, step, rows, faces, schedule, context, synthetic)
+    return CoarseStage(scheme, (CoarsePart(indices, replace(parts[-1], module=student)),), rule)
 
 
 def coarse_rows(
     faces: TrainingFaces, landmarks: Sequence[int], rule: CropRule, augment: AugmentRule, roll_share: float
-) -> CutCrop:
-    """Crops of nearly upright faces, and some of their landmarks, crop px; see `train_coarse`."""
-    scheme, chosen, size = faces.scheme, list(landmarks), rule.size
+) -> MakeRow:
+    """Rows of crops (size, size, 3) of nearly upright faces, and some of their landmarks, crop px; see `train_coarse`."""
+    scheme, indices, size = faces.scheme, list(landmarks), rule.size
 
-    def cut_row(index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        turn = float(rng.uniform(-180, 180)) if rng.random() < roll_share else 0.0
+    def make_row(index: int, rng: np.random.Generator) -> Row:
+        rotation = float(rng.uniform(-180, 180)) if rng.random() < roll_share else 0.0
         a = draw_augmentation(augment, rng, can_flip=scheme.mirror is not None)
-        moved_from_image = turn_and_flip(turn, flip=a.flip)
+        moved_from_image = rotated_from_image(rotation, flip=a.flip)
         face = move_face(faces.faces[index], moved_from_image, scheme)
-        crop_from_moved = jitter(a, size) @ upright_crop_from_image(face, rule)
+        crop_from_moved = jittered_from_crop(a, size) @ upright_crop_from_image(face, rule)
         image = augment_appearance(cut(faces.images[index], crop_from_moved @ moved_from_image, size), a)
         assert face.landmarks is not None
-        return image, crop_from_moved(face.landmarks[chosen]).astype(np.float32)
+        return Row(image, crop_from_moved(face.landmarks[indices]).astype(np.float32))
 
-    return cut_row
+    return make_row

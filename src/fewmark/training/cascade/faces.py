@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Image
 from fewmark.core.procrustes import mirrored_mean_shape
-from fewmark.data.crops import cache_faces
+from fewmark.data.crops import CachedFace, cache_faces
 from fewmark.data.samples import FaceSample
 from fewmark.inference.cascade.frames import REACH, RESOLUTION, MeanFace, face_angle, scheme_mean_face
 from fewmark.inference.cascade.state import FaceState, Stage
 from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.training.faces import cache_labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +24,9 @@ class TrainingFaces:
     """Windows of images with the true states of their faces.
 
     Attributes:
-        scheme: which landmarks.
-        mean_face: (K, 2) the mean of these faces, see `mirrored_mean_shape`.
-        images: N windows, which are images to everyone else.
+        scheme: Scheme of the landmarks.
+        mean_face: (K, 2) mean of these faces, see `mirrored_mean_shape`.
+        images: N windows, each the image of one face.
         faces: N states with the true landmarks (window px), the angle that they give, and the box.
     """
 
@@ -53,22 +54,60 @@ def cache_training_faces(
     """Read the images once and keep a window of each face.
 
     Args:
-        mean_face: (K, 2) that angles are measured by; None for the mean of these faces.
+        samples: Labelled faces.
+        scheme: Scheme of the landmarks.
+        mean_face: (K, 2) mean face by which angles are measured; None for the mean of these faces.
 
     Raises:
-        InputError: an image cannot be read, the scheme has no mean face, or a face has not its landmarks, or fewer than
-            two of them.
+        InputError: An image cannot be read, the scheme has no mean face, or a face has other landmarks than the scheme's or
+            fewer than two of them.
     """
-    upright = scheme_mean_face(scheme)
+    _check_samples(samples, scheme)
+    return _training_faces(
+        samples, cache_faces(samples, RESOLUTION, scheme.n_landmarks, reach=REACH), scheme, mean_face
+    )
+
+
+def read_training_faces(
+    samples: Sequence[FaceSample], scheme: LandmarkScheme
+) -> tuple[TrainingFaces, tuple[float, float, float]]:
+    """The same, with the box adapter of `fewmark.training.faces.cache_labelled`; every image is read once."""
+    _check_samples(samples, scheme)
+    cached, adapter = cache_labelled(samples, RESOLUTION, scheme.n_landmarks, reach=REACH)
+    return _training_faces(samples, cached, scheme, None), adapter
+
+
+def predict_landmarks(
+    stages: Sequence[Stage], images: Sequence[Image], faces: Sequence[FaceState]
+) -> NDArray[np.float32]:
+    """Landmarks of faces after some stages, (N, K, 2) px, on which the next stage may train.
+
+    Raises:
+        InputError: There is no coarse stage among them.
+    """
+    found = list(faces)
+    for stage in stages:
+        found = stage(images, found)
+    if any(f.landmarks is None for f in found):
+        raise InputError("predict_landmarks: the last stage leaves no landmarks; expected a coarse stage among them")
+    return np.stack([f.landmarks for f in found if f.landmarks is not None])
+
+
+def _check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
+    scheme_mean_face(scheme)
     if not samples:
         raise InputError("cascade training: the labelled list is empty; at least one labelled face is needed")
     for s in samples:
-        if s.landmarks is None or np.isfinite(s.landmarks).all(1).sum() < 2:
+        if s.landmarks is None or np.isfinite(s.landmarks).all(1).sum() < 2:  # one gives no angle
             raise InputError(f"{s.name or s.image}: the face has no landmarks; label it or take it out of the list")
-    cached = cache_faces(samples, RESOLUTION, scheme.n_landmarks, reach=REACH)
+
+
+def _training_faces(
+    samples: Sequence[FaceSample], cached: Sequence[CachedFace], scheme: LandmarkScheme, mean_face: MeanFace | None
+) -> TrainingFaces:
     shapes = np.stack([np.asarray(s.landmarks, np.float64) for s in samples])
     if mean_face is None:
-        mean_face = mirrored_mean_shape(shapes, upright, scheme.mirror)
+        mean_face = mirrored_mean_shape(shapes, scheme_mean_face(scheme), scheme.mirror)
     faces = []
     for s, c in zip(samples, cached, strict=True):
         window_from_image = c.crop_from_window.inverse() @ c.crop_from_image
@@ -77,15 +116,3 @@ def cache_training_faces(
         points = window_from_image(s.landmarks).astype(np.float32)
         faces.append(FaceState(box, face_angle(points, mean_face), points))
     return TrainingFaces(scheme, mean_face, tuple(c.window for c in cached), tuple(faces))
-
-
-def predict_landmarks(
-    stages: Sequence[Stage], images: Sequence[Image], faces: Sequence[FaceState]
-) -> NDArray[np.float32]:
-    """What stages make of faces, (N, K, 2) px: the real output on which the next stage may train."""
-    found = list(faces)
-    for stage in stages:
-        found = stage(images, found)
-    if any(f.landmarks is None for f in found):
-        raise InputError("predict_landmarks: the last stage leaves no landmarks; expected a coarse stage among them")
-    return np.stack([f.landmarks for f in found if f.landmarks is not None])

@@ -1,21 +1,22 @@
-"""The trainings of a cascade that the settings describe."""
+"""The trainings of a cascade that a config describes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fewmark.inference.cascade.coarse import contour_and_inner
 from fewmark.inference.cascade.frames import inner_components
 from fewmark.landmarks.scheme import LandmarkScheme
-from fewmark.training.cascade.fit_stage import synthetic_epochs
+from fewmark.training.cascade.fit_stage import BATCH_SIZE, STAGE_EPOCHS, synthetic_epochs
 from fewmark.training.config import Config
+from fewmark.training.events import PlannedTraining
 
-CASCADE_EPOCHS = {"angle": 160, "coarse": 90, "component": 50, "point": 30}
-"""Of each stage's trainings."""
-CASCADE_BATCH = 32
 MIN_BATCHES = 600
-"""Of a stage's training: few faces are seen more often."""
+"""Least number of batches of a stage's training: a few faces are seen more often."""
+STEP_COSTS = {"angle": 1.0, "coarse": 10.0, "component": 0.5, "point": 6.0}
+"""Relative cost of a batch of each stage; coarse is that of twins."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class CascadeTraining:
     """One training of a cascade.
 
     Attributes:
-        name: of its files and events.
-        stage: that it is for.
-        n_epochs: passes over the labelled faces.
-        n_faces: that it sees in an epoch.
+        name: Name in files and events.
+        stage: Its stage.
+        n_epochs: Passes over the faces.
+        n_faces: Faces per epoch.
     """
 
     name: str
@@ -36,33 +37,60 @@ class CascadeTraining:
 
     @property
     def n_batches(self) -> int:
-        """Of an epoch."""
-        return max(1, math.ceil(self.n_faces / CASCADE_BATCH))
+        """Batches per epoch."""
+        return _n_batches(self.n_faces)
 
 
-def cascade_trainings(config: Config, scheme: LandmarkScheme, n_faces: int) -> list[CascadeTraining]:
-    """The trainings of a cascade, in order; before each, where the settings ask for synthetic faces, the one on these.
+def stage_epochs(stage: str, n_faces: int, length: float) -> int:
+    """Passes over the faces in a stage's training.
+
+    Args:
+        stage: Name of the stage.
+        n_faces: Number of labelled faces.
+        length: Factor of the settings.
+    """
+    epochs = max(STAGE_EPOCHS[stage], math.ceil(MIN_BATCHES / _n_batches(n_faces)))
+    return max(1, round(epochs * length))
+
+
+def cascade_trainings(
+    config: Config, scheme: LandmarkScheme, n_faces: int, *, separate_contour: bool = False
+) -> list[CascadeTraining]:
+    """The trainings of a cascade, in order; before each the one on synthetic faces, where the settings ask for some.
+
+    Args:
+        config: Settings.
+        scheme: Scheme of the landmarks.
+        n_faces: Number of labelled faces.
+        separate_contour: See `fewmark.training.cascade.run.CascadeOptions`.
 
     Raises:
-        InputError: the scheme lacks the components that a stage needs.
+        InputError: The scheme lacks the components that a stage needs.
     """
-    c = config.cascade
-    n_batches = max(1, math.ceil(n_faces / CASCADE_BATCH))
     n_synthetic = config.synthetic.faces
-    found = []
-    for stage in c.stages:
+    trainings = []
+    for stage in config.cascade.stages:
         names: list[str] = [stage]
-        if stage == "coarse" and c.apart:
+        if stage == "coarse" and separate_contour:
             names = [f"coarse_{i}" for i in range(len(contour_and_inner(scheme)))]
         elif stage == "component":
             names = [f"component_{name}" for name in inner_components(scheme)]
         elif stage == "point":
             inner_components(scheme)
-        epochs = max(CASCADE_EPOCHS[stage], math.ceil(MIN_BATCHES / n_batches))
-        n_epochs = max(1, round(epochs * c.length))
+        n_epochs = stage_epochs(stage, n_faces, config.cascade.length)
         for name in names:
             if n_synthetic:
                 first = synthetic_epochs(config.synthetic.length, n_epochs, n_faces, n_synthetic)
-                found.append(CascadeTraining(f"synthetic_{name}", stage, first, n_synthetic))
-            found.append(CascadeTraining(name, stage, n_epochs, n_faces))
-    return found
+                trainings.append(CascadeTraining(f"synthetic_{name}", stage, first, n_synthetic))
+            trainings.append(CascadeTraining(name, stage, n_epochs, n_faces))
+    return trainings
+
+
+def planned_cascade(config: Config, scheme: LandmarkScheme, n_labelled: int) -> Iterator[PlannedTraining]:
+    """The same, as all methods plan their trainings."""
+    for t in cascade_trainings(config, scheme, n_labelled):
+        yield PlannedTraining(t.name, t.stage, t.n_epochs * t.n_batches, STEP_COSTS[t.stage])
+
+
+def _n_batches(n_faces: int) -> int:
+    return max(1, math.ceil(n_faces / BATCH_SIZE))

@@ -1,4 +1,4 @@
-"""Training stage 3: the networks of all points at once, from the truth with noise."""
+"""Training of stage 3: the networks of all points at once, from the truth with noise."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Similarity, box_centre, box_size
-from fewmark.data.augment import AugmentRule, draw_augmentation, recolour
+from fewmark.data.augment import AugmentRule, draw_augmentation, recolour, rotated_from_image
+from fewmark.data.batches import Batch, MakeRow, Row
 from fewmark.inference.cascade.frames import inner_components
 from fewmark.inference.cascade.networks import NetworkPart
 from fewmark.inference.cascade.point import PatchLayout, PointStage, patches_to_tensor
 from fewmark.inference.cascade.state import move_face
 from fewmark.models.losses import LandmarkLoss, landmark_loss
-from fewmark.training.cascade.batches import CropBatch, CutCrop, turn_and_flip
 from fewmark.training.cascade.faces import TrainingFaces
-from fewmark.training.cascade.fit_stage import Run, Schedule, train_module
+from fewmark.training.cascade.fit_stage import Schedule, SyntheticFaces, train_network
+from fewmark.training.runner import RunContext
 
 AUGMENT = AugmentRule(scale=0.03, rotation=3.0, shift=0.01)
 LAPTOP = {"widths": (8, 16, 24), "n_convs": (1, 1, 1), "grid": 2}
 NOISE = 0.015
-"""Standard deviation of the points that the stage trains from, as a part of the face's box."""
+"""Standard deviation of the points from which the stage trains, fraction of the face's box."""
 SHARED = 0.7
-"""Part of the noise's variance that a component's points have in common, as a stage's errors do."""
+"""Fraction of the noise's variance that the points of a component share, as they do in a stage's errors."""
 
 
 def train_point(
@@ -42,53 +43,57 @@ def train_point(
     noise: float = NOISE,
     augment: AugmentRule = AUGMENT,
     schedule: Schedule | None = None,
-    run: Run | None = None,
+    context: RunContext | None = None,
+    synthetic: SyntheticFaces | None = None,
 ) -> PointStage:
     """Train the point stage.
 
     Args:
-        neighbours: points that the patch of each scale is cut round.
-        arguments: of `fewmark.models.point.Point`, all but n_points and neighbours.
-        size: patch px.
-        margin: round the neighbours in the mean face, as a part of their box's longer side.
-        noise: of the points that patches are cut round, as a part of the face's box.
-        augment: scale, rotation and shift of the whole face's points, flips and colours.
-        schedule: None for 40 epochs.
-        run: what the trainings share.
+        faces: Labelled faces.
+        neighbours: Number of points around which the patch of each scale is cut.
+        arguments: Arguments of `fewmark.models.point.Point` except n_points and neighbours.
+        size: Side of a patch, px.
+        margin: Margin around the neighbours in the mean face, fraction of their box's longer side.
+        noise: Standard deviation of the points around which patches are cut, fraction of the face's box.
+        augment: Scale, rotation and shift of all points of the face together, flips and colours.
+        schedule: None for the stage's default.
+        context: What all trainings share; None for one CPU process that keeps no files.
+        synthetic: Synthetic faces that come first, or None.
 
     Raises:
-        InputError: the scheme has no components, or the noise is negative.
+        InputError: The scheme has no components, or the noise is negative.
 
     Source: coarse-to-fine, section 3.3. Differs: without noise of the size of the stage before's errors, the middle of a
         patch gives the answer away (the paper's v_gt of 1.373 beside v_real of 3.827).
     """
-    schedule, run, scheme = schedule or Schedule(n_epochs=40), run or Run(), faces.scheme
+    schedule, context = schedule or Schedule.of_stage("point"), context or RunContext()
+    scheme = faces.scheme
     if not noise >= 0:
         raise InputError(f"point stage: noise: expected a number from 0, given {noise}")
     layout = PatchLayout.of_scheme(scheme, faces.mean_face, neighbours, size, margin)
     counts = tuple(table.shape[1] for table in layout.neighbours)
     full = {**arguments, "n_points": len(layout.points), "neighbours": counts}
-    network = NetworkPart.make("point", full, run.seed)
+    network = NetworkPart.make("point", full, context.seed)
     rows = partial(point_rows, layout=layout, augment=augment, noise=noise)
 
-    def step(module: nn.Module, batch: CropBatch, device: torch.device) -> Tensor:
+    def step(module: nn.Module, batch: Batch, device: torch.device) -> Tensor:
         offsets, gates = module(patches_to_tensor(batch.images, device))
         target = torch.from_numpy(batch.targets).to(device)
         return point_loss(offsets, gates, target, torch.from_numpy(layout.sides).to(device), schedule.loss)
 
-    train_module("point", network.module, step, rows, faces, schedule, run)
+    train_network("point", "point", network.module, step, rows, faces, schedule, context, synthetic)
     return PointStage(scheme, replace(network), layout)
 
 
-def point_rows(faces: TrainingFaces, layout: PatchLayout, augment: AugmentRule, noise: float) -> CutCrop:
-    """Patches (S, P, size, size, 3) round noisy points, and how far the true neighbours of each scale are from their places
-    in the mean face, patch px, the scales one after the other (P, sum of n, 2); see `train_point`."""
+def point_rows(faces: TrainingFaces, layout: PatchLayout, augment: AugmentRule, noise: float) -> MakeRow:
+    """Rows of patches (S, P, size, size, 3) around noisy points, and the offsets of each scale's true neighbours from the mean
+    face, patch px, one scale after the other (P, sum of n, 2); see `train_point`."""
     scheme, size = faces.scheme, layout.size
     groups = [list(indices) for indices in inner_components(scheme).values()]
 
-    def cut_row(index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def make_row(index: int, rng: np.random.Generator) -> Row:
         a = draw_augmentation(augment, rng, can_flip=scheme.mirror is not None)
-        moved_from_image = turn_and_flip(0.0, flip=a.flip)
+        moved_from_image = rotated_from_image(0.0, flip=a.flip)
         truth = move_face(faces.faces[index], moved_from_image, scheme)
         assert truth.landmarks is not None
         centre, side = box_centre(truth.box_xyxy), float(box_size(truth.box_xyxy).max())
@@ -103,20 +108,20 @@ def point_rows(faces: TrainingFaces, layout: PatchLayout, augment: AugmentRule, 
         for table, places, maps in zip(layout.neighbours, layout.places, patch_from_moved, strict=True):
             true = truth.landmarks[table].astype(np.float64)  # (P, n, 2)
             rows.append(np.einsum("pij,pnj->pni", maps[:, :, :2], true) + maps[:, None, :, 2] - places)
-        return patches, np.concatenate(rows, 1).astype(np.float32)
+        return Row(patches, np.concatenate(rows, 1).astype(np.float32))
 
-    return cut_row
+    return make_row
 
 
 def point_loss(offsets: Sequence[Tensor], gates: Tensor, target: Tensor, sides: Tensor, kind: LandmarkLoss) -> Tensor:
-    """Every scale's error of all its points, and the error of the point itself after the gate has weighed the scales.
+    """The error of every scale's points, plus the error of the point itself after the gate has weighted the scales.
 
     Args:
-        offsets: for each scale (B, P, n, 2) patch px.
+        offsets: For each scale (B, P, n, 2) patch px.
         gates: (B, P, S).
         target: (B, P, sum of n, 2) patch px of each scale, NaN where missing.
-        sides: (S, P) of the patches in the mean face: the scales' errors are compared in its frame.
-        kind: of the loss.
+        sides: (S, P) sides of the patches in the mean face, in whose frame the scales' errors are compared.
+        kind: Kind of the landmark loss.
     """
     total = target.new_zeros(())
     gated = target.new_zeros(target[:, :, 0].shape)
@@ -134,7 +139,7 @@ def point_loss(offsets: Sequence[Tensor], gates: Tensor, target: Tensor, sides: 
 
 
 def _noise(n_landmarks: int, groups: Sequence[Sequence[int]], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(K, 2) of variance 1, SHARED of it common to the points of a component."""
+    """(K, 2) noise of variance 1, of which the points of a component share `SHARED`."""
     noise = np.asarray(rng.normal(size=(n_landmarks, 2)) * np.sqrt(1 - SHARED))
     for group in groups:
         noise[list(group)] += rng.normal(size=2) * np.sqrt(SHARED)

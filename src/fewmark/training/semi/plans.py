@@ -1,30 +1,51 @@
-"""What the settings mean to the rounds: plans of students and teacher, the loop and the selection."""
+"""From settings to plans: students, teacher, rounds, and the trainings that these amount to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from fewmark.core.errors import InputError
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.training.config import Config, StudentSettings
+from fewmark.training.events import PlannedTraining
 from fewmark.training.semi.rounds import Loop
-from fewmark.training.semi.selection import SelectionRule, selection_rule
+from fewmark.training.semi.selection import SelectionRule, quota, selection_rule
 from fewmark.training.semi.students import StudentPlan
 from fewmark.training.semi.teacher import TeacherPlan
 
+TEACHER_KINDS = {
+    "peaks": TeacherPlan(),
+    "patchgan": TeacherPlan(
+        target="heatmap", n_copies=8, width=64, norm="instance", peaks=False, batch_size=128, learning_rate=0.01
+    ),
+}
+"""teacher.kind -> the teacher, but for its source and steps. "patchgan" is the paper's: TS3, sections 3.2 and 4.2; "peaks" is chosen
+by its rank correlation with the true error from 107 labelled faces, see docs/decisions.md."""
+CLIP_NORM = 5.0
+"""Largest norm of the gradient under AdamW; the paper's optimizers do not clip."""
+
 
 def student_plans(config: Config) -> list[StudentPlan]:
-    """The students that a config describes."""
+    """The students of a config.
+
+    Raises:
+        InputError: A network or an argument of it does not exist.
+    """
     return [_student_plan(name, s) for name, s in config.students.items()]
 
 
-def start_weights(config: Config, scheme: LandmarkScheme, start: Checkpoint | None) -> list[dict[str, Tensor]]:
-    """The weights from which each student begins; an empty dict for one whose network the model to start from does not hold.
+def initial_weights(config: Config, scheme: LandmarkScheme, start: Checkpoint | None) -> list[dict[str, Tensor]]:
+    """The weights from which each student begins; an empty dict for one whose network is not in the model to start from.
 
     Raises:
-        InputError: the model is of another scheme, or holds none of the students' networks.
+        InputError: The model is of another scheme, or holds none of the students' networks.
     """
     if start is None:
         return []
@@ -34,35 +55,25 @@ def start_weights(config: Config, scheme: LandmarkScheme, start: Checkpoint | No
         raise InputError(f"--start: expected a model of scheme {scheme.name}, given one of {start.scheme.name}")
     held = [(p.architecture, p.arguments) for p in start.students]
     wanted = [
-        (s.architecture, s.arguments | {"n_maps": p.codec.n_maps(scheme.n_landmarks)})
-        for s, p in zip(config.students.values(), student_plans(config), strict=True)
+        (p.architecture, {**p.arguments, "n_maps": p.codec.n_maps(scheme.n_landmarks)}) for p in student_plans(config)
     ]
     if not any(network in held for network in wanted):
         expected, given = ("; ".join(f"{a} {b}" for a, b in networks) or "none" for networks in (wanted, held))
         raise InputError(
-            f"--start: expected a model that holds one of the networks {expected}, given {given}; take the recipe that it was trained by"
+            f"--start: expected a model that holds one of the networks {expected}, given {given}; "
+            "take the recipe by which it was trained"
         )
     return [start.students[held.index(n)].module.state_dict() if n in held else {} for n in wanted]
 
 
 def teacher_plan(config: Config) -> TeacherPlan:
-    """The teacher that a config describes."""
+    """The teacher of a config."""
     t = config.teacher
-    return TeacherPlan(
-        source=t.source,
-        target=t.target,
-        n_copies=t.copies,
-        width=t.width,
-        norm=t.norm,
-        peaks=t.peaks,
-        n_steps=t.steps,
-        batch_size=t.batch_size,
-        learning_rate=t.learning_rate,
-    )
+    return replace(TEACHER_KINDS[t.kind], source=t.source, n_steps=t.steps)
 
 
 def make_loop(config: Config) -> Loop:
-    """The rounds that a config describes. Selection "none" trains on L alone, as many steps as the rounds would take."""
+    """The rounds of a config. Selection "none" trains on L alone, as many steps as the rounds would take."""
     s = config.semi
     first, rounds = s.first_length, s.rounds
     if s.selection == "none":
@@ -80,16 +91,47 @@ def make_loop(config: Config) -> Loop:
 
 
 def make_selection(config: Config) -> SelectionRule:
-    """The rule that a config names; any for "none", whose loop has no rounds."""
+    """The selection rule of a config; any for "none", whose loop has no rounds."""
     name = "random" if config.semi.selection == "none" else config.semi.selection
     return selection_rule(name, config.run.seed)
 
 
+def planned_rounds(config: Config, n_labelled: int, n_unlabelled: int) -> Iterator[PlannedTraining]:
+    """The trainings of the rounds, in order."""
+    loop = make_loop(config)
+
+    def train_all(prefix: str, n_faces: int, length: float = 1.0) -> Iterator[PlannedTraining]:
+        for name, s in config.students.items():
+            epochs = max(1, round(s.n_epochs * length))
+            yield PlannedTraining(f"{prefix}_{name}", name, epochs * steps_per_epoch(s, n_faces))
+
+    if config.synthetic.faces:
+        yield from train_all("synthetic", config.synthetic.faces, loop.synthetic_length)
+    yield from train_all("round0", n_labelled, loop.first_length)
+    if loop.n_rounds and config.semi.selection == "teacher" and config.teacher.source == "out-of-fold":
+        for fold in range(loop.n_folds):
+            yield from train_all(f"fold{fold}", n_labelled, loop.fold_length)
+    for i in range(1, loop.n_rounds + 1):
+        yield from train_all(f"round{i}", n_labelled + quota(i, loop.ratio, n_unlabelled))
+
+
+def steps_per_epoch(student: StudentSettings, n_faces: int) -> int:
+    """Roughly the optimizer steps of one epoch over so many faces."""
+    return student.n_batches or max(1, n_faces // student.batch_size)
+
+
 def _student_plan(name: str, s: StudentSettings) -> StudentPlan:
+    integral = s.loss == "integral"
     return StudentPlan(
         name=name,
         architecture=s.architecture,
-        codec=HeatmapCodec(**s.codec.model_dump()),
+        codec=HeatmapCodec(
+            stride=_network_stride(name, s),
+            sigma=s.codec.sigma,
+            background=not integral,
+            decoding=s.codec.decoding,
+            logits=integral,
+        ),
         arguments=s.arguments,
         loss=s.loss,
         optimizer=s.optimizer,
@@ -99,6 +141,17 @@ def _student_plan(name: str, s: StudentSettings) -> StudentPlan:
         n_batches=s.n_batches or None,
         batch_size=s.batch_size,
         milestones=tuple(s.milestones),
-        clip_norm=s.clip_norm,
+        clip_norm=CLIP_NORM if s.optimizer == "adamw" else 0.0,
         map_weight=s.map_weight,
     )
+
+
+def _network_stride(name: str, s: StudentSettings) -> int:
+    """The network's stride: it is built without memory for its weights, which also checks its arguments."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            stride = build_model(s.architecture, **{**s.arguments, "n_maps": 1}).stride
+    except InputError as error:
+        raise InputError(f"students.{name}: {error}") from None
+    assert isinstance(stride, int)
+    return stride

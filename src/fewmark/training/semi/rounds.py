@@ -1,13 +1,12 @@
-"""TS3's loop: Algorithm 1, with any number of students, any selection, and resumable at every training."""
+"""TS3's rounds: Algorithm 1 with any number of students and any selection, resumable at every training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -15,15 +14,77 @@ from fewmark.core.errors import InputError
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CachedFace
 from fewmark.landmarks.scheme import LandmarkScheme
-from fewmark.training.events import Event, Validation
-from fewmark.training.semi.pseudo_labels import mean_errors
-from fewmark.training.semi.runner import Trainings
-from fewmark.training.semi.selection import SelectionRule, quota
-from fewmark.training.semi.selection_record import SelectionRecord, read_selection, record_selection, write_selection
-from fewmark.training.semi.students import StudentPlan
-from fewmark.training.semi.teacher import TeacherPlan, train_teacher
-from fewmark.training.semi.teacher_data import Fold, judge_source, train_folds
-from fewmark.training.semi.training_set import labels_only, with_pseudo_labels
+from fewmark.training.events import Validation
+from fewmark.training.runner import RunContext
+from fewmark.training.semi.pseudo_labels import PseudoLabels, mean_errors
+from fewmark.training.semi.selection import (
+    Selection,
+    SelectionRule,
+    quota,
+    read_selection,
+    select_pseudo_labels,
+    write_selection,
+)
+from fewmark.training.semi.students import StudentPlan, StudentTrainer, labels_only, with_pseudo_labels
+from fewmark.training.semi.teacher import Fold, TeacherPlan, make_teacher_data, train_folds, train_teacher
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The parameters of Algorithm 1, and the choices that it leaves open.
+
+    Attributes:
+        n_rounds: S.
+        ratio: r.
+        restart: Whether students are retrained from scratch (the paper) or continue from their weights.
+        n_views: Views over which a pseudo label is averaged, see `write_pseudo_labels`.
+        labelled_share: Least share of the human labels among the training faces; 0 leaves it as it is (the paper).
+        n_folds: Folds of the out-of-fold teacher.
+        fold_length: Length of a fold's training relative to a round's.
+        first_length: Length of the initial training relative to a round's.
+        synthetic_length: Length of the training on synthetic faces, where there are any, relative to a round's.
+    """
+
+    n_rounds: int = 6
+    ratio: float = 0.1
+    restart: bool = True
+    n_views: int = 1
+    labelled_share: float = 0.0
+    n_folds: int = 2
+    fold_length: float = 0.5
+    first_length: float = 1.0
+    synthetic_length: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class RoundRecord:
+    """The update of one student in one round: a line of rounds.jsonl.
+
+    Attributes:
+        round: i of Algorithm 1; 0 is the initial training on L.
+        student: Name of the student.
+        val_nme: Its validation NME after the update, a fraction; None where nothing is held out.
+        ensemble_val_nme: Validation NME of all students together at that moment.
+        selection: Its pseudo labels; None in round 0.
+    """
+
+    round: int
+    student: str
+    val_nme: float | None = None
+    ensemble_val_nme: float | None = None
+    selection: Selection | None = None
+
+    @property
+    def n_selected(self) -> int:
+        """Number of its pseudo labels."""
+        return 0 if self.selection is None else len(self.selection.selected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data as in rounds.jsonl; what is None is left out."""
+        record: dict[str, Any] = {"round": self.round, "student": self.student}
+        if self.val_nme is not None:
+            record |= {"val_nme": self.val_nme, "ensemble_val_nme": self.ensemble_val_nme}
+        return record if self.selection is None else record | self.selection.to_dict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,51 +93,22 @@ class Round:
 
     Attributes:
         index: i of Algorithm 1.
-        students: their networks, in order.
-        teacher: the last one trained, or None.
-        selected: for each student the indices of U that it was trained on, best first.
-        records: one a student, as in rounds.jsonl.
+        students: Their networks, in order.
+        teacher: The last teacher, or None.
+        selected: For each student the indices of U on which it was trained, best first.
+        records: One per student.
     """
 
     index: int
     students: list[nn.Module]
     teacher: nn.Module | None
     selected: list[NDArray[np.int64]]
-    records: list[Event]
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The settings of Algorithm 1 and the choices that it leaves open.
-
-    Attributes:
-        n_rounds: S.
-        ratio: r.
-        restart: students are retrained from scratch (the paper), or go on from their weights.
-        n_views: views that a pseudo label is averaged over, see `write_pseudo_labels`.
-        labelled_share: least share of the human labels among the faces drawn; 0 = as they come (the paper).
-        pseudo_weight: of pseudo labels in the loss.
-        n_folds: for the out-of-fold teacher.
-        fold_length: length of a fold's training relative to a student's.
-        first_length: length of the initial training relative to a round's.
-        synthetic_length: length of the training on synthetic faces, where there are any, relative to a round's.
-    """
-
-    n_rounds: int = 6
-    ratio: float = 0.1
-    restart: bool = True
-    n_views: int = 1
-    labelled_share: float = 0.0
-    pseudo_weight: float = 1.0
-    n_folds: int = 2
-    fold_length: float = 0.5
-    first_length: float = 1.0
-    synthetic_length: float = 1.0
+    records: list[RoundRecord]
 
 
 def run_rounds(
     plans: Sequence[StudentPlan],
-    teacher: TeacherPlan,
+    teacher_plan: TeacherPlan,
     labelled: Sequence[CachedFace],
     unlabelled: Sequence[CachedFace],
     *,
@@ -85,60 +117,138 @@ def run_rounds(
     augment: AugmentRule,
     rule: SelectionRule,
     loop: Loop,
-    fabric: Fabric,
-    seed: int,
+    context: RunContext,
     synthetic: Sequence[CachedFace] = (),
-    starts: Sequence[dict[str, Tensor]] = (),
-    folder: Path | None = None,
+    initial_weights: Sequence[Mapping[str, Tensor]] = (),
     validation: Validation | None = None,
     truth: NDArray[np.float32] | None = None,
-    n_threads: int = 1,
-    on_event: Callable[[Event], None] = lambda event: None,
 ) -> Iterator[Round]:
-    """Train students on L and, round by round, on the best pseudo labels of U.
+    """Train students on L and, round by round, on L and the best pseudo labels of U.
 
-    Yields round 0 (trained on L) and then each round, after all its students were updated in turn. All
-    randomness follows from `seed`; with a `folder`, a run that was killed goes on at the epoch where it was
-    saved and ends with the same weights.
+    Yields round 0 (trained on L) and then each round, after all its students were updated in turn. All randomness follows from
+    the context's seed; with a folder, a run that was stopped continues at the last saved epoch and ends with the same weights.
 
     Args:
-        plans: the students; two unlike ones are the paper's.
-        teacher: how the teacher is trained; not used by a rule that needs none.
+        plans: The students; two unlike ones are the paper's.
+        teacher_plan: The teacher; not used by a rule that needs none.
         labelled: L.
-        unlabelled: U; their landmarks are not looked at.
-        size: crop px.
-        rule: which pseudo labels are taken.
-        synthetic: faces on which every student is trained first; its "scratch" is then what it learned from them,
-            as the paper's CPM starts from ImageNet's weights. None = random weights.
-        starts: the weights from which each student begins, before the synthetic faces if there are any; none = random ones.
-        folder: where weights and states are kept, or None.
-        validation: measured after every training; trains nothing unless `teacher.source` is "validation".
-        truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and
-            for reports.
-        on_event: told of trainings, epochs, teachers and rounds, as plain dicts.
+        unlabelled: U; their landmarks are not used.
+        scheme: Scheme of the landmarks.
+        size: Side of the crops, px.
+        augment: Ranges of the augmentation.
+        rule: Which pseudo labels are selected.
+        loop: Parameters of the algorithm.
+        context: What all trainings share; its events are training, epoch, teacher and round.
+        synthetic: Faces on which every student is trained first. "From scratch" then means from these weights, as the paper's CPM
+            starts from ImageNet's. None: random weights.
+        initial_weights: State dict from which each student begins, before the synthetic faces; empty for random weights.
+        validation: Faces to measure on after every training; they train nothing unless `teacher_plan.source` is "validation".
+        truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and for reports.
 
     Raises:
-        InputError: no labels; no unlabelled faces for a round; the oracle without truth; the teacher's
-            source without faces.
+        InputError: There are no labels, no unlabelled faces for a round, no truth for the oracle, or no faces for the teacher.
 
-    Source: TS3, Algorithm 1.
+    Source: TS3, Algorithm 1; the numbers below are its lines.
     """
-    _check(labelled, unlabelled, teacher, rule, loop, validation, truth)
-    run = Trainings(plans, scheme, size, augment, fabric, seed, folder, n_threads, on_event, validation, list(starts))
+    _check(labelled, unlabelled, teacher_plan, rule, loop, validation, truth)
+    trainer = StudentTrainer(plans, scheme, size, augment, context, validation, initial_weights)
     if synthetic:
-        run.train_starts(synthetic, loop.synthetic_length)
+        trainer.train_on_synthetic(synthetic, loop.synthetic_length)
     everyone = range(len(plans))
-    modules = [run.new_student(j, 0, j) for j in everyone]
-    labels = labels_only(labelled)
+    selected = [np.zeros(0, np.int64) for _ in everyone]
+    teacher: nn.Module | None = None
+    folds: list[Fold] = []
+
+    def end_round(i: int, records: list[RoundRecord]) -> Round:
+        context.emit({"kind": "round", "round": i, "records": records})
+        return Round(i, list(students), teacher, [s.copy() for s in selected], records)
+
+    # 5: initialize every w on L
+    students = [trainer.new_student(j, context.derive_seed("weights", 0, j)) for j in everyone]
     for j, plan in enumerate(plans):
-        seed_of_training = run.derive_seed(0, j, 1)
-        run.train(f"round0_{plan.name}", j, modules[j], labels, seed_of_training, loop.first_length, {"round": 0})
-    now = _Students(run, teacher, rule, loop, labelled, unlabelled, truth, modules)
-    yield now.end_round(0, [now.scores(0, j) for j in everyone])
-    if rule.needs_teacher and teacher.source == "out-of-fold" and loop.n_rounds:
-        now.folds = train_folds(run, labelled, loop.n_folds, loop.fold_length)
+        seed = context.derive_seed("training", 0, j)
+        data = labels_only(labelled)
+        trainer.train(f"round0_{plan.name}", j, students[j], data, seed, {"round": 0}, length=loop.first_length)
+    yield end_round(0, [_record(trainer, students, 0, j) for j in everyone])
+    if rule.needs_teacher and teacher_plan.source == "out-of-fold" and loop.n_rounds:
+        folds = train_folds(trainer, labelled, loop.n_folds, loop.fold_length)
+
+    # 6: for i = 1 .. S
     for i in range(1, loop.n_rounds + 1):
-        yield now.end_round(i, [now.update(i, j) for j in everyone])
+        records = []
+        for j, plan in enumerate(plans):
+            name = f"round{i}_{plan.name}"
+            file = context.file(f"{name}.json")
+            selection = context.fabric.broadcast(read_selection(file))
+            if selection is None:
+                if rule.needs_teacher:
+                    # 7, 12: predict on L; 8, 13: optimize the teacher from scratch
+                    seeds = [context.derive_seed(purpose, i, j) for purpose in ("teacher data", "teacher")]
+                    examples = make_teacher_data(trainer, teacher_plan, students, labelled, folds, seeds[0])
+                    teacher, state = train_teacher(
+                        teacher_plan, examples, scheme=scheme, fabric=context.fabric, seed=seeds[1]
+                    )
+                    context.emit({"kind": "teacher", "round": i, "student": plan.name, "loss": state.losses[-1]})
+                    context.save("teacher", teacher)
+                # 7, 12: predict on U; 9, 14: estimate the quality of every pseudo label
+                pseudo = _predict_unlabelled(trainer, students, j, unlabelled, rule, loop, teacher, selected, truth)
+                # 10, 15: select the top r * i * |U|
+                selection = select_pseudo_labels(pseudo, rule, quota(i, loop.ratio, len(unlabelled)))
+                selection = context.fabric.broadcast(selection)
+                if context.fabric.is_global_zero:
+                    write_selection(file, selection)
+            selected[j] = selection.selected
+            # 11, 16: retrain w on L and the selection
+            data = with_pseudo_labels(
+                labelled,
+                [unlabelled[u] for u in selection.selected],
+                selection.landmarks,
+                labelled_share=loop.labelled_share,
+            )
+            if loop.restart:
+                students[j] = trainer.new_student(j, context.derive_seed("weights", i, j))
+            seed = context.derive_seed("training", i, j)
+            labels = {"round": i, "n_pseudo": len(selection.selected)}
+            trainer.train(name, j, students[j], data, seed, labels)
+            records.append(_record(trainer, students, i, j, selection))
+        if rule.needs_teacher and teacher is None:  # every selection was read: none was made by a new teacher
+            teacher = teacher_plan.build(scheme, 0)
+            context.load("teacher", teacher)
+        yield end_round(i, records)
+
+
+def _predict_unlabelled(
+    trainer: StudentTrainer,
+    students: Sequence[nn.Module],
+    j: int,
+    unlabelled: Sequence[CachedFace],
+    rule: SelectionRule,
+    loop: Loop,
+    teacher: nn.Module | None,
+    selected: Sequence[NDArray[np.int64]],
+    truth: NDArray[np.float32] | None,
+) -> PseudoLabels:
+    """Pseudo labels of U for student j, with what its selection may use."""
+    who = [j] if rule.own_labels else list(range(len(students)))
+    last_selected = np.zeros((len(who), len(unlabelled)), bool)
+    for row, w in enumerate(who):
+        last_selected[row, selected[w]] = True
+    pseudo = trainer.predict([students[w] for w in who], who, unlabelled, loop.n_views, teacher)
+    return replace(
+        pseudo,
+        student=who.index(j),
+        last_selected=last_selected,
+        true_error=None if truth is None else mean_errors(pseudo.landmarks, truth),
+    )
+
+
+def _record(
+    trainer: StudentTrainer, students: Sequence[nn.Module], i: int, j: int, selection: Selection | None = None
+) -> RoundRecord:
+    """The record of student j, which was just trained, with the validation NME of it and of all together."""
+    own = trainer.nme([students[j]], [j])
+    ensemble = trainer.nme(students, range(len(students)))
+    return RoundRecord(i, trainer.plans[j].name, own, ensemble, selection)
 
 
 def _check(
@@ -163,89 +273,3 @@ def _check(
             f"teacher.source out-of-fold: {loop.n_folds} folds need {2 * loop.n_folds} labelled faces, "
             f"given {len(labelled)}"
         )
-
-
-@dataclass(eq=False)
-class _Students:
-    """The students as they are at one moment of Algorithm 1, and what it takes to update them.
-
-    Attributes:
-        modules: their networks.
-        folds: for the out-of-fold teacher.
-        judge: the last teacher, or None.
-        selected: for each student the indices of U that it was trained on last; SPaCo's memory.
-    """
-
-    run: Trainings
-    teacher: TeacherPlan
-    rule: SelectionRule
-    loop: Loop
-    labelled: Sequence[CachedFace]
-    unlabelled: Sequence[CachedFace]
-    truth: NDArray[np.float32] | None
-    modules: list[nn.Module]
-    folds: list[Fold] = field(default_factory=list)
-    judge: nn.Module | None = None
-    selected: list[NDArray[np.int64]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.selected = [np.zeros(0, np.int64) for _ in self.modules]
-
-    def update(self, i: int, j: int) -> Event:
-        """Update student j in round i, and tell how good it is. Source: TS3, Algorithm 1, lines 7-11 and 12-16."""
-        run, loop = self.run, self.loop
-        name = f"round{i}_{run.plans[j].name}"
-        choice = run.fabric.broadcast(read_selection(run.file(f"{name}.json")))
-        if choice is None:
-            choice = run.fabric.broadcast(self.choose(i, j))
-            if run.fabric.is_global_zero:
-                write_selection(run.file(f"{name}.json"), choice)
-        self.selected[j] = choice.taken
-        data = with_pseudo_labels(
-            self.labelled,
-            [self.unlabelled[u] for u in choice.taken],
-            choice.landmarks,
-            pseudo_weight=loop.pseudo_weight,
-            labelled_share=loop.labelled_share,
-        )
-        if loop.restart:
-            self.modules[j] = run.new_student(j, i, j)
-        about = {"round": i, "n_pseudo": len(choice.taken)}
-        run.train(name, j, self.modules[j], data, run.derive_seed(i, j, 1), 1.0, about)
-        return {**self.scores(i, j), **choice.record}
-
-    def choose(self, i: int, j: int) -> SelectionRecord:
-        """Take the best pseudo labels of U, by a new teacher where the rule needs one. Source: lines 7-10 and 12-15."""
-        run, rule = self.run, self.rule
-        if rule.needs_teacher:
-            judged = judge_source(run, self.teacher, self.modules, self.labelled, self.folds, run.derive_seed(i, j, 2))
-            self.judge, state = train_teacher(
-                self.teacher, judged, scheme=run.scheme, fabric=run.fabric, seed=run.derive_seed(i, j, 3)
-            )
-            run.on_event({"kind": "teacher", "round": i, "student": run.plans[j].name, "loss": state.losses[-1]})
-            run.save("teacher", self.judge)
-        who = [j] if rule.own_labels else list(range(len(self.modules)))
-        pseudo = run.predict([self.modules[w] for w in who], who, self.unlabelled, self.loop.n_views, self.judge)
-        chosen = np.zeros((len(who), len(self.unlabelled)), bool)
-        for row, w in enumerate(who):
-            chosen[row, self.selected[w]] = True
-        error = None if self.truth is None else mean_errors(pseudo.landmarks, self.truth)
-        pseudo = pseudo.seen_by(who.index(j), chosen=chosen, true_error=error)
-        taken = rule.select(pseudo, quota(i, self.loop.ratio, len(self.unlabelled)))
-        return record_selection(pseudo, taken, rule.name)
-
-    def scores(self, i: int, j: int) -> Event:
-        """Validation NME of student j, which was just trained, and of all together."""
-        record: Event = {"round": i, "student": self.run.plans[j].name}
-        if self.run.validation is not None:
-            record["val_nme"] = self.run.nme([self.modules[j]], [j])
-            record["ensemble_val_nme"] = self.run.nme(self.modules, range(len(self.modules)))
-        return record
-
-    def end_round(self, i: int, records: list[Event]) -> Round:
-        """Tell of the round, and keep the students as they are now."""
-        self.run.on_event({"kind": "round", "round": i, "records": records})
-        if i and self.rule.needs_teacher and self.judge is None:  # every choice was read, none was made
-            self.judge = self.teacher.build(self.run.scheme, 0)
-            self.run.load("teacher", self.judge)
-        return Round(i, list(self.modules), self.judge, [s.copy() for s in self.selected], records)

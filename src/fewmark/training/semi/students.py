@@ -1,46 +1,57 @@
-"""A student as a plan: network, codec, loss and schedule; and its training on labels and pseudo labels."""
+"""Students: network, codec, loss and schedule as a plan; their training sets, and their training on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.data.augment import AugmentRule
-from fewmark.data.batches import Batch, FaceBatches
+from fewmark.data.batches import Batch, Batches, face_rows
+from fewmark.data.crops import CachedFace
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import to_tensor
 from fewmark.models.losses import heatmap_loss, integral_loss
-from fewmark.training.fit import Epoch, FitState, cosine, fit, milestones
-from fewmark.training.semi.training_set import TrainingSet
+from fewmark.training.events import Validation
+from fewmark.training.fit import Epoch, cosine, make_adamw, milestones
+from fewmark.training.runner import RunContext, Training, run_training
+from fewmark.training.semi.pseudo_labels import PseudoLabels, mean_errors, write_pseudo_labels
+
+N_VALIDATIONS = 5
+"""Validations during a training, the one after its last epoch among them."""
 
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """One student: what it is and how it is trained.
+    """A student: its network and its training.
 
     Attributes:
-        name: as it is called in logs and in the model file.
-        architecture: of `fewmark.models.build`, with `arguments` (all but n_maps).
-        codec: its heatmaps.
-        loss: "sum" or "mean" (Eq. 2 as the authors' CPM and hourglass scale it) or "integral" (L1 of the
-            map's mean).
-        optimizer: "sgd" (momentum 0.9, the authors' factors for biases and stages), "rmsprop" (alpha 0.99)
-            or "adamw".
-        n_epochs: of one training.
-        n_batches: an epoch, or None: one pass over the training set.
-        batch_size: of all processes together.
-        milestones: epochs at which the rate is multiplied by `decay`; none = a cosine.
-        clip_norm: of the gradient, 0 = none.
-        map_weight: of the map's term in the integral loss.
+        name: Name in logs and in the model file.
+        architecture: A network of `fewmark.models.build`.
+        codec: Its heatmaps.
+        arguments: Arguments of the network's constructor except n_maps.
+        loss: "sum" or "mean" (Eq. 2 as the authors' CPM and hourglass scale it) or "integral" (L1 of the map's mean).
+        optimizer: "sgd" (momentum 0.9, the authors' factors for biases and stages), "rmsprop" (alpha 0.99) or "adamw".
+        learning_rate: Highest learning rate.
+        weight_decay: Weight decay; none on biases and norms for sgd and adamw.
+        n_epochs: Epochs per training.
+        n_batches: Batches per epoch, or None: one pass over the training set.
+        batch_size: Batch size over all processes.
+        milestones: Epochs at which the rate is multiplied by `decay`; none for a cosine.
+        decay: See `milestones`.
+        clip_norm: Largest norm of the gradient; 0 disables clipping.
+        map_weight: Weight of the map's term in the integral loss.
+
+    Raises:
+        InputError: The codec does not fit the loss.
     """
 
     name: str
@@ -67,7 +78,11 @@ class StudentPlan:
             )
 
     def build(self, n_landmarks: int, seed: int) -> nn.Module:
-        """The network with fresh weights, a function of the seed; channels last in memory."""
+        """The network with new weights, a function of the seed; channels last in memory.
+
+        Raises:
+            InputError: The constructor refuses the arguments, or the codec has another stride than the network.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build_model(self.architecture, n_maps=self.codec.n_maps(n_landmarks), **self.arguments)
@@ -78,6 +93,7 @@ class StudentPlan:
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer over a network's parameters."""
         if self.optimizer == "rmsprop":
             return torch.optim.RMSprop(
                 module.parameters(), lr=self.learning_rate, alpha=0.99, weight_decay=self.weight_decay
@@ -89,15 +105,10 @@ class StudentPlan:
                 momentum=0.9,
                 nesterov=True,
             )
-        decayed = [p for p in module.parameters() if p.ndim > 1]
-        rest = [p for p in module.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
+        return make_adamw(module, self.learning_rate, self.weight_decay)
 
-    def rate(self, n_epochs: int) -> Callable[[float], float]:
+    def rate(self) -> Callable[[float], float]:
+        """The learning rate's factor over progress in [0, 1]."""
         return milestones(self.milestones, self.n_epochs, self.decay) if self.milestones else cosine()
 
     def compute_loss(self, outputs: Sequence[Tensor], landmarks: Tensor, weights: Tensor, size: int) -> Tensor:
@@ -118,70 +129,216 @@ class StudentPlan:
         return heatmap_loss(outputs, heatmaps, present * given, reduction=self.loss)
 
 
-def train_student(
-    plan: StudentPlan,
-    module: nn.Module,
-    data: TrainingSet,
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Faces with labels or pseudo labels.
+
+    Attributes:
+        faces: N cached faces.
+        landmarks: (N, K, 2) px of the upright crops.
+        weights: (N, K) weights in the loss.
+        shares: (N,) relative frequencies of the faces in training, or None: equal ones.
+    """
+
+    faces: Sequence[CachedFace]
+    landmarks: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    shares: NDArray[np.float64] | None = None
+
+
+def labels_only(labelled: Sequence[CachedFace]) -> TrainingSet:
+    """L alone, every label with weight 1."""
+    landmarks = np.stack([f.landmarks for f in labelled])
+    return TrainingSet(labelled, landmarks, np.ones(landmarks.shape[:2], np.float32))
+
+
+def with_pseudo_labels(
+    labelled: Sequence[CachedFace],
+    selected: Sequence[CachedFace],
+    landmarks: NDArray[np.float32],
     *,
-    scheme: LandmarkScheme,
-    size: int,
-    augment: AugmentRule,
-    fabric: Fabric,
-    seed: int,
-    length: float = 1.0,
-    state_path: Path | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-    n_threads: int = 1,
-) -> FitState:
-    """Train one student on L or on L and pseudo labels, in place.
+    labelled_share: float = 0.0,
+) -> TrainingSet:
+    """L and the selected faces of U, every label with weight 1.
 
     Args:
-        length: factor on the number of epochs.
+        labelled: N labelled faces.
+        selected: M unlabelled faces.
+        landmarks: (M, K, 2) their pseudo labels, px of the upright crops.
+        labelled_share: See `labelled_shares`.
 
-    Source: TS3, Algorithm 1, lines 5, 11 and 16.
+    Source: TS3, Algorithm 1, lines 11 and 16.
     """
-    batches = FaceBatches(
-        data.faces,
-        size,
-        scheme,
-        augment,
-        plan.batch_size,
-        seed,
-        landmarks=data.landmarks,
-        weights=data.weights,
-        shares=data.shares,
-        n_batches=plan.n_batches,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        n_threads=n_threads,
+    base, k = labels_only(labelled), landmarks.shape[1]
+    return TrainingSet(
+        [*labelled, *selected],
+        np.concatenate([base.landmarks, landmarks]),
+        np.ones((len(labelled) + len(selected), k), np.float32),
+        labelled_shares(len(labelled), len(selected), labelled_share),
     )
 
-    def step(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        outputs = network(to_tensor(batch.images, fabric.device))
-        landmarks = torch.from_numpy(batch.landmarks).to(fabric.device)
-        weights = torch.from_numpy(batch.weights).to(fabric.device)
-        return {"loss": plan.compute_loss(outputs, landmarks, weights, size)}
 
-    n_epochs = max(1, round(plan.n_epochs * length))
-    return fit(
-        step,
-        batches,
-        module,
-        plan.make_optimizer(module),
-        fabric=fabric,
-        n_epochs=n_epochs,
-        learning_rate=plan.rate(n_epochs),
-        seed=seed,
-        clip_norm=plan.clip_norm,
-        on_epoch=on_epoch,
-        state_path=state_path,
-    )
+def labelled_shares(n_labelled: int, n_pseudo: int, labelled_share: float) -> NDArray[np.float64] | None:
+    """(N + M,) relative frequencies that give N labelled faces a least share among them and M pseudo-labelled ones.
+
+    Args:
+        n_labelled: N.
+        n_pseudo: M.
+        labelled_share: Least share of the labelled faces; 0 leaves their proportion as it is.
+
+    Returns:
+        None where their proportion is as large by itself, or there is no labelled face.
+    """
+    n, m = n_labelled, n_pseudo
+    if not n or labelled_share <= n / max(1, n + m):
+        return None
+    return np.concatenate([np.full(n, labelled_share / n), np.full(m, (1 - labelled_share) / max(1, m))])
+
+
+@dataclass(eq=False)
+class StudentTrainer:
+    """Trains the students of a run, each called by its index, and predicts by them.
+
+    Attributes:
+        plans: The students.
+        scheme: Scheme of the landmarks.
+        size: Side of the crops, px.
+        augment: Ranges of the augmentation.
+        context: What all trainings share.
+        validation: Faces to measure the students on, or None.
+        initial_weights: State dict from which each student begins; empty, or an empty dict for one student: random weights.
+    """
+
+    plans: Sequence[StudentPlan]
+    scheme: LandmarkScheme
+    size: int
+    augment: AugmentRule
+    context: RunContext
+    validation: Validation | None = None
+    initial_weights: Sequence[Mapping[str, Tensor]] = ()
+
+    def new_student(self, student: int, seed: int) -> nn.Module:
+        """A network before it has seen a label: with random weights, or with its initial ones."""
+        module = self.plans[student].build(self.scheme.n_landmarks, seed)
+        if self.initial_weights and self.initial_weights[student]:
+            module.load_state_dict(self.initial_weights[student])
+        return module
+
+    def train_on_synthetic(self, synthetic: Sequence[CachedFace], length: float) -> None:
+        """Train every student on synthetic faces; these weights are its initial ones from now on."""
+        trained = []
+        for j, plan in enumerate(self.plans):
+            module = self.new_student(j, self.context.derive_seed("synthetic weights", 0, j))
+            seed = self.context.derive_seed("synthetic training", 0, j)
+            labels = {"round": 0, "synthetic": True}
+            self.train(f"synthetic_{plan.name}", j, module, labels_only(synthetic), seed, labels, length=length)
+            trained.append({key: value.clone() for key, value in module.state_dict().items()})
+        self.initial_weights = trained
+
+    def train(
+        self,
+        name: str,
+        student: int,
+        module: nn.Module,
+        data: TrainingSet,
+        seed: int,
+        labels: Mapping[str, object],
+        *,
+        length: float = 1.0,
+    ) -> None:
+        """Train a student in place, or load its weights if this training has ended.
+
+        Args:
+            name: Name of the training in files and events.
+            student: Index of the student.
+            module: Its network.
+            data: L, or L and pseudo labels.
+            seed: Seed of shuffling, augmentation and dropout.
+            labels: Further entries of the training's events, such as the round.
+            length: Factor on the student's number of epochs.
+
+        Source: TS3, Algorithm 1, lines 5, 11 and 16.
+        """
+        plan, fabric = self.plans[student], self.context.fabric
+        rows = face_rows(
+            data.faces, self.size, self.scheme, self.augment, landmarks=data.landmarks, weights=data.weights
+        )
+        batches = Batches(
+            len(data.faces),
+            rows,
+            plan.batch_size,
+            seed,
+            shares=data.shares,
+            n_batches=plan.n_batches,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+
+        def step(network: nn.Module, batch: Batch) -> Tensor:
+            outputs = network(to_tensor(batch.images, fabric.device))
+            landmarks = torch.from_numpy(batch.targets).to(fabric.device)
+            assert batch.weights is not None
+            weights = torch.from_numpy(batch.weights).to(fabric.device)
+            return plan.compute_loss(outputs, landmarks, weights, self.size)
+
+        training = Training(
+            name,
+            {"student": plan.name, **labels},
+            step,
+            batches,
+            plan.make_optimizer,
+            n_epochs=max(1, round(plan.n_epochs * length)),
+            learning_rate=plan.rate(),
+            seed=seed,
+            clip_norm=plan.clip_norm,
+            validate=lambda network, epoch: self._validate(network, student, epoch),
+        )
+        run_training(self.context, training, module)
+
+    def predict(
+        self,
+        modules: Sequence[nn.Module],
+        students: Sequence[int],
+        faces: Sequence[CachedFace],
+        n_views: int = 1,
+        teacher: nn.Module | None = None,
+    ) -> PseudoLabels:
+        """Pseudo labels by some of the students, given as one network and one index each."""
+        for module in modules:
+            module.eval()
+        return write_pseudo_labels(
+            modules,
+            [self.plans[j].codec for j in students],
+            faces,
+            size=self.size,
+            mirror=self.scheme.mirror,
+            n_views=n_views,
+            seed=self.context.seed,
+            teacher=teacher,
+            device=self.context.fabric.device,
+        )
+
+    def nme(self, modules: Sequence[nn.Module], students: Sequence[int]) -> float | None:
+        """Validation NME of some students together from one view, a fraction; None where nothing is held out."""
+        if self.validation is None:
+            return None
+        truth = np.stack([f.landmarks for f in self.validation.faces])
+        found = self.predict(modules, students, self.validation.faces).landmarks
+        return float(np.nanmean(mean_errors(found, truth) / self.validation.lengths))
+
+    def _validate(self, module: nn.Module, student: int, epoch: Epoch) -> float | None:
+        every = max(1, epoch.n_epochs // N_VALIDATIONS)
+        if epoch.index + 1 < epoch.n_epochs and (epoch.index + 1) % every:
+            return None
+        nme = self.nme([module], [student])
+        module.train()
+        return nme
 
 
 def _sgd_groups(module: nn.Module, rate: float, weight_decay: float) -> list[dict[str, Any]]:
     """The authors' groups: biases at twice the rate, without decay; all after the trunk at four times.
 
-    Source: reproduction of the authors' published training configuration for CPM.
+    Source: Reproduction of the authors' published training configuration for CPM.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():

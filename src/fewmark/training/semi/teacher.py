@@ -1,9 +1,9 @@
-"""Train the teacher: it sees faces with the students' heatmaps and learns how good these are."""
+"""The teacher of TS3: it learns, on faces with labels, how good the students' heatmaps are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,24 +20,36 @@ from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import Ensemble, to_tensor
 from fewmark.training.fit import FitState, cosine, fit
+from fewmark.training.semi.students import StudentTrainer, labels_only
 
 TeacherSource = Literal["labelled", "out-of-fold", "validation"]
+
+TEACHER_FLIP = 0.5
+"""Probability of flips in the teacher's training data, whatever the students' is. Source: TS3, section 4.2."""
+N_BATCHES = 25
+"""Optimizer steps per epoch of the teacher's training."""
+CLIP_NORM = 5.0
+"""Largest norm of the gradient in the teacher's training."""
 
 
 @dataclass(frozen=True)
 class TeacherPlan:
-    """How a teacher is made and trained; a new one from scratch at every call.
+    """A teacher: its network and its training, which begins from scratch every time.
 
     Attributes:
-        source: the faces on whose predictions it learns: "labelled" (the paper's: the students have seen
-            them), "out-of-fold" (predictions by students that were trained without the face) or "validation"
-            (faces of their own).
-        target: "heatmap" (Eq. 4: the squared error of the maps) or "landmark" (the mean distance, crop px).
-        standardise: the target is the z-score of its logarithm; the ranking stays, the scale no longer
-            depends on the round.
-        n_copies: augmented copies of each face; their predictions are made once a call.
-        width, norm, peaks, shrink: of the network, see `models.teacher`. With peaks it sees the maps of components, not of landmarks.
-        n_steps, batch_size, learning_rate: Adam, a cosine.
+        source: Faces on whose predictions it learns: "labelled" (the paper's: the students have seen them), "out-of-fold"
+            (predictions by students that were trained without the face) or "validation" (held-out faces).
+        target: "heatmap" (Eq. 4: squared error of the maps) or "landmark" (mean distance, crop px).
+        standardise: Whether the target is the z-score of its logarithm: the ranking stays, the scale no longer depends on
+            the round.
+        n_copies: Augmented copies of each face; their predictions are made once per training.
+        width: Channels of the first layer, see `fewmark.models.teacher`; so are the next three.
+        norm: Normalisation layer.
+        peaks: Whether the network sees one map per component in place of one per landmark, and the peaks' mean is added.
+        shrink: Factor by which the images are averaged down.
+        n_steps: Optimizer steps (Adam, cosine).
+        batch_size: Batch size.
+        learning_rate: Highest learning rate.
     """
 
     source: TeacherSource = "out-of-fold"
@@ -53,7 +65,7 @@ class TeacherPlan:
     learning_rate: float = 1e-3
 
     def arguments(self, scheme: LandmarkScheme) -> dict[str, Any]:
-        """What `models.teacher.Teacher` is made with for a scheme."""
+        """Arguments of `fewmark.models.teacher.Teacher` for a scheme."""
         k = scheme.n_landmarks
         groups = None
         if self.peaks:
@@ -62,7 +74,7 @@ class TeacherPlan:
         return given if self.shrink == 1 else {**given, "shrink": self.shrink}
 
     def build(self, scheme: LandmarkScheme, seed: int) -> nn.Module:
-        """The teacher's network with fresh weights, a function of the seed."""
+        """The network with new weights, a function of the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build_model("teacher", **self.arguments(scheme))
@@ -71,12 +83,12 @@ class TeacherPlan:
 
 @dataclass(frozen=True, eq=False)
 class ScoredPredictions:
-    """Predictions on faces whose truth is known.
+    """Predictions on faces whose truth is known: the teacher's training data, and a batch of them.
 
     Attributes:
         images: (N, size, size, 3) uint8 crops.
-        heatmaps: (N, K, h, w) float16, the averaged ones on the teacher's scale.
-        targets: (N,) the true quality: the negative loss, or the negative z-score of its logarithm.
+        heatmaps: (N, K, h, w) float16, averaged, on the teacher's scale.
+        targets: (N,) true quality: the negative loss, or the negative z-score of its logarithm.
     """
 
     images: NDArray[np.uint8]
@@ -85,27 +97,94 @@ class ScoredPredictions:
 
 
 @dataclass(frozen=True, eq=False)
-class _Examples:
-    images: NDArray[np.uint8]
-    heatmaps: NDArray[np.float16]
-    targets: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class _ExampleBatches:
+class _ScoredBatches:
     data: ScoredPredictions
     batch_size: int
-    n_batches: int
     seed: int
 
     def __len__(self) -> int:
-        return self.n_batches
+        return N_BATCHES
 
-    def __call__(self, epoch: int) -> Iterator[_Examples]:
+    def __call__(self, epoch: int) -> Iterator[ScoredPredictions]:
         rng = np.random.default_rng([self.seed, epoch, 2])
-        order = np.resize(rng.permutation(len(self.data.targets)), self.n_batches * self.batch_size)
-        for rows in order.reshape(self.n_batches, self.batch_size):
-            yield _Examples(self.data.images[rows], self.data.heatmaps[rows], self.data.targets[rows])
+        order = np.resize(rng.permutation(len(self.data.targets)), N_BATCHES * self.batch_size)
+        for rows in order.reshape(N_BATCHES, self.batch_size):
+            yield ScoredPredictions(self.data.images[rows], self.data.heatmaps[rows], self.data.targets[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Labelled faces that are held out, and students trained on the others, to which these are as new as U."""
+
+    students: list[nn.Module]
+    faces: list[CachedFace]
+
+
+def split_folds(n_faces: int, n_folds: int, seed: int) -> list[list[int]]:
+    """The indices that each fold holds out, ascending; every face is in one fold.
+
+    >>> split_folds(6, 2, seed=0)
+    [[0, 1, 4], [2, 3, 5]]
+    """
+    order = np.random.default_rng([seed, 5]).permutation(n_faces)
+    return [sorted(order[f::n_folds].tolist()) for f in range(n_folds)]
+
+
+def train_folds(trainer: StudentTrainer, labelled: Sequence[CachedFace], n_folds: int, length: float) -> list[Fold]:
+    """Train all students once per fold, without its faces.
+
+    Args:
+        trainer: Trains the students.
+        labelled: L.
+        n_folds: Number of folds.
+        length: Factor on a student's number of epochs.
+    """
+    folds, context = [], trainer.context
+    for f, held_out in enumerate(split_folds(len(labelled), n_folds, context.seed)):
+        seen = sorted(set(range(len(labelled))) - set(held_out))
+        rest = labels_only([labelled[i] for i in seen])
+        students = []
+        for j, plan in enumerate(trainer.plans):
+            module = trainer.new_student(j, context.derive_seed("fold weights", 0, j, f))
+            seed = context.derive_seed("fold training", 0, j, f)
+            labels = {"round": 0, "fold": f}
+            trainer.train(f"fold{f}_{plan.name}", j, module, rest, seed, labels, length=length)
+            students.append(module)
+        folds.append(Fold(students, [labelled[i] for i in held_out]))
+    return folds
+
+
+def make_teacher_data(
+    trainer: StudentTrainer,
+    plan: TeacherPlan,
+    students: Sequence[nn.Module],
+    labelled: Sequence[CachedFace],
+    folds: Sequence[Fold],
+    seed: int,
+) -> ScoredPredictions:
+    """The training data that `plan.source` names: predictions by the students as they are, or by those of each fold.
+
+    Source: TS3, Algorithm 1, lines 7 and 12.
+    """
+
+    def score(modules: Sequence[nn.Module], faces: Sequence[CachedFace]) -> ScoredPredictions:
+        return score_predictions(
+            modules,
+            [p.codec for p in trainer.plans],
+            faces,
+            plan,
+            scheme=trainer.scheme,
+            size=trainer.size,
+            augment=replace(trainer.augment, flip=TEACHER_FLIP),
+            seed=seed,
+            device=trainer.context.fabric.device,
+        )
+
+    if plan.source == "validation" and trainer.validation is not None:
+        return score(students, trainer.validation.faces)
+    if plan.source == "labelled":
+        return score(students, labelled)
+    return join_scored([score(fold.students, fold.faces) for fold in folds])
 
 
 @torch.inference_mode()
@@ -122,9 +201,24 @@ def score_predictions(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
 ) -> ScoredPredictions:
-    """Predict augmented copies of labelled faces by Eq. 5 and measure how wrong the predictions are.
+    """Predict augmented copies of labelled faces by Eq. 5, and measure the predictions' errors.
 
     The first copy of a face is the upright crop itself. Faces without a known landmark are left out.
+
+    Args:
+        students: Networks.
+        codecs: One per student.
+        faces: Labelled faces.
+        plan: Number of copies and kind of target.
+        scheme: Scheme of the landmarks.
+        size: Side of the crops, px.
+        augment: Ranges of the augmentation.
+        seed: Seed of the augmentation.
+        device: Device of the networks.
+        batch_size: Crops per forward pass.
+
+    Raises:
+        InputError: No face has a known landmark.
 
     Source: TS3, Algorithm 1, lines 7-8; the target of Eq. 4 before standardisation.
     """
@@ -165,7 +259,7 @@ def score_predictions(
 
 
 def join_scored(parts: Sequence[ScoredPredictions]) -> ScoredPredictions:
-    """Several folds as one; each one's targets were standardised by themselves, so their students compare."""
+    """Several folds as one; the targets of each were standardised alone, so that folds of unlike students compare."""
     return ScoredPredictions(
         np.concatenate([p.images for p in parts]),
         np.concatenate([p.heatmaps for p in parts]),
@@ -176,28 +270,27 @@ def join_scored(parts: Sequence[ScoredPredictions]) -> ScoredPredictions:
 def train_teacher(
     plan: TeacherPlan, data: ScoredPredictions, *, scheme: LandmarkScheme, fabric: Fabric, seed: int
 ) -> tuple[nn.Module, FitState]:
-    """A new teacher, trained from scratch to give the true quality by an L1 loss.
+    """Train a new teacher from scratch to predict the true quality by an L1 loss.
 
-    Source: TS3, Eq. 4: |q + ||H - H*||^2|. Differs: q is the mean of the PatchGAN's map; see `TeacherPlan`
-    for the target.
+    Source: TS3, Eq. 4: |q + ||H - H*||^2|.
+    Differs: q is the mean of the PatchGAN's map; see `TeacherPlan` for the target.
     """
     module = plan.build(scheme, seed)
 
-    def step(network: nn.Module, batch: _Examples) -> dict[str, Tensor]:
+    def step(network: nn.Module, batch: ScoredPredictions) -> dict[str, Tensor]:
         maps = torch.from_numpy(batch.heatmaps).to(fabric.device).float()
         quality = network(to_tensor(batch.images, fabric.device), maps).mean((1, 2, 3))
         return {"loss": (quality - torch.from_numpy(batch.targets).to(fabric.device)).abs().mean()}
 
-    n_batches = 25
     state = fit(
-        step,  # type: ignore[arg-type]
-        _ExampleBatches(data, plan.batch_size, n_batches, seed),
+        step,
+        _ScoredBatches(data, plan.batch_size, seed),
         module,
         torch.optim.Adam(module.parameters(), lr=plan.learning_rate),
         fabric=fabric,
-        n_epochs=max(1, plan.n_steps // n_batches),
+        n_epochs=max(1, plan.n_steps // N_BATCHES),
         learning_rate=cosine(),
         seed=seed,
-        clip_norm=5.0,
+        clip_norm=CLIP_NORM,
     )
     return module, state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fewmark.landmarks.scheme import load_scheme
 from fewmark.training import fit as fitting
 from fewmark.training.config import Config, load_config
 from fewmark.training.faces import with_boxes
-from fewmark.training.run import TrainingData, run_training
+from fewmark.training.run import TrainingData, train
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_run_folder(tiny_run: Path, config: Config, data: TrainingData) -> N
     assert "outer-eye-corners" in report
 
 
-def test_the_model_file_says_what_it_is(tiny_run: Path, data: TrainingData) -> None:
+def test_the_model_file_describes_itself(tiny_run: Path, data: TrainingData) -> None:
     metadata = read_metadata(tiny_run / "detector.safetensors")
     assert metadata["counts"]["labelled"] == 4
     assert metadata["counts"]["unlabelled"] == 6
@@ -106,36 +107,36 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     monkeypatch.setattr(fitting, "SAVE_EVERY_S", 0.0)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        run_training(config, data, folder, on_event=stop_at(STOPS[where]))
+        train(config, data, folder, on_event=stop_at(STOPS[where]))
     assert not (folder / "detector.safetensors").exists()
-    run_training(config, data, folder, resume=True)
+    train(config, data, folder, resume=True)
     whole = safetensors.torch.load_file(tiny_run / "detector.safetensors")
     resumed = safetensors.torch.load_file(folder / "detector.safetensors")
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
-    picked = [(r["round"], r["student"], r.get("selected")) for r in lines(folder / "rounds.jsonl")]
-    assert picked == [(r["round"], r["student"], r.get("selected")) for r in lines(tiny_run / "rounds.jsonl")]
+    selected = [(r["round"], r["student"], r.get("selected")) for r in lines(folder / "rounds.jsonl")]
+    assert selected == [(r["round"], r["student"], r.get("selected")) for r in lines(tiny_run / "rounds.jsonl")]
 
 
 def test_only_the_same_run_goes_on(
     tiny_run: Path, data: TrainingData, config: Config, tiny_recipe: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="there is a run already; add --resume"):
-        run_training(config, data, tiny_run)
+        train(config, data, tiny_run)
     with pytest.raises(InputError, match="other settings"):
-        run_training(load_config(tiny_recipe, ["semi.ratio=0.4"]), data, tiny_run, resume=True)
+        train(load_config(tiny_recipe, ["semi.ratio=0.4"]), data, tiny_run, resume=True)
     fewer = TrainingData(data.scheme, data.labelled[:-1], data.unlabelled, data.validation)
     with pytest.raises(InputError, match="other data"):
-        run_training(config, fewer, tiny_run, resume=True)
+        train(config, fewer, tiny_run, resume=True)
     with pytest.raises(InputError, match="no run to go on with"):
-        run_training(config, data, tmp_path / "nothing", resume=True)
+        train(config, data, tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
 
 
 def test_labelled_faces_alone_and_nothing_held_out(data: TrainingData, tiny_recipe: Path, tmp_path: Path) -> None:
     config = load_config(tiny_recipe, ["semi.selection=none"])
-    result = run_training(config, TrainingData(data.scheme, data.labelled, [], []), tmp_path / "run")
+    result = train(config, TrainingData(data.scheme, data.labelled, [], []), tmp_path / "run")
     assert result.scores is None
     assert result.checkpoint.teacher is None
     assert result.checkpoint.counts == {"labelled": 4, "pseudo": 0, "unlabelled": 0}
@@ -154,13 +155,13 @@ def test_a_scheme_of_one_landmark_without_a_mirror(synthetic: Path, tiny_recipe:
         return [FaceSample(s.image, s.box, s.landmarks[30:31], name=s.name) for s in samples]
 
     data = TrainingData(scheme, tips(lists.labelled), tips(lists.unlabelled), tips(lists.labelled[:2]))
-    result = run_training(load_config(tiny_recipe), data, tmp_path / "run")
+    result = train(load_config(tiny_recipe), data, tmp_path / "run")
     assert result.scores is not None
     assert result.scores.normalizer == "box-size"
     assert result.scores.n_landmarks == 1
 
 
-def test_faces_without_a_box_are_looked_for(synthetic: Path, tmp_path: Path) -> None:
+def test_faces_without_a_box_are_detected(synthetic: Path, tmp_path: Path) -> None:
     """An image without any face cannot be cropped and is left out."""
     from fewmark.data.images import write_image
 
@@ -168,3 +169,38 @@ def test_faces_without_a_box_are_looked_for(synthetic: Path, tmp_path: Path) -> 
     boxed = FaceSample(tmp_path / "empty.png", np.array([1, 1, 9, 9], np.float32))
     kept = with_boxes([FaceSample(tmp_path / "empty.png"), boxed], (0.0, 0.0, 1.0))
     assert kept == [boxed]
+
+
+def test_a_run_of_an_earlier_version_goes_on(
+    data: TrainingData, config: Config, tiny_run: Path, tmp_path: Path
+) -> None:
+    """Its settings have other names, and so have the files of its state."""
+    folder = tmp_path / "run"
+    (folder / "state").mkdir(parents=True)
+    text = (tiny_run / "config.toml").read_text(encoding="utf-8")
+    header, _, rest = text.partition("\n")
+    rest = rest.replace("[synthetic]", "[drawn]").replace('kind = "peaks"\n', "width = 16\ncopies = 16\n")
+    rest = rest[: rest.index("[distillation]")] + rest[rest.index("[cascade]") :]
+    (folder / "config.toml").write_text(f"{header}\n{rest}", encoding="utf-8")
+    for path in (tiny_run / "state").glob("round0_*.safetensors"):
+        shutil.copy(path, folder / "state" / path.name)
+    (folder / "state/drawn").mkdir()
+    names: list[str] = []
+    train(
+        config,
+        data,
+        folder,
+        resume=True,
+        on_event=lambda e: names.append(e["name"]) if e["kind"] == "training" else None,
+    )
+    assert (folder / "state/synthetic").is_dir()
+    assert names[0] == "fold0_unet"
+    whole = safetensors.torch.load_file(tiny_run / "detector.safetensors")
+    resumed = safetensors.torch.load_file(folder / "detector.safetensors")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    (folder / "config.toml").write_text(f"{header}\n{rest.replace('width = 16', 'width = 8')}", encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"config\.toml: teacher: copies = 16, width = 8: .*; the run was started by fewmark 0\.1\.0"
+    ) as raised:
+        train(config, data, folder, resume=True)
+    assert "\n" not in str(raised.value)

@@ -159,11 +159,11 @@ def test_the_gradient_is_clipped() -> None:
     assert module.b.item() == pytest.approx(3 * module.a.item(), rel=1e-4)
 
 
-def test_it_learns_and_tells_of_every_epoch() -> None:
-    module, told = nn.Linear(6, 1), list[Epoch]()
-    state = train(module, OPTIMIZERS["sgd"], n_epochs=40, on_epoch=told.append)
-    assert [e.index for e in told] == list(range(40))
-    assert [e.loss for e in told] == list(state.losses)
+def test_it_learns_and_reports_every_epoch() -> None:
+    module, reported = nn.Linear(6, 1), list[Epoch]()
+    state = train(module, OPTIMIZERS["sgd"], n_epochs=40, on_epoch=reported.append)
+    assert [e.index for e in reported] == list(range(40))
+    assert [e.loss for e in reported] == list(state.losses)
     assert state.losses[-1] < 0.1 * state.losses[0]
     assert not module.training
 
@@ -202,9 +202,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     with pytest.raises(KilledError):
         train(network(), OPTIMIZERS[name], on_epoch=kill, state_path=path)
     assert path.is_file()
-    resumed, told = network(), list[int]()
-    state = train(resumed, OPTIMIZERS[name], on_epoch=lambda e: told.append(e.index), state_path=path)
-    assert told == list(range(last + 1, 5))
+    resumed, reported = network(), list[int]()
+    state = train(resumed, OPTIMIZERS[name], on_epoch=lambda e: reported.append(e.index), state_path=path)
+    assert reported == list(range(last + 1, 5))
     assert state == expected
     assert equal(resumed, whole)
 
@@ -274,7 +274,7 @@ from pathlib import Path
 from torch import nn
 from lightning_fabric import Fabric
 from fewmark.data.augment import AugmentRule
-from fewmark.data.batches import FaceBatches
+from fewmark.data.batches import Batches, face_rows
 from fewmark.data.crops import CropRule, cache_face
 from fewmark.data.samples import FaceSample
 from fewmark.models.ensemble import to_tensor
@@ -292,13 +292,14 @@ for i in range(10):
     labels, box = np.array([[6, 9], [15, 9]], np.float32), np.array([2, 2, 20, 20], np.float32)
     faces.append(cache_face(FaceSample(Path("a.png"), box, labels), CropRule(16, 0.0), 2, image))
 rank = fabric.global_rank
-batches = FaceBatches(faces, 16, scheme, AugmentRule(), 4, 0, rank=rank, world_size=world, n_batches=3)
+rows = face_rows(faces, 16, scheme, AugmentRule())
+batches = Batches(10, rows, 4, 0, rank=rank, world_size=world, n_batches=3)
 torch.manual_seed(0)
 module = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(196, 4)).double()
 
 def step(network, batch):
     found = network(to_tensor(batch.images).double()).view(-1, 2, 2)
-    return {"loss": (found - torch.from_numpy(batch.landmarks).double() / 16).square().mean()}
+    return {"loss": (found - torch.from_numpy(batch.targets).double() / 16).square().mean()}
 
 state = fit(step, batches, module, torch.optim.AdamW(module.parameters(), lr=0.01), fabric=fabric, n_epochs=3,
             learning_rate=cosine(), seed=0, clip_norm=1.0)

@@ -1,4 +1,4 @@
-"""Pseudo labels: every view is mapped back to where it came from, and every measure is what it says."""
+"""Pseudo labels: every view is mapped back to the upright crop, and every measure is the one it is called."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewmark.data.samples import FaceSample
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import to_tensor
 from fewmark.models.normalization import MEAN, STD
-from fewmark.training.semi.pseudo_labels import own_loss, views_of, write_pseudo_labels
+from fewmark.training.semi.pseudo_labels import make_views, own_loss, write_pseudo_labels
 
 torch.set_num_threads(1)
 SIZE = 64
@@ -58,8 +58,8 @@ def test_all_views_agree_on_a_dot(n_views: int) -> None:
     truth = np.stack([f.landmarks for f in faces])
     assert labels.landmarks.shape == (len(labels), 2, 2) == (5, 2, 2)
     assert np.linalg.norm(labels.landmarks - truth, axis=-1).max() < 0.15
-    assert labels.spread.max() < 0.15
-    assert (labels.spread.max() > 0) == (n_views > 1)
+    assert labels.disagreement.max() < 0.15
+    assert (labels.disagreement.max() > 0) == (n_views > 1)
     assert np.allclose(labels.own_landmarks[0], labels.landmarks, atol=1e-4)
 
 
@@ -74,34 +74,34 @@ def test_a_mirror_that_is_forgotten_would_be_seen() -> None:
     labels = write_pseudo_labels(
         [DotFinder()], [DOTS], dotted_faces(2), size=SIZE, mirror=[0, 1], n_views=2
     )  # wrong: left and right are not exchanged
-    assert labels.spread.min() > 5
+    assert labels.disagreement.min() > 5
 
 
 def test_views() -> None:
-    views = views_of(5, SIZE, seed=3)
+    views = make_views(5, SIZE, seed=3)
     assert np.array_equal(views[0].matrix, np.eye(2, 3))
     assert [bool(np.linalg.det(v.matrix[:, :2]) < 0) for v in views] == [False, True, False, True, False]
-    turned = [bool(np.linalg.det(v.matrix[:, :2]) < 0) for v in views_of(4, SIZE, seed=3, flips=False)]
+    turned = [bool(np.linalg.det(v.matrix[:, :2]) < 0) for v in make_views(4, SIZE, seed=3, flips=False)]
     assert turned == [False] * 4
     for view in views:  # all turn about the crop's centre, and a little only
         assert np.allclose(view(np.array([31.5, 31.5])), 31.5)
         assert 0.92 <= view.scale <= 1.08
-    again = views_of(5, SIZE, seed=3)
+    again = make_views(5, SIZE, seed=3)
     assert all(np.array_equal(a.matrix, b.matrix) for a, b in zip(views, again, strict=True))
-    assert not np.array_equal(views_of(5, SIZE, seed=4)[2].matrix, views[2].matrix)
+    assert not np.array_equal(make_views(5, SIZE, seed=4)[2].matrix, views[2].matrix)
 
 
-def test_identical_students_have_no_spread_and_unlike_ones_have_half_their_distance() -> None:
+def test_identical_students_agree_and_unlike_ones_disagree_by_half_their_distance() -> None:
     faces = dotted_faces(4)
     same = write_pseudo_labels([DotFinder(), DotFinder()], [DOTS] * 2, faces, size=SIZE, mirror=[1, 0])
-    assert same.spread.max() < 1e-5
+    assert same.disagreement.max() < 1e-5
     unlike = write_pseudo_labels([DotFinder(), DotFinder(shift=2)], [DOTS] * 2, faces, size=SIZE, mirror=[1, 0])
-    assert np.allclose(unlike.spread, 1.0, atol=1e-3)
+    assert np.allclose(unlike.disagreement, 1.0, atol=1e-3)
     assert np.allclose(unlike.landmarks - same.landmarks, [1.0, 0.0], atol=1e-3)
     assert np.allclose(unlike.own_landmarks[1] - unlike.own_landmarks[0], [2.0, 0.0], atol=1e-3)
     assert unlike.own_landmarks.shape == (2, 4, 2, 2)
-    assert unlike.chosen.shape == (2, 4)
-    assert not unlike.chosen.any()
+    assert unlike.last_selected.shape == (2, 4)
+    assert not unlike.last_selected.any()
 
 
 def test_faces_do_not_depend_on_their_company() -> None:
@@ -133,8 +133,8 @@ def test_own_loss_of_logits_compares_distributions() -> None:
     assert own_loss([logits * 4], codec, (SIZE, SIZE)).item() > 0.01
 
 
-class Judge(nn.Module):
-    """Says how bright the image and the maps are."""
+class Brightness(nn.Module):
+    """A teacher whose quality is how bright the image and the maps are."""
 
     def label_quality(self, images: Tensor, heatmaps: Tensor) -> Tensor:
         assert images.shape[-1] == SIZE
@@ -145,22 +145,12 @@ def test_the_teacher_sees_the_upright_crop_and_the_averaged_maps() -> None:
     faces = dotted_faces(3)
     students = [DotFinder(), DotFinder(shift=4)]
     labels = write_pseudo_labels(
-        students, [DOTS] * 2, faces, size=SIZE, mirror=[1, 0], n_views=2, teacher=Judge(), batch_size=2
+        students, [DOTS] * 2, faces, size=SIZE, mirror=[1, 0], n_views=2, teacher=Brightness(), batch_size=2
     )
     images = to_tensor(np.stack([upright_crop(f, SIZE) for f in faces]))
     average = (students[0](images)[0] + students[1](images)[0]) / 2
     assert labels.quality is not None
-    assert np.allclose(labels.quality, Judge().label_quality(images, average).numpy(), rtol=1e-4)
+    assert np.allclose(labels.quality, Brightness().label_quality(images, average).numpy(), rtol=1e-4)
     assert np.allclose(labels.scores, average.amax((2, 3)).numpy(), rtol=1e-4)
     plain = write_pseudo_labels(students, [DOTS] * 2, faces, size=SIZE, mirror=[1, 0])
     assert plain.quality is None
-
-
-def test_seen_by_changes_what_is_said_and_nothing_else() -> None:
-    labels = write_pseudo_labels([DotFinder()], [DOTS], dotted_faces(2), size=SIZE, mirror=[1, 0])
-    errors = np.array([1.0, 2.0], np.float32)
-    seen = labels.seen_by(0, true_error=errors)
-    assert seen.student == 0
-    assert seen.true_error is errors
-    assert seen.landmarks is labels.landmarks
-    assert labels.student == -1
