@@ -17,6 +17,8 @@ from pathlib import Path
 from matplotlib.cbook import get_sample_data
 from rich.console import Console
 
+from fewmark import TrainingData
+from fewmark import train as run_training
 from fewmark.cli.progress import TrainingDisplay, duration, percent, rounds_table
 from fewmark.data.images import read_image, write_image
 from fewmark.data.lists import read_training_lists
@@ -24,8 +26,6 @@ from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
-from fewmark.training.run import TrainingData
-from fewmark.training.run import train as run_training
 from fewmark.training.work_plan import plan_training
 from fewmark.visualization.draw import draw_landmarks
 

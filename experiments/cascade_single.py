@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fewmark import TrainingData, train
 from fewmark.data.lists import read_training_lists
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.cascade.run import CascadeOptions
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
-from fewmark.training.run import TrainingData, train
 
 
 def show(event: Event) -> None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fewmark import TrainingData, distill, train
 from fewmark.data.formats.csv import read_csv, write_csv
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import read_list, select
@@ -26,7 +27,6 @@ from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
 from fewmark.training.faces import with_boxes
-from fewmark.training.run import TrainingData, distill, train
 
 VALIDATION_EVERY = 15
 POOLS = ("utkface_unlabelled", "ytf68", "scut86")

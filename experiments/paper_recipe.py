@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from ts3_few_labels import gather
 
+from fewmark import TrainingData, train
 from fewmark.core.files import write_text
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
-from fewmark.training.run import TrainingData, train
 from fewmark.training.semi.plans import student_plans
 from fewmark.training.semi.selection import quota
 

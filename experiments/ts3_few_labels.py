@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewmark import TrainingData
+from fewmark import train as train_model
 from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import read_list, select
@@ -33,8 +35,6 @@ from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
-from fewmark.training.run import TrainingData
-from fewmark.training.run import train as train_model
 
 N_VALIDATION = 150
 NAMES = {

@@ -57,9 +57,9 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has ended, by the library."""
+    from fewmark import TrainingData, train
     from fewmark.data.lists import read_training_lists
     from fewmark.training.config import load_config
-    from fewmark.training.run import TrainingData, train
 
     scheme = load_scheme("ibug-68")
     lists = read_training_lists(

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from fewmark.landmarks.transfer import SchemeTransfer as SchemeTransfer
     from fewmark.training.config import Config as Config
     from fewmark.training.config import load_config as load_config
-    from fewmark.training.run import TrainingData as TrainingData
+    from fewmark.training.faces import TrainingData as TrainingData
     from fewmark.training.run import distill as distill
     from fewmark.training.run import train as train
     from fewmark.video.reader import read_video as read_video
@@ -89,7 +89,8 @@ __getattr__, __dir__, __all__ = attach(
         "landmarks.scheme": ["LandmarkScheme", "load_scheme", "scheme_names"],
         "landmarks.transfer": ["SchemeTransfer"],
         "training.config": ["Config", "load_config"],
-        "training.run": ["TrainingData", "distill", "train"],
+        "training.faces": ["TrainingData"],
+        "training.run": ["distill", "train"],
         "video.reader": ["read_video"],
         "video.tracker": ["TrackedFace", "Tracker"],
         "core.version": ["__version__"],

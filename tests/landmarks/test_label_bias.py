@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fewmark.training.run
+from fewmark import TrainingData, train
 from fewmark.cli.describe import describe_model
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
@@ -22,7 +23,6 @@ from fewmark.inference.labelled import predict_samples
 from fewmark.landmarks.label_bias import cross_fitted, fit_label_bias, with_bias
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
-from fewmark.training.run import TrainingData, train
 from fewmark.training.validation import find_bias, measure
 
 MIRROR = (1, 0, 2)  # left, right, middle

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
+from fewmark import TrainingData, train
 from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
@@ -36,7 +37,6 @@ from fewmark.training.cascade import fit_stage
 from fewmark.training.cascade import plans as training_plans
 from fewmark.training.cascade.run import CascadeOptions, check_cascade
 from fewmark.training.config import Config, load_config
-from fewmark.training.run import TrainingData, train
 from fewmark.training.work_plan import plan_training
 
 SCHEME = load_scheme("ibug-68")

@@ -113,7 +113,7 @@ def test_labels_move_exactly_as_the_image(seed: int) -> None:
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_the_angle_told_is_the_crops_angle(flip: float) -> None:
+def test_the_target_angle_is_the_crops_angle(flip: float) -> None:
     """Two dots, the nose's root and the chin: the line between them stands as the label says."""
     root, chin = dotted(27), dotted(8)
     both = replace(root, images=(np.maximum(root.images[0], chin.images[0]),))

@@ -14,7 +14,7 @@ from fewmark.training.semi.plans import TEACHER_KINDS, make_loop, student_plans,
 from fewmark.training.semi.teacher import TeacherPlan
 
 OLD_RECIPES = Path(__file__).with_name("old_recipes")
-"""Recipes and the tests' tiny one as version 0.1.0 of August 2026 wrote them, before settings were taken away."""
+"""Recipes and the tests' tiny one as they were when there were 60 settings."""
 
 
 def test_there_are_at_most_50_settings_each_with_a_meaning() -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from fewmark import TrainingData, distill, train
 from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.data.formats.csv import read_csv
@@ -27,7 +28,6 @@ from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import Config, load_config
 from fewmark.training.distillation import complete_labels, landmark_weights
 from fewmark.training.multi_view import predict_multi_view
-from fewmark.training.run import TrainingData, distill, train
 
 DOTS = np.array([[60.0, 52.0], [88.0, 70.0], [71.0, 97.0]])
 """Of the drawn image, px: one in each colour."""
@@ -246,8 +246,8 @@ def test_labels_alone_tune_a_model_and_its_teacher_stays(
     assert tuned.checkpoint.provenance == f"started from a model {first.provenance}"
     assert tuned.checkpoint.counts == first.counts == {"labelled": 4, "pseudo": 5, "unlabelled": 6}
     other = load_config("compact", [*SETTINGS, "semi.selection=none", "semi.rounds=0", "crop.size=64"])
-    judged = train(other, replace(data, unlabelled=[]), tmp_path / "other", start=first)
-    assert judged.checkpoint.teacher is None  # one of other crops would estimate what it has not learned
+    without = train(other, replace(data, unlabelled=[]), tmp_path / "other", start=first)
+    assert without.checkpoint.teacher is None  # one of other crops would estimate what it has not learned
 
 
 def test_a_model_of_another_network_is_no_start(

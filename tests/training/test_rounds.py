@@ -374,7 +374,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         ({"teacher": replace(TEACHER, source="out-of-fold"), "labelled": LABELLED[:3]}, "given 3"),
     ],
 )
-def test_what_cannot_be_trained_is_said_at_once(changes: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_trained_is_refused_at_once(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         run(**changes)
     assert "\n" not in str(caught.value)

@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from fewmark import TrainingData, train
 from fewmark.core.errors import InputError
 from fewmark.data.lists import read_training_lists
 from fewmark.data.samples import FaceSample
@@ -22,7 +23,6 @@ from fewmark.landmarks.scheme import load_scheme
 from fewmark.training import fit as fitting
 from fewmark.training.config import Config, load_config
 from fewmark.training.faces import with_boxes
-from fewmark.training.run import TrainingData, train
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The teacher: its targets, their sign, and that it learns to judge what it has not seen."""
+"""The teacher: its targets, their sign, and that it ranks what it has not seen."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def faces_off_by(*distances: float) -> list[CachedFace]:
     return found
 
 
-def judge(faces: list[CachedFace], plan: TeacherPlan, seed: int = 0) -> ScoredPredictions:
+def score(faces: list[CachedFace], plan: TeacherPlan, seed: int = 0) -> ScoredPredictions:
     return score_predictions(
         [Centre()],
         [CODEC],
@@ -69,67 +69,67 @@ PLAIN = TeacherPlan(n_copies=1, standardise=False, target="landmark")
 
 
 def test_the_target_is_the_negative_distance() -> None:
-    judged = judge(faces_off_by(3.0, 0.5, 8.0, 1.0, 2.0), PLAIN)
-    assert judged.targets.tolist() == pytest.approx([-3, -0.5, -8, -1, -2], abs=1e-3)
+    scored = score(faces_off_by(3.0, 0.5, 8.0, 1.0, 2.0), PLAIN)
+    assert scored.targets.tolist() == pytest.approx([-3, -0.5, -8, -1, -2], abs=1e-3)
 
 
 def test_the_target_of_eq_4_is_the_negative_squared_error_of_the_maps() -> None:
     faces = faces_off_by(3.0, 0.5, 8.0)
-    judged = judge(faces, replace(PLAIN, target="heatmap"))
-    said = Centre()(torch.zeros(3, 3, SIZE, SIZE))[0]
+    scored = score(faces, replace(PLAIN, target="heatmap"))
+    predicted = Centre()(torch.zeros(3, 3, SIZE, SIZE))[0]
     ideal, _ = CODEC.encode(torch.from_numpy(np.stack([f.landmarks for f in faces])), (SIZE, SIZE))
-    expected = -(said - ideal).square().sum((1, 2, 3))
-    assert judged.targets.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    expected = -(predicted - ideal).square().sum((1, 2, 3))
+    assert scored.targets.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 @pytest.mark.parametrize("target", ["landmark", "heatmap"])
 def test_standardised_targets_keep_the_ranking_and_the_sign(target: str) -> None:
     distances = (3.0, 0.5, 8.0, 1.0, 2.0)
     plan = replace(PLAIN, standardise=True, target=target)  # type: ignore[arg-type]
-    judged = judge(faces_off_by(*distances), plan)
-    assert judged.targets.mean() == pytest.approx(0, abs=1e-6)
-    assert judged.targets.std() == pytest.approx(1, abs=1e-5)
-    assert np.argsort(-judged.targets).tolist() == np.argsort(distances).tolist()
+    scored = score(faces_off_by(*distances), plan)
+    assert scored.targets.mean() == pytest.approx(0, abs=1e-6)
+    assert scored.targets.std() == pytest.approx(1, abs=1e-5)
+    assert np.argsort(-scored.targets).tolist() == np.argsort(distances).tolist()
 
 
 def test_copies_are_drawn_and_the_first_is_the_upright_crop() -> None:
     faces = faces_off_by(3.0, 0.5, 8.0)
-    judged = judge(faces, replace(PLAIN, n_copies=3))
-    assert judged.images.shape == (9, SIZE, SIZE, 3)
-    assert judged.heatmaps.shape == (9, 1, 8, 8)
+    scored = score(faces, replace(PLAIN, n_copies=3))
+    assert scored.images.shape == (9, SIZE, SIZE, 3)
+    assert scored.heatmaps.shape == (9, 1, 8, 8)
     for i, face in enumerate(faces):
-        assert np.array_equal(judged.images[i], upright_crop(face, SIZE))
-    assert not np.array_equal(judged.images[3], judged.images[0])
-    again = judge(faces, replace(PLAIN, n_copies=3))
-    assert np.array_equal(again.images, judged.images)
-    assert np.array_equal(again.targets, judged.targets)
-    assert not np.array_equal(judge(faces, replace(PLAIN, n_copies=3), seed=1).images, judged.images)
+        assert np.array_equal(scored.images[i], upright_crop(face, SIZE))
+    assert not np.array_equal(scored.images[3], scored.images[0])
+    again = score(faces, replace(PLAIN, n_copies=3))
+    assert np.array_equal(again.images, scored.images)
+    assert np.array_equal(again.targets, scored.targets)
+    assert not np.array_equal(score(faces, replace(PLAIN, n_copies=3), seed=1).images, scored.images)
 
 
 def test_faces_without_a_landmark_teach_nothing() -> None:
     faces = faces_off_by(3.0, 0.5)
     blank = replace(faces[0], landmarks=np.full((1, 2), np.nan, np.float32))
-    judged = judge([faces[0], blank, faces[1]], PLAIN)
-    assert judged.targets.tolist() == pytest.approx([-3, -0.5], abs=1e-3)
+    scored = score([faces[0], blank, faces[1]], PLAIN)
+    assert scored.targets.tolist() == pytest.approx([-3, -0.5], abs=1e-3)
     with pytest.raises(InputError, match="known landmarks"):
-        judge([blank], PLAIN)
+        score([blank], PLAIN)
 
 
 def test_equal_errors_give_equal_targets() -> None:
-    targets = judge(faces_off_by(2.0, 2.0), replace(PLAIN, standardise=True)).targets
+    targets = score(faces_off_by(2.0, 2.0), replace(PLAIN, standardise=True)).targets
     assert np.isfinite(targets).all()
     assert abs(float(targets[0] - targets[1])) < 0.1
 
 
 def test_folds_are_joined_in_order() -> None:
-    parts = [judge(faces_off_by(3.0, 0.5), PLAIN), judge(faces_off_by(1.0), PLAIN)]
+    parts = [score(faces_off_by(3.0, 0.5), PLAIN), score(faces_off_by(1.0), PLAIN)]
     joined = join_scored(parts)
     assert joined.targets.tolist() == pytest.approx([-3, -0.5, -1], abs=1e-3)
     assert len(joined.images) == len(joined.heatmaps) == 3
 
 
 def planted(n: int, seed: int) -> ScoredPredictions:
-    """Noise images with two maps; the blunter the maps are drawn, the worse they are said to be."""
+    """Noise images with two maps; the blunter the maps, the lower their target."""
     rng = np.random.default_rng(seed)
     bluntness = rng.uniform(2, 8, n)
     maps = []

@@ -132,7 +132,7 @@ def train(
     from fewmark.cli.progress import TrainingDisplay, percent, rounds_table, run_displayed, stage_lines
     from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.training.cascade.run import check_cascade
-    from fewmark.training.run import TrainingData
+    from fewmark.training.faces import TrainingData
     from fewmark.training.run import train as run_training
     from fewmark.training.work_plan import plan_training
 

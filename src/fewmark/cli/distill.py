@@ -58,7 +58,7 @@ def distill(
     from fewmark.cli.progress import TrainingDisplay, percent, run_displayed
     from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.inference.detector import Detector
-    from fewmark.training.run import TrainingData
+    from fewmark.training.faces import TrainingData
     from fewmark.training.run import distill as run_distillation
     from fewmark.training.work_plan import plan_distillation
 

@@ -27,8 +27,8 @@ def heatmap_loss(
     """Squared error of all network stages against the ideal heatmaps.
 
     Args:
-        outputs: network stages of (B, K', h, w).
-        heatmaps: (B, K', h, w) ideal ones.
+        outputs: Heatmaps of each network stage, (B, K', h, w).
+        heatmaps: (B, K', h, w) ideal heatmaps.
         weights: (B, K', 1, 1), 0 where a landmark is missing.
         reduction: "sum" over maps and cells, halved and averaged over faces (the authors' CPM); "mean" over
             cells of the present maps (the authors' hourglass). Their learning rates differ by the factor
@@ -58,18 +58,18 @@ def integral_loss(
     map_weight: float = 1.0,
     landmark_weights: Tensor | None = None,
 ) -> Tensor:
-    """L1 between the mean of each map and its landmark, and the cross-entropy of the map to the ideal one.
+    """L1 distance of each map's mean from its landmark, plus the divergence of the map from the ideal one.
 
     Args:
-        outputs: network stages of (B, K, h, w) logits.
+        outputs: Logits of each network stage, (B, K, h, w).
         landmarks: (B, K, 2) crop px, NaN where missing; those outside the crop count for the L1 term alone.
-        codec: with `logits`.
-        size: crop (H, W), px.
-        map_weight: of the cross-entropy term.
-        landmark_weights: (B, K) or None.
+        codec: A codec with `logits`.
+        size: (H, W) of the crop, px.
+        map_weight: Weight of the divergence.
+        landmark_weights: (B, K) weights of the landmarks, or None.
 
     Returns:
-        A scalar: the mean over network stages of L1 (in cells) + map_weight * KL (nats).
+        A scalar: the mean over network stages of L1 (cells) + map_weight * KL divergence (nats).
 
     Source: Sun et al., Integral human pose regression, ECCV 2018; Nibali et al., DSNT, 2018 (the map's
     regulariser).
@@ -95,7 +95,7 @@ def integral_loss(
 
 
 def landmark_loss(predicted: Tensor, target: Tensor, kind: LandmarkLoss = "l2") -> Tensor:
-    """How far predicted landmarks are from the true ones, a mean over those that are present.
+    """Distance of predicted landmarks from the true ones, a mean over those that are present.
 
     Args:
         predicted: (..., 2) crop px.

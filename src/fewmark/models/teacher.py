@@ -1,4 +1,4 @@
-"""The teacher of TS3: it sees a face and its heatmaps and says how good these are.
+"""The teacher of TS3: a network that estimates the quality of heatmaps from a face and them.
 
 Source: TS3, section 3.2 and 4.2, which takes CycleGAN's discriminator: the PatchGAN of Isola et al.,
 Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017.
@@ -17,31 +17,31 @@ from fewmark.models.layers import check_counts, check_selection, init_xavier
 
 NORMS = ("instance", "group", "batch", "none")
 LOWEST_PEAK = 1e-4
-"""Peaks below count as this high."""
+"""Floor of the peaks before the logarithm."""
 N_GROUPS = 8
-"""Groups of the group norm: few, so that the heights of a group's maps keep their proportion."""
+"""Groups of the group norm: few, so that the maps of a group keep their relative height."""
 
 
 class Teacher(nn.Module):
     """(B, 3, H, W) images and (B, n_maps, h, w) heatmaps -> (B, 1, p, q) quality of each patch, 6x6 at 64x64.
 
     Args:
-        n_maps: maps a face, as the students write them.
-        width: channels of the first layer, a multiple of 8; the next ones have 2, 4 and 8 times as many.
-        norm: "instance" (the paper's), "group", "batch" or "none"; never on the first and the last layer.
-        n_layers: convolutions that halve; two more of stride 1 follow.
-        groups: None: every map is a channel of its own (the paper's); or lists of landmarks, of whose maps the network sees
-            the highest value at each place: few channels, which a hundred labelled faces suffice to learn.
-        peaks: the mean logarithm of the maps' peaks is added to every patch, by a weight and a bias that are learned.
-        shrink: the images are averaged down by this whole number first: a quarter of the work at 2.
+        n_maps: Heatmaps per face.
+        width: Channels of the first layer, a multiple of 8; the next ones have 2, 4 and 8 times as many.
+        norm: "instance" (the paper's), "group", "batch" or "none"; the first and the last layer have none.
+        n_layers: Number of convolutions of stride 2; two more of stride 1 follow.
+        groups: None: every map is a channel (the paper's). Or lists of landmarks: one channel per list, the maximum of their
+            maps in each cell; a hundred labelled faces suffice to learn so few channels.
+        peaks: Whether the mean logarithm of the maps' peaks is added to every patch, by a learned weight and bias.
+        shrink: Whole factor by which the images are averaged down first; 2 takes a quarter of the work.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: An argument is out of its range.
 
     Source: TS3, Eq. 3 and 4, section 4.2; 2.834 M parameters with 68 maps and instance norm.
-    Differs: `groups`, `peaks` and `shrink`; the paper speaks of one number; the network gives a map, of which `label_quality` takes the mean.
-        The default is group norm: instance norm divides every channel by its own spread, and with it goes the
-        height of the heatmaps, the plainest sign of a good label.
+    Differs: `groups`, `peaks` and `shrink`; the paper has one number, the network gives a map, of which `label_quality` is the mean.
+        The default is group norm: instance norm divides every channel by its standard deviation, and so removes the height of
+        the heatmaps, the plainest sign of a good label.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Teacher(nn.Module):
         self.layers = nn.Sequential(*layers)
         init_xavier(self)
         self.peaks = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1)) if peaks else None
-        if self.peaks is not None:  # starts as the peaks' own judgement, which the patches then mend
+        if self.peaks is not None:  # starts as the peaks alone, which the patches then correct
             last, linear = self.layers[-1], self.peaks[1]
             assert isinstance(last, nn.Conv2d)
             assert last.bias is not None
@@ -89,17 +89,17 @@ class Teacher(nn.Module):
             nn.init.constant_(linear.weight, 0.5)
 
     def forward(self, images: Tensor, heatmaps: Tensor) -> Tensor:
-        """Judge the heatmaps of faces.
+        """Estimate the quality of the heatmaps of faces.
 
         Args:
             images: (B, 3, H, W) normalised, as the students see them.
-            heatmaps: (B, n_maps, h, w) on the same crops; they are resized to H x W.
+            heatmaps: (B, n_maps, h, w) on the same crops; resized to H x W.
 
         Returns:
-            (B, 1, p, q) quality, the higher the better: it is trained on the labels' loss, negated.
+            (B, 1, p, q) quality, higher is better: it is trained on the labels' negative loss.
 
         Raises:
-            InputError: the images are too small for the network.
+            InputError: The images are too small for the network.
         """
         if self.shrink > 1:
             images = functional.avg_pool2d(images, self.shrink)
@@ -122,14 +122,16 @@ class Teacher(nn.Module):
         return quality
 
     def label_quality(self, images: Tensor, heatmaps: Tensor) -> Tensor:
-        """(B,) the mean over each face's quality map; arguments as for `forward`."""
+        """(B,) mean of each face's quality map; arguments as for `forward`."""
         quality: Tensor = self(images, heatmaps)
         return quality.mean((1, 2, 3))
 
 
 def of_groups(heatmaps: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """(B, K, h, w) -> (B, G, h, w), the highest of each group's maps; a first group of all that the others hold is the highest
-    of theirs, so that no map is read twice."""
+    """The maximum over the maps of each group, (B, K, h, w) -> (B, G, h, w).
+
+    A first group that is the union of the others is taken from theirs, so that no map is read twice.
+    """
     first, *rest = groups
     if set(first) != {k for group in rest for k in group}:
         return torch.stack([heatmaps[:, g].amax(1) for g in groups], 1)

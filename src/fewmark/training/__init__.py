@@ -9,7 +9,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "config": ["Config", "SettingDescription", "describe_settings", "load_config", "recipe_names", "to_toml"],
-        "run": ["RunResult", "TrainingData", "distill", "train"],
+        "faces": ["TrainingData"],
+        "run": ["RunResult", "distill", "train"],
         "work_plan": ["WorkPlan", "plan_distillation", "plan_training"],
     },
 )

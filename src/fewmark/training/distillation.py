@@ -21,7 +21,7 @@ from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.config import Config
 from fewmark.training.events import PlannedTraining
-from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, cache_labelled, hold_out, with_boxes
+from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, TrainingData, cache_labelled, hold_out, with_boxes
 from fewmark.training.launch import first_process
 from fewmark.training.multi_view import MultiViewPrediction, predict_multi_view
 from fewmark.training.runner import RunContext
@@ -103,10 +103,7 @@ def planned_distillation(config: Config, n_labelled: int, n_unlabelled: int) -> 
 def prepare_distillation(
     config: Config,
     teachers: Sequence[Detector],
-    labelled: Sequence[FaceSample],
-    unlabelled: Sequence[FaceSample],
-    validation: Sequence[FaceSample],
-    scheme: LandmarkScheme,
+    data: TrainingData,
     *,
     context: RunContext,
     initial_weights: Sequence[Mapping[str, Tensor]] = (),
@@ -119,10 +116,7 @@ def prepare_distillation(
     Args:
         config: Settings; see `distillation`.
         teachers: Detectors of one scheme.
-        labelled: Labelled faces; there may be none.
-        unlabelled: Unlabelled faces; those without a box are detected.
-        validation: Faces to measure on.
-        scheme: Scheme of the landmarks.
+        data: Faces; there may be no labelled ones, and unlabelled ones without a box are detected.
         context: What all trainings share; its folder keeps the predictions.
         initial_weights: State dict from which each student begins; empty for random weights.
 
@@ -130,8 +124,9 @@ def prepare_distillation(
         InputError: No unlabelled face is detected, the selection needs a quality network that the models do not have, or an image
             cannot be read.
     """
+    scheme, labelled, unlabelled = data.scheme, data.labelled, data.unlabelled
     rule, k = CropRule(config.crop.size, config.crop.margin), scheme.n_landmarks
-    held_out = hold_out(validation, rule, scheme)
+    held_out = hold_out(data.validation, rule, scheme)
     cached, adapter = cache_labelled(labelled, rule, k)
     if not labelled:
         adapter = teachers[0].checkpoint.box_from_detector or DEFAULT_BOX_FROM_DETECTOR
@@ -159,8 +154,8 @@ def prepare_distillation(
     shares = labelled_shares(n, m, config.distillation.labelled_share)
     augment = AugmentRule(**config.augment.model_dump())
     trainer = StudentTrainer(student_plans(config), scheme, rule.size, augment, context, held_out, initial_weights)
-    data = TrainingSet(all_faces, landmarks, weights, shares)
-    return PreparedDistillation(trainer, data, complete, m, len(found), adapter)
+    training_set = TrainingSet(all_faces, landmarks, weights, shares)
+    return PreparedDistillation(trainer, training_set, complete, m, len(found), adapter)
 
 
 def train_distilled(config: Config, prepared: PreparedDistillation) -> tuple[list[nn.Module], TeacherPart | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +17,7 @@ from fewmark.data.formats.csv import read_csv
 from fewmark.data.images import read_image
 from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.faces import render_dataset
+from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face_detection.base import SlimeFaceDetector, adapt_box, box_overlap, fit_box_adapter
 from fewmark.landmarks.scheme import BoxDiagonal, BoxSize, LandmarkScheme
 from fewmark.training.events import Validation
@@ -27,6 +30,42 @@ MIN_OVERLAP = 0.3
 """Least overlap (intersection over union) at which a detected box is that of a labelled face."""
 DEFAULT_BOX_FROM_DETECTOR = (0.0, 0.0, 1.0)
 """The adapter that leaves boxes as they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The faces of a run.
+
+    Attributes:
+        scheme: Scheme of all labels.
+        labelled: L; every face has at least one landmark.
+        unlabelled: U; labels that they may have are read by the oracle and the report alone.
+        validation: Held-out labelled faces to measure on; they train nothing.
+    """
+
+    scheme: LandmarkScheme
+    labelled: Sequence[FaceSample]
+    unlabelled: Sequence[FaceSample]
+    validation: Sequence[FaceSample]
+
+    @property
+    def n_faces(self) -> int:
+        """Number of faces in all parts."""
+        return len(self.labelled) + len(self.unlabelled) + len(self.validation)
+
+    def hash(self, models: Sequence[Checkpoint] = ()) -> str:
+        """A hash of names, boxes and labels, and of the models that are distilled or started from."""
+        digest = hashlib.sha256()
+        for model in models:
+            metadata = model.to_metadata()
+            metadata.pop("students")  # unknown for an exported model
+            digest.update(json.dumps(metadata, sort_keys=True).encode())
+        for part in (self.labelled, self.unlabelled, self.validation):
+            for s in part:
+                digest.update(f"{s.name or s.image.name}|".encode())
+                for array in (s.box, s.landmarks if part is not self.unlabelled else None):
+                    digest.update(b"-" if array is None else np.asarray(array, np.float32).tobytes())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,29 +104,20 @@ def check_labelled(samples: Sequence[FaceSample], part: str) -> None:
             )
 
 
-def prepare_faces(
-    labelled: Sequence[FaceSample],
-    unlabelled: Sequence[FaceSample],
-    validation: Sequence[FaceSample],
-    rule: CropRule,
-    scheme: LandmarkScheme,
-) -> PreparedFaces:
+def prepare_faces(data: TrainingData, rule: CropRule) -> PreparedFaces:
     """Read the images and keep a window of each face.
 
     Args:
-        labelled: Faces with landmarks.
-        unlabelled: Faces; one without a box is detected, see `with_boxes`.
-        validation: Faces with landmarks.
+        data: The faces; an unlabelled one without a box is detected, see `with_boxes`.
         rule: Crop of the networks.
-        scheme: Scheme of the landmarks.
 
     Raises:
         InputError: An image cannot be read, or its labels do not fit the scheme.
     """
-    k = scheme.n_landmarks
-    cached, adapter = cache_labelled(labelled, rule, k)
-    truth, blank = _hide_labels(cache_faces(with_boxes(unlabelled, adapter), rule, k), k)
-    return PreparedFaces(cached, blank, truth, hold_out(validation, rule, scheme), adapter)
+    k = data.scheme.n_landmarks
+    cached, adapter = cache_labelled(data.labelled, rule, k)
+    truth, blank = _hide_labels(cache_faces(with_boxes(data.unlabelled, adapter), rule, k), k)
+    return PreparedFaces(cached, blank, truth, hold_out(data.validation, rule, data.scheme), adapter)
 
 
 def hold_out(samples: Sequence[FaceSample], rule: CropRule, scheme: LandmarkScheme) -> Validation | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,25 +16,30 @@ from fewmark.core.errors import InputError
 from fewmark.core.json import json_value
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
-from fewmark.data.samples import FaceSample
 from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.calibration import ErrorCalibration
 from fewmark.landmarks.metrics import Score
-from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.cascade.faces import cache_training_faces, read_training_faces
 from fewmark.training.cascade.run import DEFAULT_OPTIONS, CascadeOptions, check_cascade, train_cascade
 from fewmark.training.cascade.run import SYNTHETIC_SIZE as CASCADE_SYNTHETIC_SIZE
 from fewmark.training.config import NOT_STATED, Config
 from fewmark.training.distillation import check_distillation, prepare_distillation, train_distilled
 from fewmark.training.events import Event
-from fewmark.training.faces import check_labelled, prepare_faces, render_synthetic
+from fewmark.training.faces import TrainingData, check_labelled, prepare_faces, render_synthetic
 from fewmark.training.launch import first_process, launch
 from fewmark.training.report import write_run_report
 from fewmark.training.run_folder import append_line, check_folder, read_lines, write_settings
 from fewmark.training.runner import RunContext, ignore
-from fewmark.training.semi.plans import initial_weights, make_loop, make_selection, student_plans, teacher_plan
+from fewmark.training.semi.plans import (
+    check_students,
+    initial_weights,
+    make_loop,
+    make_selection,
+    student_plans,
+    teacher_plan,
+)
 from fewmark.training.semi.rounds import RoundRecord, run_rounds
 from fewmark.training.validation import find_bias, measure
 
@@ -44,37 +47,6 @@ SYNTHETIC_SIZE = 128
 """Side of a synthetic face's image for students, px: its face fills a crop of 64 to 96 px."""
 LOGGED = ("epoch", "teacher", "stage")
 """Kinds of events that metrics.jsonl keeps."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """The faces of a run.
-
-    Attributes:
-        scheme: Scheme of all labels.
-        labelled: L; every face has at least one landmark.
-        unlabelled: U; labels that they may have are read by the oracle and the report alone.
-        validation: Held-out labelled faces to measure on; they train nothing.
-    """
-
-    scheme: LandmarkScheme
-    labelled: Sequence[FaceSample]
-    unlabelled: Sequence[FaceSample]
-    validation: Sequence[FaceSample]
-
-    def hash(self, models: Sequence[Checkpoint] = ()) -> str:
-        """A hash of names, boxes and labels, and of the models that are distilled or started from."""
-        digest = hashlib.sha256()
-        for model in models:
-            metadata = model.to_metadata()
-            metadata.pop("students")  # unknown for an exported model
-            digest.update(json.dumps(metadata, sort_keys=True).encode())
-        for part in (self.labelled, self.unlabelled, self.validation):
-            for s in part:
-                digest.update(f"{s.name or s.image.name}|".encode())
-                for array in (s.box, s.landmarks if part is not self.unlabelled else None):
-                    digest.update(b"-" if array is None else np.asarray(array, np.float32).tobytes())
-        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +102,7 @@ def train(
             raise InputError("--start: a cascade begins with weights of its own; leave it out")
         run = _open_run(config, data, folder, [], start, resume, on_event)
         return _finish_run(run, _train_cascade(run, cascade_options))
-    _check_students(config)
+    check_students(config)
     weights = initial_weights(config, data.scheme, start)
     run = _open_run(config, data, folder, [], start, resume, on_event)
     return _finish_run(run, _train_rounds(run, weights))
@@ -163,20 +135,11 @@ def distill(
     check_labelled(data.labelled, "labelled")
     check_labelled(data.validation, "val")
     check_distillation(config, teachers, data.scheme, len(data.unlabelled))
-    _check_students(config)
+    check_students(config)
     weights = initial_weights(config, data.scheme, start)
     run = _open_run(config, data, folder, [d.checkpoint for d in teachers], start, resume, on_event)
-    run.report_reading(len(data.labelled) + len(data.unlabelled) + len(data.validation))
-    prepared = prepare_distillation(
-        config,
-        teachers,
-        data.labelled,
-        data.unlabelled,
-        data.validation,
-        data.scheme,
-        context=run.context,
-        initial_weights=weights,
-    )
+    run.context.emit({"kind": "reading", "n_faces": data.n_faces})
+    prepared = prepare_distillation(config, teachers, data, context=run.context, initial_weights=weights)
     run.begin()
     students, quality = train_distilled(config, prepared)
     trained = _Trained(
@@ -220,10 +183,6 @@ class _Run:
         """The networks' crop."""
         return CropRule(self.config.crop.size, self.config.crop.margin)
 
-    def report_reading(self, n_faces: int) -> None:
-        """Report that images are read."""
-        self.context.emit({"kind": "reading", "n_faces": n_faces})
-
     def begin(self) -> None:
         """Write the settings, once all images could be read: from now on the folder holds the run."""
         if self.context.fabric.is_global_zero and not self.resume:
@@ -256,11 +215,6 @@ class _Trained:
     stage_nmes: dict[str, float] = field(default_factory=dict)
     records: Sequence[RoundRecord] = ()
     truth: NDArray[np.float32] | None = None
-
-
-def _check_students(config: Config) -> None:
-    if config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
-        raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
 
 
 def _open_run(
@@ -296,8 +250,8 @@ def _open_run(
 def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> _Trained:
     """Train students by the rounds of TS3."""
     config, data, rule, context = run.config, run.data, run.crop, run.context
-    run.report_reading(len(data.labelled) + len(data.unlabelled) + len(data.validation))
-    faces = prepare_faces(data.labelled, data.unlabelled, data.validation, rule, data.scheme)
+    run.context.emit({"kind": "reading", "n_faces": data.n_faces})
+    faces = prepare_faces(data, rule)
     synthetic = render_synthetic(config.synthetic.faces, data.scheme, size=SYNTHETIC_SIZE, context=context)
     run.begin()
     rounds = run_rounds(
@@ -344,7 +298,7 @@ def _train_cascade(run: _Run, options: CascadeOptions) -> _Trained:
     if data.unlabelled:
         text = f"a cascade learns from labels alone: {len(data.unlabelled)} unlabelled faces are not used"
         context.emit({"kind": "note", "text": text})
-    run.report_reading(len(data.labelled) + len(data.validation))
+    context.emit({"kind": "reading", "n_faces": len(data.labelled) + len(data.validation)})
     faces, adapter = read_training_faces(data.labelled, data.scheme)
     run.begin()
     samples = render_synthetic(config.synthetic.faces, data.scheme, size=CASCADE_SYNTHETIC_SIZE, context=context)

@@ -64,7 +64,7 @@ def train_point(
         InputError: The scheme has no components, or the noise is negative.
 
     Source: coarse-to-fine, section 3.3. Differs: without noise of the size of the stage before's errors, the middle of a
-        patch gives the answer away (the paper's v_gt of 1.373 beside v_real of 3.827).
+        patch gives the answer away (the paper has 1.373 from the truth and 3.827 from predictions).
     """
     schedule, context = schedule or Schedule.of_stage("point"), context or RunContext()
     scheme = faces.scheme

@@ -41,6 +41,17 @@ def student_plans(config: Config) -> list[StudentPlan]:
     return [_student_plan(name, s) for name, s in config.students.items()]
 
 
+def check_students(config: Config) -> None:
+    """Check that the students can be built and fit the crop.
+
+    Raises:
+        InputError: A network, an argument of it or the crop's size does not fit.
+    """
+    student_plans(config)
+    if config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
+        raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
+
+
 def initial_weights(config: Config, scheme: LandmarkScheme, start: Checkpoint | None) -> list[dict[str, Tensor]]:
     """The weights from which each student begins; an empty dict for one whose network is not in the model to start from.
 
