@@ -59,6 +59,7 @@ class TrainingData:
         for model in models:
             metadata = model.to_metadata()
             metadata.pop("students")  # unknown for an exported model
+            metadata.pop("flip")  # also in its config; earlier versions had no such field
             digest.update(json.dumps(metadata, sort_keys=True).encode())
         for part in (self.labelled, self.unlabelled, self.validation):
             for s in part:
