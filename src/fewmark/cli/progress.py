@@ -77,15 +77,13 @@ class TrainingDisplay:
         elif kind == "training":
             self.plan.begin(event["name"])
             self._first = 0
-            line = f"{_place(event)}: training {event.get('student', event['name'])} on {event['n_faces']} faces"
+            line = f"{_part_of(event)}: training {event.get('student', event['name'])} on {event['n_faces']} faces"
             if event.get("n_pseudo"):
                 line += f", {event['n_pseudo']} of them with pseudo labels"
         elif kind == "epoch":
             self._first = self._first or event["epoch"]
             self.plan.epoch(event, self._first)
-            line = (
-                f"{_place(event)}: {event.get('student', event['name'])}, epoch {event['epoch']} of {event['n_epochs']}"
-            )
+            line = f"{_part_of(event)}: {event.get('student', event['name'])}, epoch {event['epoch']} of {event['n_epochs']}"
             line += "" if event.get("loss") is None else f", loss {event['loss']:.4f}"
             line += f", validation NME {percent(event['val_nme'])}" if event.get("val_nme") is not None else ""
         elif kind == "teacher":
@@ -179,7 +177,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d} h" if hours else f"{minutes}:{rest:02d} min"
 
 
-def _place(event: Event) -> str:
+def _part_of(event: Event) -> str:
     if "stage" in event:
         return f"stage {event['stage']}"
     if event.get("synthetic"):

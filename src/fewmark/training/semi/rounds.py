@@ -183,10 +183,11 @@ def run_rounds(
             if selection is None:
                 if rule.needs_teacher:
                     # 7, 12: predict on L; 8, 13: optimize the teacher from scratch
-                    seeds = [context.derive_seed(purpose, i, j) for purpose in ("teacher data", "teacher")]
-                    examples = make_teacher_data(trainer, teacher_plan, students, labelled, folds, seeds[0])
+                    seed = context.derive_seed("teacher data", i, j)
+                    examples = make_teacher_data(trainer, teacher_plan, students, labelled, folds, seed)
+                    seed = context.derive_seed("teacher", i, j)
                     teacher, state = train_teacher(
-                        teacher_plan, examples, scheme=scheme, fabric=context.fabric, seed=seeds[1]
+                        teacher_plan, examples, scheme=scheme, fabric=context.fabric, seed=seed
                     )
                     context.emit({"kind": "teacher", "round": i, "student": plan.name, "loss": state.losses[-1]})
                     context.save("teacher", teacher)
