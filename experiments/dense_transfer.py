@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from mlp_transfer import MlpTransfer
 from numpy.typing import NDArray
-from transfer_rows import COLUMNS, Row, cells, measure
+from transfer_errors import COLUMNS, Row, cells, measure
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transfer_rows import COLUMNS, Row, cells, measure
+from transfer_errors import COLUMNS, Row, cells, measure
 
 from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces

@@ -21,7 +21,7 @@ MIN_FACES = 20
 """Held-out faces below which nothing is said: the curve would be these faces' own."""
 MIN_SCORE = 0.65
 """Of the lowest mean score of a held-out face: what the face detector took for a face is none, or one whose landmarks cannot be seen, where
-it has less. Of 1870 labelled faces it leaves out none whose landmarks are right, and of 66 other finds half (experiments/found_faces.py)."""
+it has less. Of 1870 labelled faces it leaves out none whose landmarks are right, and of 66 other finds half (experiments/unlikely_faces.py)."""
 N_KNOTS = 24
 """Of the curve; each is the mean over as many landmarks."""
 ROUNDS = 4

@@ -34,7 +34,7 @@ IBUG68_FROM_DLIB: Adapter = (0.016, 0.056, 0.953)
 IBUG68_FROM_YUNET: Adapter = (0.002, 0.138, 0.910)
 IBUG68_FROM_ULTRALIGHT: Adapter = (0.000, 0.139, 0.904)
 """`fit_box_adapter` of each face detector against the tight box of the 68 landmarks on every fifth training face of 300-W, from
-docs/measured/finder_boxes.json (experiments/finder_boxes.py), with the remaining standard deviations. UltraLight: RFB-320."""
+docs/measured/face_detector_boxes.json (experiments/face_detector_boxes.py), with the remaining standard deviations. UltraLight: RFB-320."""
 
 
 def as_packaged(box_xyxy: FloatArray, adapter: Adapter) -> NDArray[np.float32]:

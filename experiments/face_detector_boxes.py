@@ -1,6 +1,6 @@
 """How each face detector's boxes relate to the tight box of the 68 landmarks, on training faces of 300-W.
 
-    python experiments/finder_boxes.py ../shared/data/ibug68 --weights ../shared/peers/weights --out docs/measured/finder_boxes.json
+    python experiments/face_detector_boxes.py ../shared/data/ibug68 --weights ../shared/peers/weights --out docs/measured/face_detector_boxes.json
 
 Writes, for every face detector: n (training faces looked at, every n-th of train.txt), n_found (with a box that holds the middle of
 the true one), adapter (dx, dy, scale of `fit_box_adapter`), and the spread left after it: standard deviations of the centre,

@@ -1,6 +1,6 @@
 """What the face detector finds, and what `Detector.is_face` takes for no face: on photographs in which one face is labelled.
 
-    python experiments/found_faces.py --data ../shared/data/mtfl5 --out docs/measured/found_faces.json
+    python experiments/unlikely_faces.py --data ../shared/data/mtfl5 --out docs/measured/unlikely_faces.json
 
 Every fifth image of MTFL, whose labelled face has five landmarks by hand. A find is the labelled face where it is the one whose box overlaps the
 labelled landmarks' most, and covers at least half of that. Its landmarks are usable where none of the five (eyes' centres, nose, corners
