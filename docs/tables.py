@@ -149,9 +149,19 @@ def video_table() -> str:
     return str(_experiment("video_jitter").as_table(_measured("video_jitter.json")[0]))
 
 
-def turned_table() -> str:
+def rotated_table() -> str:
     """What experiments/rotated_images.py wrote."""
     return str(_experiment("rotated_images").as_table(_measured("rotated_images.json")[0]["rows"]))
+
+
+def unlikely_faces_table() -> str:
+    """What experiments/unlikely_faces.py wrote."""
+    return str(_experiment("unlikely_faces").as_table(_measured("unlikely_faces.json")[0]))
+
+
+def max_side_table() -> str:
+    """What experiments/tiled_search.py wrote of single photographs."""
+    return str(_experiment("tiled_search").as_table(_measured("tiled_search.json")[0]["scenes"]))
 
 
 def robustness_table() -> str:
@@ -216,7 +226,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "dense-transfer": dense_transfers_table,
     "dense-boxes": dense_boxes_table,
     "robustness": robustness_table,
-    "rotated-images": turned_table,
+    "rotated-images": rotated_table,
+    "found-faces": unlikely_faces_table,
+    "max-side": max_side_table,
 }
 
 

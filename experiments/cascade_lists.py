@@ -1,17 +1,18 @@
-"""The lists of the cascade's experiments: which faces train, which are held out, which are measured.
+"""The lists of the cascade's experiments: faces to train on, held-out faces and test faces.
 
     python experiments/cascade_lists.py --data ../shared/data/ibug68 --scheme ibug-68 --out runs/lists-ibug68
     python experiments/cascade_lists.py --data ../shared/data/scut86 --scheme scut-86 --out runs/lists-scut86
 
-ibug68 has its own train.txt and test lists; of scut86 every fifth face is for the test. Every 15th training face is held out.
+ibug68 has its own train.txt and test lists; every fifth face of scut86 is a test face. Every 15th training face is held out.
 Writes labelled.txt, held_out.txt and test_NAME.txt (ibug68: common, challenging and full).
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+
+from measurement import TESTS, make_parser
 
 from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
@@ -23,16 +24,15 @@ TEST_EVERY = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="write the lists of the cascade's experiments")
-    parser.add_argument("--data", type=Path, required=True, help="the ibug68 or the scut86 folder")
-    parser.add_argument("--scheme", required=True, help="of the data: ibug-68 or scut-86")
+    parser = make_parser(__doc__, data="the ibug68 or the scut86 folder")
+    parser.add_argument("--scheme", required=True, help="scheme of the data: ibug-68 or scut-86")
     parser.add_argument("--out", type=Path, required=True, help="folder of the lists")
     arguments = parser.parse_args()
     data: Path = arguments.data
     if (data / "train.txt").is_file():
         train = read_list(data / "train.txt")
-        tests = {n: read_list(data / f"test_{n}.txt") for n in ("common", "challenging")}
-        tests["full"] = tests["common"] + tests["challenging"]
+        tests = {n: read_list(data / f"test_{n}.txt") for n in TESTS}
+        tests["full"] = [name for names in tests.values() for name in names]
     else:
         names = [s.name for s in read_faces(data, scheme=load_scheme(arguments.scheme))]
         train = [n for i, n in enumerate(names) if i % TEST_EVERY]

@@ -1,34 +1,30 @@
-"""How much of the coarse stage's real output should stage 2 be trained on? Fig. 5 of the coarse-to-fine paper.
+"""The share of real stage-1 output in stage 2's training crops; Fig. 5 of the coarse-to-fine paper.
 
     python experiments/cascade_share.py runs/cascade/detector.safetensors --data ../shared/data/ibug68 \
         --labelled runs/lists-ibug68/labelled.txt --list runs/lists-ibug68/held_out.txt --out runs/cascade-share
 
 Takes the angle and coarse stages of a trained cascade, and trains stage 2 with a share of 0, 0.25, 0.5, 0.75 and 1 of its training
-crops aligned by their real output on the training faces, the rest by the truth; both augmented, or the truth alone. Prints the NME of
-each component on the listed faces. The real output on faces that the coarse stage has learned is better than on new ones, as it was
-in the paper. A training that has ended is not repeated: its weights are in OUT.
+crops aligned by the coarse stage's output on the training faces, the rest by the true landmarks; either both are augmented or only the latter.
+Prints the NME of each component on the listed faces. As in the paper, the output on faces that the coarse stage was trained on is better
+than on new ones. A finished training is not repeated: its weights are in OUT.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
+from cascade_stages import read_cascade
 from lightning_fabric import Fabric
+from measurement import make_parser, markdown_table, use_one_thread, write_json
 
-from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
 from fewmark.data.lists import select
 from fewmark.data.samples import stack_landmarks
 from fewmark.inference.cascade.frames import inner_components
 from fewmark.inference.cascade.state import FaceState
-from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.landmarks.metrics import landmark_errors, nme_per_face, normalising_lengths
 from fewmark.training.cascade.component import train_component
 from fewmark.training.cascade.faces import cache_training_faces, predict_landmarks
@@ -37,21 +33,17 @@ from fewmark.training.runner import RunContext
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="share of real stage-1 output in stage 2's training")
+    parser = make_parser(__doc__, data="labelled faces in the model's scheme")
     parser.add_argument("model", type=Path, help="a model file of a cascade")
-    parser.add_argument("--data", type=Path, required=True, help="labelled faces in the model's scheme")
-    parser.add_argument("--labelled", type=Path, required=True, help="list of the faces that the model was trained on")
+    parser.add_argument("--labelled", type=Path, required=True, help="list of the model's training faces")
     parser.add_argument("--list", type=Path, required=True, dest="held_out", help="list of the faces to measure")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0])
-    parser.add_argument("--epochs", type=float, default=0.4, help="factor on stage 2's epochs")
+    parser.add_argument("--epochs", type=float, default=0.4, help="factor for stage 2's number of epochs")
     parser.add_argument("--precision", default="32-true", help="bf16-mixed is faster on CPUs that have it")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    cascade = load_checkpoint(arguments.model).cascade
-    if cascade is None:
-        parser.error(f"{arguments.model}: holds no cascade")
+    use_one_thread()
+    cascade = read_cascade(arguments.model)
     scheme = cascade.scheme
     samples = read_faces(arguments.data, scheme=scheme)
     held_out = select(samples, arguments.held_out)
@@ -94,16 +86,15 @@ def main() -> None:
                 context=RunContext(fabric, folder, seed=0),
             )
             add(f"share {share:g}, {'both' if augment_coarse else 'the truth alone'} augmented", stage(images, starts))
-    write_text(arguments.out / "share.json", json.dumps(rows, indent=1) + "\n")
+    write_json(arguments.out / "share.json", rows)
     print(f"\n{as_table(rows)}")
 
 
 def as_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Fig. 5 as Markdown: NME in % of every component."""
-    names = list(next(iter(rows.values())))
-    lines = [f"| training crops of stage 2 | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    lines += [f"| {name} | {' | '.join(f'{row[c]:.2f}' for c in names)} |" for name, row in rows.items()]
-    return "\n".join(lines)
+    """Fig. 5 as a Markdown table: NME of each component in %."""
+    parts = list(next(iter(rows.values())))
+    table = [[name, *(f"{row[part]:.2f}" for part in parts)] for name, row in rows.items()]
+    return markdown_table(["training crops of stage 2", *parts], table)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Is twin training worth its time? The coarse stage of the recipe `cascade` as a single network; Fig. 4 of the coarse-to-fine paper.
+"""The coarse stage of the recipe `cascade` as a single network, without its twin; Fig. 4 of the coarse-to-fine paper.
 
     python experiments/cascade_single.py --data ../shared/data/ibug68 --labelled runs/lists-ibug68/labelled.txt \
         --val runs/lists-ibug68/held_out.txt --out runs/single-0
 
-Takes settings by `--set`, as `fewmark train` does; `--twin` trains the twins in the same way.
+`--twin` trains the twins in the same way. `--set KEY=VALUE` changes a setting, as in `fewmark train`.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from measurement import make_parser
 
 from fewmark import TrainingData, train
 from fewmark.data.lists import read_training_lists
@@ -25,8 +26,7 @@ def show(event: Event) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="a coarse stage without its twin")
-    parser.add_argument("--data", type=Path, required=True, help="labelled faces")
+    parser = make_parser(__doc__, data="labelled faces")
     parser.add_argument("--labelled", type=Path, required=True, help="list of the training faces")
     parser.add_argument("--val", type=Path, required=True, help="list of the faces to measure")
     parser.add_argument("--scheme", default="ibug-68")

@@ -1,28 +1,26 @@
-"""The NME that each decoding puts under a perfect network: ideal heatmaps of random landmarks, decoded again.
+"""The NME that each decoding would leave a perfect network: ideal heatmaps of random landmarks, decoded.
 
     python experiments/codec_floor.py --json codec_floor.json
 
-The crop is 64 px and the outer eye corners are 26 px apart, as in TS3. The landmarks lie anywhere between
-cell centres, in the middle 45 px of the crop, where a face box with a margin of 0.2 lies. "8 and 4, maps" are
-Eq. 5's averaged maps of two strides; "8 and 4, points" is the mean of what each stride decodes to by itself.
+The crop is 64 px and the outer eye corners are 26 px apart, as in TS3. The landmarks are uniformly distributed over
+the middle 45 px of the crop, where a face box with a margin of 0.2 lies. "8 and 4, maps" are
+Eq. 5's averaged maps of two strides; "8 and 4, points" is the mean of the landmarks decoded at each stride.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import get_args
 
 import torch
+from measurement import make_parser, markdown_table, percent, write_json
 from torch import Tensor
 
-from fewmark.core.files import write_text
 from fewmark.models.codec import Decoding, HeatmapCodec, average_heatmaps
 
 SIZE = 64
 EYE_DISTANCE = 26.0
-"""px between the outer eye corners in a crop of 64 px (25.2 on average, 20.8 to 29.1)."""
+"""Distance of the outer eye corners in a crop of 64 px, in px (25.2 on average, 20.8 to 29.1)."""
 INSIDE = (9.0, 54.0)
 STRIDES = (2, 4, 8)
 SIGMAS = (2.0, 3.0, 4.0, 6.0)
@@ -30,7 +28,7 @@ UNLIKE = (8, 4)
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 
 Floors = dict[str, dict[str, dict[str, float]]]
-"""What is decoded -> sigma -> decoding -> NME, a fraction."""
+"""Stride or mean of strides -> sigma -> decoding -> NME, a fraction."""
 
 
 def draw_landmarks(n: int, seed: int) -> Tensor:
@@ -41,7 +39,7 @@ def draw_landmarks(n: int, seed: int) -> Tensor:
 
 
 def ideal_maps(landmarks: Tensor, codec: HeatmapCodec, cut_off: float) -> Tensor:
-    """(1, n, h, w) heatmaps; heights below `cut_off` are 0."""
+    """(1, n, h, w) heatmaps; values below `cut_off` are 0."""
     maps, _ = codec.encode(landmarks, (SIZE, SIZE))
     return maps * (maps >= cut_off)
 
@@ -70,26 +68,26 @@ def measure(n: int = 5000, seed: int = 0, cut_off: float = 0.0) -> Floors:
 
 def as_table(floors: Floors) -> str:
     """A Markdown table, NME in % of the outer eye corners' distance."""
-    lines = [f"| stride | sigma, px | {' | '.join(DECODINGS)} |", f"|---|---|{'---|' * len(DECODINGS)}"]
-    for what, by_sigma in floors.items():
-        for sigma, found in by_sigma.items():
-            cells = " | ".join(f"{100 * found[d]:.2f}" for d in DECODINGS)
-            lines.append(f"| {what} | {sigma} | {cells} |")
-    return "\n".join(lines)
+    rows = [
+        [stride, sigma, *(percent(found[d], unit="") for d in DECODINGS)]
+        for stride, by_sigma in floors.items()
+        for sigma, found in by_sigma.items()
+    ]
+    return markdown_table(["stride", "sigma, px", *DECODINGS], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--n", type=int, default=5000, help="landmarks")
-    parser.add_argument("--seed", type=int, default=0, help="of the landmarks")
-    parser.add_argument("--cut-off", type=float, default=0.0, help="heights below it are 0 (the authors' 0.01)")
+    parser = make_parser(__doc__, data="")
+    parser.add_argument("--n", type=int, default=5000, help="number of landmarks")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the landmarks")
+    parser.add_argument("--cut-off", type=float, default=0.0, help="heatmap values below it are 0 (the authors' 0.01)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the floors, fractions, as JSON")
     arguments = parser.parse_args()
     floors = measure(arguments.n, arguments.seed, arguments.cut_off)
     print(as_table(floors))
     if arguments.json is not None:
         settings = {"n": arguments.n, "seed": arguments.seed, "cut_off": arguments.cut_off}
-        write_text(arguments.json, json.dumps({**settings, "nme": floors}, indent=1) + "\n")
+        write_json(arguments.json, {**settings, "nme": floors})
 
 
 if __name__ == "__main__":

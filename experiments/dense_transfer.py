@@ -1,33 +1,39 @@
-"""From a dense scheme to 68 landmarks: a scut-86 cascade's answers transferred, beside a cascade that finds the 68 directly.
+"""From a dense scheme to 68 landmarks: predictions of a scut-86 cascade, transferred, against those of an ibug-68 cascade.
 
     python experiments/dense_transfer.py --data ../shared/data/ibug68 --dense runs/cascade-scut/detector.safetensors \
         --direct runs/cascade/detector.safetensors --out runs/dense-transfer
 
-The dense model has never seen ibug68. Transfers are fitted on what it finds on the faces of train.txt, and measured on the test
-lists: with all landmarks transferred, and with the contour of the direct cascade's stage 1 in place of the transferred one. The
-dense model wants other boxes than the 68-point ones; how these are made is chosen on the training faces as well. Coarse-to-fine
+The dense model was not trained on ibug68. Transfers are fitted on its predictions for the faces of train.txt, and measured on the test
+lists: with all landmarks transferred, and with the contour of the direct cascade's stage 1 instead of the transferred one. The
+dense model needs other boxes than the 68-point ones; how these are made is chosen on the training faces as well. Coarse-to-fine
 paper, sections 3.4 and 4.3. Writes dense_transfer.json and contour.png (Fig. 6).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measurement import (
+    TESTS,
+    load_pyplot,
+    make_parser,
+    markdown_table,
+    percent,
+    read_tests,
+    read_train,
+    save_figure,
+    write_json,
+)
 from mlp_transfer import MlpTransfer
 from numpy.typing import NDArray
 from transfer_errors import COLUMNS, Row, cells, measure
 
 from fewmark.core.errors import InputError
-from fewmark.core.files import atomic_path, write_text
 from fewmark.core.geometry import box_of_points, fit_similarity
-from fewmark.data.formats.io import read_faces
-from fewmark.data.lists import select
 from fewmark.data.pairs import FacePairs
 from fewmark.data.relabelling import CONTOUR, score_landmarks
 from fewmark.data.samples import FaceSample
@@ -41,12 +47,12 @@ from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme, load_scheme
 from fewmark.landmarks.transfer import SchemeTransfer
 
 TARGET = load_scheme("ibug-68")
-TESTS = ("common", "challenging")
-BATCH = 64  # images in memory at a time
+BATCH = 64
+"""Images in memory at a time."""
 PAPER = "transferred, contour of stage 1"
 DIRECT = "direct, all stages"
 DRAWN = {"least squares, ridge": "transferred", DIRECT: "direct"}
-"""Rows of the figure -> how it calls them."""
+"""Method -> its name in the figure."""
 
 Adapter = tuple[float, float, float]
 
@@ -70,13 +76,13 @@ METHODS: Mapping[str, Callable[[FacePairs, LandmarkScheme], Any]] = {
 
 
 def predict(detector: Detector, faces: Sequence[FaceSample], adapter: Adapter | None, passes: int) -> FacePairs:
-    """What the dense model finds, and the true landmarks of the same faces.
+    """Landmarks predicted by the dense model, and the true landmarks of the same faces.
 
     Args:
-        detector: of the dense scheme.
-        faces: labelled with 68 landmarks.
-        adapter: how the box that it is given relates to the 68-point one; None: it is given that one.
-        passes: see `Detector.detect`.
+        detector: Detector of the dense scheme.
+        faces: Faces labelled with 68 landmarks.
+        adapter: Map from the 68-point box to the dense model's; None: the 68-point box itself.
+        passes: See `Detector.detect`.
     """
     boxes = [s.face_box() if adapter is None else adapt_box(s.face_box(), adapter) for s in faces]
     found: list[FaceSample] = []
@@ -89,10 +95,10 @@ def predict(detector: Detector, faces: Sequence[FaceSample], adapter: Adapter | 
 
 
 def mean_face_adapter(dense: LandmarkScheme) -> Adapter:
-    """The dense scheme's box from the 68-point one, by the two mean faces laid on each other at the outer eye corners."""
+    """Map from the 68-point box to the dense scheme's, by the two mean faces aligned at the outer eye corners."""
     ours, theirs = scheme_mean_face(TARGET), scheme_mean_face(dense)
-    laid = fit_similarity(theirs[eye_corners(dense)], ours[eye_corners(TARGET)])(theirs)
-    return fit_box_adapter([box_of_points(ours)], [box_of_points(laid)])
+    aligned = fit_similarity(theirs[eye_corners(dense)], ours[eye_corners(TARGET)])(theirs)
+    return fit_box_adapter([box_of_points(ours)], [box_of_points(aligned)])
 
 
 def eye_corners(scheme: LandmarkScheme) -> list[int]:
@@ -102,31 +108,32 @@ def eye_corners(scheme: LandmarkScheme) -> list[int]:
     return [rule.first, rule.second]
 
 
-def choose_way(
+def choose_setup(
     detector: Detector, train: Sequence[FaceSample]
 ) -> tuple[list[Row], Detector, Adapter | None, int, FacePairs]:
-    """Every way to use the dense model, by the error of a transfer cross-validated on the training faces: its boxes, its
-    passes, with its angle stage and without (it has seen frontal faces alone).
+    """Choose box, number of passes, and whether to use the angle stage (the dense model was trained on frontal faces alone).
+
+    The measure is the error of a transfer, cross-validated on the training faces.
 
     Returns:
-        a row each, and of the best one its detector, its adapter, its passes, and what was found with it.
+        a row for each setup; of the best one: its detector, box adapter, number of passes, and predictions.
     """
     by_shape = mean_face_adapter(detector.scheme)
     rows: list[Row] = []
     best: tuple[float, Detector, Adapter | None, int, FacePairs] | None = None
-    for angle, looking in {"yes": detector, "no": without_angle(detector)}.items():
-        first = predict(looking, train, by_shape, 1)
+    for angle, variant in {"yes": detector, "no": without_angle(detector)}.items():
+        first = predict(variant, train, by_shape, 1)
         tight = np.stack([box_of_points(p) for p in first.source_points])
         fitted = fit_box_adapter(first.boxes, tight)
-        ways = {"the 68 landmarks": None, "the mean faces": by_shape, "the training faces": fitted}
-        for name, adapter in ways.items():
+        adapters = {"the 68 landmarks": None, "the mean faces": by_shape, "the training faces": fitted}
+        for name, adapter in adapters.items():
             for passes in (1, 2):
-                pairs = first if (adapter, passes) == (by_shape, 1) else predict(looking, train, adapter, passes)
+                pairs = first if (adapter, passes) == (by_shape, 1) else predict(variant, train, adapter, passes)
                 error = fit_least_squares(pairs, detector.scheme, "auto").expected_error
                 rows.append({"angle": angle, "box": name, "passes": passes, "adapter": adapter, "expected": error})
                 print(boxes_table(rows[-1:]).splitlines()[-1], flush=True)
                 if best is None or error < best[0]:
-                    best = (error, looking, adapter, passes, pairs)
+                    best = (error, variant, adapter, passes, pairs)
     assert best is not None
     return rows, *best[1:]
 
@@ -140,10 +147,10 @@ def without_angle(detector: Detector) -> Detector:
 
 
 def only_coarse(direct: Detector, path: Path) -> Detector:
-    """The cascade as far as its coarse stage.
+    """The cascade up to its coarse stage.
 
     Raises:
-        InputError: the model has no cascade of 68 landmarks.
+        InputError: The model is no cascade of 68 landmarks.
     """
     cascade = direct.checkpoint.cascade
     if cascade is None or direct.scheme.name != TARGET.name:
@@ -156,12 +163,12 @@ def only_coarse(direct: Detector, path: Path) -> Detector:
 def transferred(
     transfers: Mapping[str, Any], test: FacePairs, coarse: NDArray[np.float64]
 ) -> dict[str, tuple[NDArray[np.float64], Any]]:
-    """Method -> (N, 68, 2) image px, and the transfer that they are from; the paper's last, with ridge.
+    """Method -> (N, 68, 2) image px, and the transfer that made them; the paper's method is the last.
 
     Args:
-        transfers: the fitted `METHODS`.
-        test: what the dense model finds.
-        coarse: (N, 68, 2) image px, of the direct cascade's stage 1.
+        transfers: The fitted `METHODS`.
+        test: Predictions of the dense model.
+        coarse: (N, 68, 2) image px, predicted by stage 1 of the direct cascade.
     """
     contour = list(TARGET.components[CONTOUR])
     keep = np.full_like(coarse, np.nan)
@@ -179,32 +186,27 @@ def contour_profile(points: NDArray[np.float64], test: FacePairs) -> dict[str, l
 
 def as_table(rows: Sequence[Row]) -> str:
     """A Markdown table, errors in % of the outer-eye-corners distance."""
-    lines = [f"| test faces | landmarks | {' | '.join(COLUMNS.values())} |", f"|---|---|{'---|' * len(COLUMNS)}"]
-    return "\n".join([*lines, *(f"| {r['list']} ({r['n_faces']}) | {r['method']} | {cells(r)} |" for r in rows)])
+    table = [[f"{r['list']} ({r['n_faces']})", r["method"], *cells(r)] for r in rows]
+    return markdown_table(["test faces", "landmarks", *COLUMNS.values()], table)
 
 
 def boxes_table(rows: Sequence[Row]) -> str:
-    """A Markdown table of the ways to use the dense model."""
-    lines = ["| angle stage | box by | shift x, shift y, scale | passes | expected |", "|---|---|---|---|---|"]
+    """A Markdown table of the setups of the dense model."""
+    table = []
     for row in rows:
         adapter = "none" if row["adapter"] is None else ", ".join(f"{v:.3f}" for v in row["adapter"])
-        lines.append(f"| {row['angle']} | {row['box']} | {adapter} | {row['passes']} | {100 * row['expected']:.2f} |")
-    return "\n".join(lines)
+        table.append([row["angle"], row["box"], adapter, str(row["passes"]), percent(row["expected"], unit="")])
+    return markdown_table(["angle stage", "box by", "shift x, shift y, scale", "passes", "expected"], table)
 
 
 def draw(contour: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
-    """Fig. 6: the error of every contour landmark along the contour and across it, transferred and direct.
+    """Draw the error of every contour landmark along and across the contour, transferred and direct (Fig. 6).
 
     Args:
-        contour: name -> `contour_profile`.
-        path: a PNG.
+        contour: Name -> `contour_profile`.
+        path: A PNG.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    figure, axes = load_pyplot().subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
     for axis, (part, title) in zip(axes, (("tangent", "along the contour"), ("normal", "across it")), strict=True):
         for name, errors in contour.items():
             axis.plot(100 * np.asarray(errors[part]), marker="o", markersize=4, label=name)
@@ -212,42 +214,37 @@ def draw(contour: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> No
         axis.set_xticks(range(len(TARGET.components[CONTOUR])))
         axis.set_xlabel("contour landmark (8: the chin)")
         axis.grid(alpha=0.3)
-    axes[0].set_ylim(bottom=0)  # of both; before both are drawn it would hold the top too
+    axes[0].set_ylim(bottom=0)  # of both axes; before both are drawn, it would fix the top too
     axes[0].set_ylabel("error, % of the outer-eye-corners distance")
     axes[0].legend()
-    with atomic_path(path) as part_path:
-        figure.savefig(part_path, dpi=110, format="png")
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def described(detector: Detector) -> dict[str, Any]:
-    """Which model it was, for the JSON."""
+    """The model's origin, for the JSON file."""
     model = detector.checkpoint
     known = {"scheme": model.scheme.name, "provenance": model.provenance, "seed": model.seed, "counts": model.counts}
     return {**known, "accuracy": model.accuracy, "cascade": model.config.get("cascade")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
+    parser = make_parser(__doc__)
     parser.add_argument("--dense", type=Path, required=True, help="a model of the dense scheme, e.g. scut-86")
     parser.add_argument("--direct", type=Path, required=True, help="a cascade of ibug-68")
     parser.add_argument("--out", type=Path, required=True, help="folder of dense_transfer.json and contour.png")
-    parser.add_argument("--threads", type=int, help="of torch; as many as it finds by default")
+    parser.add_argument("--threads", type=int, help="threads of torch; as many as it finds by default")
     arguments = parser.parse_args()
     dense = Detector.load(arguments.dense, threads=arguments.threads)
     direct = Detector.load(arguments.direct)
     coarse = only_coarse(direct, arguments.direct)
-    samples = read_faces(arguments.data, scheme=TARGET)
-    train = select(samples, arguments.data / "train.txt")
-    parts = [select(samples, arguments.data / f"test_{name}.txt") for name in TESTS]
+    train, parts = read_train(arguments.data), list(read_tests(arguments.data).values())
     tests = [s for part in parts for s in part]
     spans = np.cumsum([0, *map(len, parts)]).tolist()
     lists = {**{n: range(a, b) for n, a, b in zip(TESTS, spans, spans[1:], strict=False)}, FULL: range(len(tests))}
 
-    boxes, looking, adapter, passes, pairs = choose_way(dense, train)
+    boxes, chosen, adapter, passes, pairs = choose_setup(dense, train)
     transfers = {name: fit(pairs, dense.scheme) for name, fit in METHODS.items()}
-    test = predict(looking, tests, adapter, passes)
+    test = predict(chosen, tests, adapter, passes)
     by_coarse = predict_samples(coarse, tests, flip=direct.checkpoint.flip).landmarks.astype(np.float64)
     by_all = predict_samples(direct, tests, flip=direct.checkpoint.flip).landmarks.astype(np.float64)
     found = {**transferred(transfers, test, by_coarse), "direct, stage 1": (by_coarse, None), DIRECT: (by_all, None)}
@@ -266,7 +263,7 @@ def main() -> None:
         "rows": rows,
         "contour": {"list": FULL, **contour},
     }
-    write_text(arguments.out / "dense_transfer.json", json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out / "dense_transfer.json", result)
     draw(contour, arguments.out / "contour.png")
     print(as_table(rows))
 

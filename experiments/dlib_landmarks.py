@@ -1,9 +1,10 @@
-"""dlib's 68 landmarks of every image of folders, for a Python that has dlib; needs nothing of fewmark.
+"""dlib's 68 landmarks of every image in a folder, for a Python that has dlib; it needs nothing of fewmark.
 
     python experiments/dlib_landmarks.py runs/still --model shape_predictor_68_face_landmarks.dat --out runs/dlib_still.csv
 
-Each image is looked at by itself: the box is the largest that dlib's HOG detector finds in the image at twice its size, as
-dlib's users run it. `--scale 3` shows it the image three times as large instead, both to the detector and for the landmarks. Writes `file,x0,y0,...,x67,y67`, `file` relative to the folder, image px; dlib's landmarks are whole px of the image that it sees.
+Each image is processed by itself: the box is the largest that dlib's HOG detector finds in the image at twice its size, as
+dlib is commonly run. `--scale 3` enlarges the image three times instead, for both the detector and the landmarks. Writes
+`file,x0,y0,...,x67,y67`, `file` relative to the folder, image px; dlib's landmarks are whole px of the image that it is given.
 An image without a face has empty cells.
 """
 
@@ -16,10 +17,10 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="images (.jpg), searched below too")
+    parser.add_argument("folder", type=Path, help="images (.jpg), also in subfolders")
     parser.add_argument("--model", type=Path, required=True, help="dlib's shape_predictor_68_face_landmarks.dat")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--scale", type=int, default=1, help="factor by which images are enlarged")
     arguments = parser.parse_args()
     import dlib
 

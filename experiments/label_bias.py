@@ -1,17 +1,15 @@
-"""Do labels lie to one side? Of mirrored networks, and of the images themselves.
+"""Horizontal label bias: labels against mirrored networks, and against the images themselves.
 
     python experiments/label_bias.py --data ../shared/data --json docs/measured/label_bias.json
 
-Labels of 300-W and MERL-RAV against what a packaged model without its own bias finds, averaged with the mirrored images, and so
-the same to the left as to the right. Then without a network: near-frontal faces are laid on one mirrored shape by their labels
-and averaged; the mean image is as good as symmetric, and its axis is where it fits its mirror image best. Last, the NME of validation
-faces with the bias that other validation faces emit, and without. No test face is read.
+Labels of 300-W and MERL-RAV against the landmarks of a packaged model without its own bias, averaged with the mirrored image, and so
+unbiased. Then without a network: near-frontal faces are aligned to one symmetric shape by their labels
+and averaged; the mean image is nearly symmetric, and its axis is where it fits its mirror image best. Last, the NME of validation
+faces with the bias estimated on other validation faces, and without. No test face is read.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +17,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from measurement import make_parser, markdown_table, percent, write_json
 from numpy.typing import NDArray
-from packaged_model import VALIDATION_EVERY
+from packaged_model import read_merl_rav, split_train
 
-from fewmark.core.files import write_text
 from fewmark.core.geometry import face_sizes, fit_similarity
 from fewmark.core.procrustes import mirrored_mean_shape
-from fewmark.data.formats.csv import read_csv
-from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
-from fewmark.data.lists import select
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.cascade.frames import scheme_mean_face
 from fewmark.inference.checkpoint.io import load_checkpoint
@@ -40,9 +35,9 @@ from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 
 SIDE = 257
 FACE = 180.0
-"""Of the mean shape's longer side in the mean image of `SIDE` px."""
+"""Longer side of the mean shape in the mean image of `SIDE` px."""
 FRONTAL = 9.0
-"""Mean distance from the mean shape, px, up to which a face counts as frontal."""
+"""Largest mean distance from the mean shape of a face that counts as frontal, px."""
 ROWS, COLUMNS = slice(70, 215), slice(60, 197)
 SHIFTS = np.arange(-6.0, 6.01, 0.25)
 MODELS = ("ibug-68-nano", "ibug-68", "ibug-68-large")
@@ -51,7 +46,7 @@ Points = NDArray[np.float32]
 
 
 def mean_axis(samples: Sequence[FaceSample], points: Points, scheme: LandmarkScheme) -> tuple[float, int]:
-    """How far right of the images' own axis the points' axis lies, a part of the face's size; and of how many faces."""
+    """Offset of the landmarks' axis to the right of the images' own axis, as a fraction of the face's size; and the number of faces."""
     shape = mirrored_mean_shape(points, scheme_mean_face(scheme), scheme.mirror)
     target = (shape - 0.5) * FACE + (SIDE - 1) / 2
     total, n = np.zeros((SIDE, SIDE), np.float64), 0
@@ -81,16 +76,16 @@ def mean_axis(samples: Sequence[FaceSample], points: Points, scheme: LandmarkSch
 
 
 def compare(samples: Sequence[FaceSample], detector: Detector) -> dict[str, Any]:
-    """Labels against what is found, parts of the face's size, and both against the images' axis."""
+    """Labels against predictions, and both against the images' axis, as fractions of the face's size."""
     whole = [s for s in samples if s.landmarks is not None and np.isfinite(s.landmarks).all()]
     truth = stack_landmarks(whole)
     found = predict_samples(detector, whole, flip=True).landmarks
-    apart = ((truth - found) / face_sizes(truth)[:, None, None]).mean(1)
+    residual = ((truth - found) / face_sizes(truth)[:, None, None]).mean(1)
     axes = {name: mean_axis(whole, points, detector.scheme) for name, points in (("labels", truth), ("found", found))}
     return {
         "n_faces": len(whole),
-        "right": float(apart[:, 0].mean()),
-        "right_error": float(apart[:, 0].std() / np.sqrt(len(whole))),
+        "right": float(residual[:, 0].mean()),
+        "right_error": float(residual[:, 0].std() / np.sqrt(len(whole))),
         "axis_labels": axes["labels"][0],
         "axis_found": axes["found"][0],
         "n_frontal": axes["labels"][1],
@@ -98,34 +93,30 @@ def compare(samples: Sequence[FaceSample], detector: Detector) -> dict[str, Any]
 
 
 def as_table(data: Mapping[str, Any]) -> str:
-    """What the JSON holds, for docs/results.md."""
-    lines = [
-        "| labels | faces | right of what a mirrored model finds | right of the mean image's axis | the model, right of that axis |",
-        "|---|---|---|---|---|",
-    ]
+    """Two Markdown tables of the JSON file."""
+    head = ["labels", "faces", "right of a mirrored model's landmarks", "right of the mean image's axis"]
+    sources = []
     for name, d in data["sources"].items():
-        percent = [f"{100 * d[k]:.2f} %" for k in ("axis_labels", "axis_found")]
-        right = f"{100 * d['right']:.2f} ± {100 * d['right_error']:.2f} %"
-        lines.append(f"| {name} | {d['n_faces']} | {right} | {' | '.join(percent)} |")
-    lines += ["", "| model | validation NME without the bias | with what other faces tell of it |", "|---|---|---|"]
-    lines += [f"| `{m}` | {100 * d['without']:.2f} % | {100 * d['with']:.2f} % |" for m, d in data["models"].items()]
-    return "\n".join(lines)
+        right = f"{percent(d['right'], unit='')} ± {percent(d['right_error'])}"
+        sources.append([name, str(d["n_faces"]), right, percent(d["axis_labels"]), percent(d["axis_found"])])
+    models = [[f"`{m}`", percent(d["without"]), percent(d["with"])] for m, d in data["models"].items()]
+    return "\n\n".join(
+        [
+            markdown_table([*head, "the model, right of that axis"], sources),
+            markdown_table(["model", "validation NME without the bias", "with the bias of other faces"], models),
+        ]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder with ibug68 and mtfl5")
+    parser = make_parser(__doc__, data="the folder with ibug68 and mtfl5")
     parser.add_argument("--json", type=Path, help="file for the numbers")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     scheme = load_scheme("ibug-68")
-    train = select(read_faces(given.data / "ibug68", scheme=scheme), given.data / "ibug68/train.txt")
-    validation = train[::VALIDATION_EVERY]
-    held = {s.name for s in validation}
-    merl = select(
-        read_csv(given.data / "mtfl5/aflw_merlrav_68pt.csv", n_landmarks=68), given.data / "mtfl5/merlrav_train.txt"
-    )
+    train, validation = split_train(arguments.data / "ibug68")
+    merl = read_merl_rav(arguments.data / "mtfl5")
     plain = {m: Detector(replace(load_checkpoint(m), label_bias=None)) for m in MODELS}
-    sources = {"300-W (AFW, HELEN)": [s for s in train if s.name not in held], "MERL-RAV (AFLW)": merl}
+    sources = {"300-W (AFW, HELEN)": train, "MERL-RAV (AFLW)": merl}
     found: dict[str, Any] = {"sources": {}, "models": {}}
     for name, samples in sources.items():
         found["sources"][name] = compare(samples, plain[MODELS[-1]])
@@ -136,8 +127,8 @@ def main() -> None:
         both = {"without": points, "with": cross_fitted(points, truth, scheme.mirror)}
         found["models"][name] = {k: score(p, truth, scheme).nme for k, p in both.items()}
     print(as_table(found))
-    if given.json:
-        write_text(given.json, json.dumps(found, indent=1) + "\n")
+    if arguments.json:
+        write_json(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -5,33 +5,26 @@ python experiments/mean_faces.py --data ../shared/data --out runs/mean_faces.png
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from measurement import load_pyplot, make_parser, read_train, save_figure
 
 from fewmark.core.procrustes import mirrored_mean_shape
 from fewmark.data.formats.io import read_faces
-from fewmark.data.lists import select
 from fewmark.inference.cascade.frames import scheme_mean_face
 from fewmark.landmarks.scheme import load_scheme
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="draw the mean faces")
-    parser.add_argument("--data", type=Path, required=True, help="the folder with ibug68 and scut86")
+    parser = make_parser(__doc__, data="the folder with ibug68 and scut86")
     parser.add_argument("--out", type=Path, required=True, help="a PNG")
     arguments = parser.parse_args()
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5.6), layout="constrained")
+    figure, axes = load_pyplot().subplots(1, 2, figsize=(11, 5.6), layout="constrained")
     for axis, (folder, name) in zip(axes, (("ibug68", "ibug-68"), ("scut86", "scut-86")), strict=True):
         scheme = load_scheme(name)
-        samples = read_faces(arguments.data / folder, scheme=scheme)
-        if folder == "ibug68":  # the tests give nothing
-            samples = select(samples, arguments.data / folder / "train.txt")
+        path = arguments.data / folder
+        samples = read_train(path) if folder == "ibug68" else read_faces(path, scheme=scheme)
         shapes = np.stack([np.asarray(s.landmarks, np.float64) for s in samples if s.landmarks is not None])
         mean = mirrored_mean_shape(shapes, scheme_mean_face(scheme), scheme.mirror)
         for i, j in scheme.edges:
@@ -43,8 +36,7 @@ def main() -> None:
         axis.set_aspect("equal")
         axis.invert_yaxis()
         axis.axis("off")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.out, dpi=110)
+    save_figure(figure, arguments.out)
 
 
 if __name__ == "__main__":

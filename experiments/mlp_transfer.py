@@ -25,12 +25,12 @@ class MlpTransfer:
     """Landmarks of `target` from landmarks of `source`, by a network in the mean-face frame.
 
     Attributes:
-        source: what goes in.
-        target: what comes out.
+        source: Input scheme.
+        target: Output scheme.
         mean_shape: (Ks, 2) mean-face frame, as `SchemeTransfer.mean_shape`.
         network: (N, 2 Ks) offsets from the mean shape -> (N, 2 Kt) offsets from the target's, both over `scale`.
         target_mean_shape: (Kt, 2) mean-face frame.
-        scale: root mean square of the source's offsets, mean-face frame.
+        scale: Root mean square of the source's offsets, mean-face frame.
 
     Source: Deep convolutional coarse-to-fine cascade, section 3.4; its size and training are not given there.
     """
@@ -63,20 +63,20 @@ class MlpTransfer:
         Pairs with a missing source landmark are left out; a missing target landmark weighs nothing.
 
         Args:
-            source: what the source points are.
-            target: what the target points are.
+            source: Scheme of the source points.
+            target: Scheme of the target points.
             source_points: (N, Ks, 2) image px, NaN where missing.
             target_points: (N, Kt, 2) image px of the same faces, NaN where missing.
-            width: of each hidden layer.
-            n_steps: of the optimizer, rounded up to whole passes over the pairs.
-            batch_size: pairs a step.
-            learning_rate: of AdamW at its highest; a cosine follows.
-            weight_decay: of AdamW.
-            seed: of the first weights and of the batches.
-            fabric: where it trains; None: on the CPU.
+            width: Width of each hidden layer.
+            n_steps: Optimizer steps, rounded up to whole passes over the pairs.
+            batch_size: Pairs per step.
+            learning_rate: Peak learning rate of AdamW; a cosine follows.
+            weight_decay: Weight decay of AdamW.
+            seed: Seed of the initial weights and of the batches.
+            fabric: Device to train on; None: the CPU.
 
         Raises:
-            InputError: see `SchemeTransfer.fit`; no pair has some landmark of the target; or less than one step.
+            InputError: See `SchemeTransfer.fit`; a target landmark is missing in every pair; or less than one step.
         """
         if n_steps < 1:
             raise InputError(f"n_steps: expected 1 or more, given {n_steps}")
@@ -135,14 +135,14 @@ class MlpTransfer:
 
 @dataclass(frozen=True, eq=False)
 class PairBatches:
-    """Pairs in an order that (seed, epoch) alone gives; for `fit`.
+    """Batches of pairs for `fit`, in an order that depends on the seed and the epoch alone.
 
     Attributes:
         offsets: (N, 2 Ks).
         aims: (N, 2 Kt).
         weights: (N, 2 Kt) 0 where missing.
-        size: of a batch; the last one of an epoch may be smaller.
-        seed: of the order.
+        size: Pairs per batch; the last batch of an epoch may be smaller.
+        seed: Seed of the order.
     """
 
     offsets: Tensor

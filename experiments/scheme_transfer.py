@@ -4,14 +4,12 @@
 
 mtfl-5 -> ibug-68 on the MERL-RAV faces (fitted on merlrav_train.txt, measured on merlrav_test.txt) and mtfl-5 -> lfw-10 on LFW
 faces (four fifths of the persons to fit, the others to measure). Fewer pairs are drawn `--draws` times and the numbers averaged.
-With a model, the contour that it finds directly in the test images (boxes found by the face detector) replaces the transferred
+With a model, the contour that it predicts in the test images (boxes of the face detector) replaces the transferred
 one. Coarse-to-fine paper, sections 3.4 and 4.3, Fig. 6. Writes scheme_transfer.json.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measurement import make_parser, markdown_table, write_json
 from transfer_errors import COLUMNS, Row, cells, measure
 
-from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.pairs import FacePairs, match_faces
@@ -32,17 +30,18 @@ from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.landmarks.transfer import SchemeTransfer
 
 MEAN_FACE_RIDGE = 1e9
-"""Nothing but the bias is left: the target's mean face, placed by the similarity of the source landmarks."""
+"""Ridge that leaves the bias alone: the target's mean face, placed by the similarity of the source landmarks."""
 
 
 def merl_rav(data: Path) -> tuple[FacePairs, FacePairs]:
+    """Pairs of MERL-RAV to fit and to measure."""
     five, dense = read_faces(data / "annotations.csv"), read_faces(data / "aflw_merlrav_68pt.csv")
     train, test = (match_faces(five, select(dense, data / f"merlrav_{part}.txt")) for part in ("train", "test"))
     return train, test
 
 
 def lfw(data: Path) -> tuple[FacePairs, FacePairs]:
-    """LFW's files are PERSON_0001.jpg: no person is in both parts."""
+    """Pairs of LFW to fit and to measure; no person is in both (files are named PERSON_0001.jpg)."""
     named = [_with_person(s) for s in read_faces(data / "lfw_annotations_10pt.csv")]
     train, test = split_groups(named, [0.8, 0.2], np.random.default_rng(0))
     five = read_faces(data / "annotations.csv")
@@ -55,7 +54,7 @@ def _with_person(sample: FaceSample) -> FaceSample:
 
 def fit_linear(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs, ridge: Any) -> SchemeTransfer:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # singular for a landmark that few of the synthetic faces have
+        warnings.simplefilter("ignore", UserWarning)  # singular for a landmark that few of the faces have
         return SchemeTransfer.fit(
             source,
             target,
@@ -84,7 +83,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """Means of numbers, the list of ridges."""
+    """Mean of rows; the ridges as a list."""
     row = dict(rows[0])
     for name in COLUMNS:
         row[name] = None if row[name] is None else float(np.mean([r[name] for r in rows]))
@@ -118,7 +117,7 @@ def run_task(
 
 
 def direct_rows(model: str, train: FacePairs, test: FacePairs) -> list[Row]:
-    """The model's own landmarks, and the transfer with the model's contour."""
+    """Rows of the model's own landmarks, and of the transfer with the model's contour."""
     from fewmark.inference.detector import Detector
     from fewmark.inference.labelled import predict_samples
 
@@ -147,27 +146,26 @@ def direct_rows(model: str, train: FacePairs, test: FacePairs) -> list[Row]:
 
 def as_table(rows: Sequence[Row]) -> str:
     """A Markdown table, errors in % of the target scheme's normaliser."""
-    lines = [f"| task | pairs | method | {' | '.join(COLUMNS.values())} |", f"|---|---|---|{'---|' * len(COLUMNS)}"]
+    table = []
     for row in rows:
         pairs = f"{row['n_pairs']}" + (f", {row['draws']} draws" if row["draws"] > 1 else "")
-        lines.append(f"| {row['task']} | {pairs} | {row['method']} | {cells(row)} |")
-    return "\n".join(lines)
+        table.append([row["task"], pairs, row["method"], *cells(row)])
+    return markdown_table(["task", "pairs", "method", *COLUMNS.values()], table)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the mtfl5 folder")
+    parser = make_parser(__doc__, data="the mtfl5 folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of scheme_transfer.json")
-    parser.add_argument("--pairs", type=int, nargs="*", default=[100, 20, 10], help="fewer pairs to try")
-    parser.add_argument("--draws", type=int, default=3, help="of fewer pairs")
-    parser.add_argument("--model", help="finds the 68 landmarks directly, e.g. ibug-68")
+    parser.add_argument("--pairs", type=int, nargs="*", default=[100, 20, 10], help="smaller numbers of pairs to try")
+    parser.add_argument("--draws", type=int, default=3, help="random draws of fewer pairs")
+    parser.add_argument("--model", help="a model of 68 landmarks to compare, e.g. ibug-68")
     arguments = parser.parse_args()
     merl, persons = merl_rav(arguments.data), lfw(arguments.data)
     rows = run_task(load_scheme("ibug-68"), *merl, arguments.pairs, arguments.draws)
     if arguments.model:
         rows += direct_rows(arguments.model, *merl)
     rows += run_task(load_scheme("lfw-10"), *persons, arguments.pairs, arguments.draws)
-    write_text(arguments.out / "scheme_transfer.json", json.dumps(rows, indent=1) + "\n")
+    write_json(arguments.out / "scheme_transfer.json", rows)
     print(as_table(rows))
 
 

@@ -1,25 +1,23 @@
-"""Does the teacher know which pseudo labels are good? Rank correlation of its quality with the true error, by how it was trained.
+"""Rank correlation of the teacher's predicted quality with the true error of pseudo labels, by how the teacher was trained.
 
     python experiments/teacher_quality.py runs/few-labels/10pct_seed0_teacher --data ../shared/data/ibug68
 
 Takes the students of round 0 (and the folds) of a finished run with `teacher.source = "out-of-fold"`, trains teachers in every way
-that TeacherPlan offers, and lets them judge the pseudo labels of the unlabelled faces, whose true labels are known here. TS3,
-section 3.4, asks the question; no test face is read.
+that TeacherPlan offers, and lets them score the pseudo labels of the unlabelled faces, whose true labels are known here (TS3,
+section 3.4). No test face is read.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from measurement import make_parser, markdown_table, write_json
 from safetensors.torch import load_file
 from ts3_few_labels import gather
 
-from fewmark.core.files import write_text
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.landmarks.metrics import spearman
@@ -32,11 +30,10 @@ from fewmark.training.semi.teacher import TeacherPlan, join_scored, score_predic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="rank correlation of the teacher's quality with the true error")
+    parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run folder with its state")
-    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
     parser.add_argument("--percent", type=int, default=10)
-    parser.add_argument("--faces", type=int, default=964, help="unlabelled faces that are judged")
+    parser.add_argument("--faces", type=int, default=964, help="unlabelled faces to score")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", metavar="VARIANT")
@@ -69,7 +66,7 @@ def main() -> None:
     truth = np.stack([f.landmarks for f in unlabelled])
     rows: dict[str, list[float]] = {}
 
-    def judge(teacher: torch.nn.Module | None) -> dict[str, float]:
+    def correlations(teacher: torch.nn.Module | None) -> dict[str, float]:
         seen = write_pseudo_labels(
             first,
             codecs,
@@ -90,7 +87,7 @@ def main() -> None:
         assert seen.quality is not None
         return {"teacher": spearman(-seen.quality, error)}
 
-    for name, value in judge(None).items():
+    for name, value in correlations(None).items():
         rows[name] = [value]
     base = TeacherPlan(n_steps=arguments.steps)
     plain = replace(base, peaks=False)
@@ -113,7 +110,7 @@ def main() -> None:
     for name, plan in variants.items():
         for seed in range(arguments.seeds):
             sets = [(first, labelled)] if plan.source == "labelled" else folds
-            judged = join_scored(
+            scored = join_scored(
                 [
                     score_predictions(
                         s, codecs, f, plan, scheme=data.scheme, size=rule.size, augment=augment, seed=seed
@@ -121,14 +118,13 @@ def main() -> None:
                     for s, f in sets
                 ]
             )
-            teacher, _ = train_teacher(plan, judged, scheme=data.scheme, fabric=fabric, seed=seed)
-            rows.setdefault(f"teacher: {name}", []).append(judge(teacher)["teacher"])
+            teacher, _ = train_teacher(plan, scored, scheme=data.scheme, fabric=fabric, seed=seed)
+            rows.setdefault(f"teacher: {name}", []).append(correlations(teacher)["teacher"])
         print(f"{name}: {rows[f'teacher: {name}']}", flush=True)
     if arguments.json:
-        write_text(arguments.json, json.dumps(rows, indent=1))
-    print("\n| judge | rank correlation with the true error |\n|---|---|")
-    for name, values in rows.items():
-        print(f"| {name} | {np.mean(values):.2f} |")
+        write_json(arguments.json, rows)
+    head = ["measure", "rank correlation with the true error"]
+    print("\n" + markdown_table(head, [[name, f"{np.mean(values):.2f}"] for name, values in rows.items()]))
 
 
 if __name__ == "__main__":

