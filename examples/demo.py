@@ -19,7 +19,8 @@ from rich.console import Console
 
 from fewmark import TrainingData
 from fewmark import train as run_training
-from fewmark.cli.progress import TrainingDisplay, duration, percent, rounds_table
+from fewmark.cli.progress import TrainingDisplay, duration, rounds_table
+from fewmark.core.text import percent
 from fewmark.data.images import read_image, write_image
 from fewmark.data.lists import read_training_lists
 from fewmark.data.synthetic.faces import render_dataset

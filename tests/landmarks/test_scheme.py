@@ -21,7 +21,8 @@ from fewmark.landmarks.scheme import (
     scheme_from_dict,
 )
 from fewmark.landmarks.scheme_check import check_scheme, mirror_residual
-from fewmark.visualization.scheme import COLOURS, component_colours, draw_scheme
+from fewmark.visualization.colours import DARK, landmark_colours
+from fewmark.visualization.scheme import draw_scheme
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -217,9 +218,10 @@ def test_image_shows_every_component_in_its_colour() -> None:
     assert image.shape == (256, 256, 3)
     assert image.dtype == np.uint8
     flat = {tuple(int(c) for c in colour) for colour in image.reshape(-1, 3)}
+    colours = landmark_colours(scheme, DARK)
     for name in ("left_eye", "right_eye", "nose", "mouth"):
-        assert COLOURS[name] in flat
-    assert component_colours(scheme)[3] == COLOURS["mouth"]
+        assert colours[scheme.components[name][0]] in flat
+    assert colours[3] == DARK[4]
 
 
 def test_image_refuses_what_it_cannot_draw() -> None:

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.visualization.ced import ced_points
 from fewmark.visualization.charts import line_chart, nice_ticks, scatter_chart
-from fewmark.visualization.draw import PALETTE, contact_sheet, draw_landmarks, face_tile, landmark_colours
+from fewmark.visualization.colours import BRIGHT, landmark_colours
+from fewmark.visualization.draw import draw_landmarks, face_tile
 from fewmark.visualization.labels import magnify_for
-from fewmark.visualization.report import ced_points, image_uri, write_report
+from fewmark.visualization.report import image_uri, write_report
 
 SCHEME = LandmarkScheme(
     "three",
@@ -77,7 +79,7 @@ def test_components_have_their_colours() -> None:
     scheme = load_scheme("ibug-68")
     colours = landmark_colours(scheme)
     assert len(set(colours)) == 5
-    assert colours[0] == PALETTE[0] != colours[17]
+    assert colours[0] == BRIGHT[0] != colours[17]
     assert colours[19] == colours[24] != colours[37] == colours[44]
 
 
@@ -92,22 +94,6 @@ def test_a_tile_shows_the_face() -> None:
     assert tile[:, :18].max() == 0
     assert face_tile(image, np.full((3, 2), np.nan), SCHEME, size=50).shape == (50, 50, 3)
     assert face_tile(image, np.full((3, 2), 9.0), SCHEME, size=50).shape == (50, 50, 3)
-
-
-def test_contact_sheet() -> None:
-    red, wide = np.full((50, 50, 3), (255, 0, 0), np.uint8), np.full((10, 40, 3), (0, 0, 255), np.uint8)
-    sheet = contact_sheet([red, wide, red], 2, size=40, gap=4)
-    assert sheet.shape == (4 + 2 * 44, 4 + 2 * 44, 3)
-    assert sheet[24, 24].tolist() == [255, 0, 0]
-    assert sheet[24, 68].tolist() == [0, 0, 255]
-    assert sheet[8, 68].tolist() == [255, 255, 255]
-    captioned = contact_sheet([red], 9, ["NME 3 %"], size=60)
-    assert captioned.shape[0] > captioned.shape[1]
-    assert (captioned[76:] < 100).any()
-    with pytest.raises(ValueError, match="captions"):
-        contact_sheet([red], 1, ["a", "b"])
-    with pytest.raises(ValueError, match="images"):
-        contact_sheet([], 1)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

@@ -129,7 +129,8 @@ def train(
     meaning = load_scheme(scheme)
     lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=meaning)
 
-    from fewmark.cli.progress import TrainingDisplay, percent, rounds_table, run_displayed, stage_lines
+    from fewmark.cli.progress import TrainingDisplay, rounds_table, run_displayed, stage_lines
+    from fewmark.core.text import percent
     from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.training.cascade.run import check_cascade
     from fewmark.training.faces import TrainingData
@@ -227,12 +228,13 @@ def evaluate(
         if not parts["all"]:
             raise InputError(f"{data}: expected labelled faces to measure on, given {len(samples)} without landmarks")
 
-    from fewmark.evaluation.evaluate import FULL, check_plot, evaluate_lists, summary, write_ced
+    from fewmark.evaluation.evaluate import FULL, evaluate_lists, summary
     from fewmark.inference.detector import Detector
     from fewmark.inference.face_detection.backends import make_face_detector
+    from fewmark.visualization.ced import check_ced_path, write_ced
 
     if plot is not None:
-        check_plot(plot)
+        check_ced_path(plot)
     detector = Detector.load(model, face_detector=make_face_detector(face_detector, tiles, max_side))
     scores = evaluate_lists(detector, parts, box=box.value, normalizer=normalizer, threshold=threshold, scheme=scheme)
     if plot is not None:

@@ -116,10 +116,6 @@ def spreading(*names: str) -> type[TyperCommand]:
     return Spreading
 
 
-def count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
-
-
 def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fewmark.core.text import count, percent
 from fewmark.data.formats.io import check_samples, read_faces
 from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -87,7 +87,7 @@ def list_packaged() -> list[dict[str, Any]]:
 def describe_transfer(transfer: SchemeTransfer) -> Facts:
     """A transfer between schemes for people, in order."""
     source, target = transfer.source, transfer.target
-    parts = [f"{name} {_percent(e)}" for name, e in transfer.expected_error_per_component.items()]
+    parts = [f"{name} {percent(e, missing='not known')}" for name, e in transfer.expected_error_per_component.items()]
     return [
         (
             "transfer",
@@ -106,17 +106,13 @@ def _exported(export: Mapping[str, Any]) -> Facts:
     shared = "" if export["weights"] is None else f", weights in {export['weights']}"
     facts = [("exported", f"flip averaging {flip}, within {export['parity_px']:.2g} px of torch{shared}")]
     if (int8 := export["int8"]) is not None:
-        before, after = _percent(int8["nme_float"]), _percent(int8["nme"])
+        before, after = percent(int8["nme_float"], missing="not known"), percent(int8["nme"], missing="not known")
         facts.append(("int8", f"NME {before} -> {after} by {int8['normalizer']} ({int8['n_faces']} faces, gt box)"))
     return facts
 
 
 def _expected(error: float | None, normalizer: str, n_pairs: int, ridge: float) -> str:
-    return f"{_percent(error)} by {normalizer}, held-out faces of {n_pairs} pairs, ridge {ridge:g}"
-
-
-def _percent(error: float | None) -> str:
-    return "not known" if error is None or not math.isfinite(error) else f"{100 * error:.2f} %"
+    return f"{percent(error, missing='not known')} by {normalizer}, held-out faces of {n_pairs} pairs, ridge {ridge:g}"
 
 
 def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> tuple[dict[str, Any], Facts]:
@@ -161,10 +157,10 @@ def _stages(cascade: Sequence[Mapping[str, Any]]) -> Facts:
         if kind == "coarse":
             parts = stage["parts"]
             what = " and ".join(f"{len(p['landmarks'])} landmarks" for p in parts)
-            what = f"{_count(len(parts), 'network')} for {what}, crop {stage['size']} px"
+            what = f"{count(len(parts), 'network')} for {what}, crop {stage['size']} px"
         elif kind == "component":
             what = (
-                f"{_count(len(stage['networks']), 'network')} ({', '.join(stage['networks'])}), crop {stage['size']} px"
+                f"{count(len(stage['networks']), 'network')} ({', '.join(stage['networks'])}), crop {stage['size']} px"
             )
         elif kind == "point":
             arguments = stage["network"]["arguments"]
@@ -182,10 +178,6 @@ def _stages(cascade: Sequence[Mapping[str, Any]]) -> Facts:
 
 def _cost(n_parameters: int, n_multiply_adds: int) -> str:
     return f"{n_parameters / 1e6:.2f} M parameters, {n_multiply_adds / 1e6:.1f} M multiply-adds"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _arguments(arguments: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from fewmark.cli.base import (
     Json,
     MaxSideOption,
     TilesOption,
-    count,
     err,
     fail,
     image_progress,
@@ -24,6 +23,7 @@ from fewmark.cli.base import (
     print_json,
 )
 from fewmark.core.errors import InputError
+from fewmark.core.text import count
 
 
 class LabelKind(StrEnum):

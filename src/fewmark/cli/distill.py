@@ -55,7 +55,8 @@ def distill(
     scheme = scheme_from_dict(read_metadata(models[0])["scheme"], models[0])
     lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme)
 
-    from fewmark.cli.progress import TrainingDisplay, percent, run_displayed
+    from fewmark.cli.progress import TrainingDisplay, run_displayed
+    from fewmark.core.text import percent
     from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.inference.detector import Detector
     from fewmark.training.faces import TrainingData

@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Json, LabelFormat, count, out, print_json
+from fewmark.cli.base import Json, LabelFormat, out, print_json
 from fewmark.core.errors import InputError
+from fewmark.core.text import count
 
 if TYPE_CHECKING:
     from fewmark.landmarks.scheme import LandmarkScheme

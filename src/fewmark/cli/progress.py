@@ -18,16 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fewmark.cli.base import err
+from fewmark.core.text import percent
 from fewmark.training.events import Event
 from fewmark.training.semi.rounds import RoundRecord
 from fewmark.training.work_plan import WorkPlan
 
 Result = TypeVar("Result")
-
-
-def percent(value: float | None) -> str:
-    """An NME for people."""
-    return "-" if value is None or value != value else f"{100 * value:.2f} %"
 
 
 class TrainingDisplay:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import AnswerScheme, FaceDetectorOption, Json, MaxSideOption, count, err, out, print_json
+from fewmark.cli.base import AnswerScheme, FaceDetectorOption, Json, MaxSideOption, err, out, print_json
+from fewmark.core.text import count
 
 
 class TrackFormat(StrEnum):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Json, LabelFormat, count, err, out, print_json
+from fewmark.cli.base import Json, LabelFormat, err, out, print_json
 from fewmark.core.errors import InputError
+from fewmark.core.text import count, percent
 
 if TYPE_CHECKING:
     from fewmark.data.pairs import FacePairs
@@ -135,7 +136,7 @@ def transfer_apply(
         return
     lost = f", {n_labelled - n_done} lack a landmark of {transfer.source.name}" if n_done < n_labelled else ""
     out.print(Text(f"{count(n_done, 'face')} of {len(faces)} with landmarks of {transfer.target.name}{lost}: {target}"))
-    error = _percent(transfer.expected_error)
+    error = percent(transfer.expected_error, missing="not known")
     out.print(f"expected error {error} by {transfer.normalizer}, beside that of the labels themselves")
 
 
@@ -169,7 +170,9 @@ def transfer_evaluate(
         columns["expected"] = _expected(transfer)
     _print_errors(f"{file} on {count(score.n_faces, 'face')}", transfer, columns)
     if math.isfinite(found.tangent):
-        out.print(f"contour: {_percent(found.tangent)} along it, {_percent(found.normal)} across it")
+        out.print(
+            f"contour: {percent(found.tangent, missing='not known')} along it, {percent(found.normal, missing='not known')} across it"
+        )
     notes = ((score.n_undetected, "without an answer"), (score.n_left_out, "left out: the normalizer has no length"))
     for n, what in notes:
         if n:
@@ -220,9 +223,5 @@ def _print_errors(title: str, transfer: SchemeTransfer, columns: dict[str, dict[
     for heading in columns:
         table.add_column(heading, justify="right")
     for part in next(iter(columns.values())):
-        table.add_row(part, *(_percent(errors[part]) for errors in columns.values()))
+        table.add_row(part, *(percent(errors[part], missing="not known") for errors in columns.values()))
     out.print(table)
-
-
-def _percent(error: Any) -> str:
-    return f"{100 * error:.2f} %" if math.isfinite(error) else "not known"

@@ -8,7 +8,7 @@ from fewmark.core.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "evaluate": ["evaluate_lists", "write_ced"],
+        "evaluate": ["evaluate", "evaluate_lists"],
         "head_pose": ["head_poses"],
         "perturbation": ["Perturbation", "perturb"],
         "robustness": ["Robustness", "measure_robustness"],

@@ -1,4 +1,4 @@
-"""Measure a detector on labelled faces, and write its cumulative error curve."""
+"""Measure a detector on labelled faces."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fewmark.core.errors import InputError
-from fewmark.core.files import atomic_path, write_text
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, predict_samples
-from fewmark.landmarks.metrics import THRESHOLD, Score, ced, score
-from fewmark.visualization.charts import line_chart
+from fewmark.landmarks.metrics import THRESHOLD, Score, score
 
 FULL = "full"
 """Name of all lists together."""
-PLOT_SUFFIXES = (".csv", ".html", ".pdf", ".png", ".svg")
 
 
 def evaluate(
@@ -126,79 +121,3 @@ def summary(result: Score, box: str) -> dict[str, Any]:
         "box": box,
         "per_component": data["per_component"],
     }
-
-
-def write_ced(path: str | Path, scores: Mapping[str, Score]) -> None:
-    """Write cumulative error distributions: the share of faces with at most a given NME.
-
-    Args:
-        path: Its suffix selects the format: .csv (list, nme, share), .html (a self-contained chart), or .png, .svg and .pdf by
-            matplotlib.
-        scores: Name -> score, all by one normaliser; at least one.
-
-    Raises:
-        InputError: The suffix is another, matplotlib is missing, or the file cannot be written.
-    """
-    path = check_plot(path)
-    first = next(iter(scores.values()))
-    end = 2 * first.threshold
-    curves = {name: _steps(s.per_face, end) for name, s in scores.items()}
-    title, x_label = "Cumulative error distribution", f"NME ({first.normalizer}), %"
-    y_label = "faces, %"
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        lines = ["list,nme,share"]
-        for name, result in scores.items():
-            x, y = ced(result.per_face)
-            lines += [f"{name},{a:.6g},{b:.6g}" for a, b in zip(x, y, strict=True)]
-        write_text(path, "\n".join(lines) + "\n")
-    elif suffix == ".html":
-        chart = line_chart(
-            {name: list(zip((100 * x).tolist(), (100 * y).tolist(), strict=True)) for name, (x, y) in curves.items()},
-            title=title,
-            x_label=x_label,
-            y_label=y_label,
-            x_range=(0, 100 * end),
-            y_range=(0, 100),
-        )
-        head = f'<!doctype html><meta charset="utf-8"><title>{title}</title>'
-        write_text(path, f'{head}<body style="max-width:860px;margin:24px auto">{chart}</body>\n')
-    else:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axes = figure.add_subplot()
-        for name, (x, y) in curves.items():
-            axes.plot(100 * x, 100 * y, label=f"{name}: NME {100 * scores[name].nme:.2f} %")
-        axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, 100 * end), ylim=(0, 100))
-        axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150)
-
-
-def check_plot(path: str | Path) -> Path:
-    """Check that a plot can be written to a path; returns the path.
-
-    Raises:
-        InputError: Its suffix is none of `PLOT_SUFFIXES`, or it needs matplotlib, which is missing.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise InputError(f"{path}: expected a file name that ends in {', '.join(PLOT_SUFFIXES)}")
-    if path.suffix.lower() not in (".csv", ".html"):
-        try:
-            import matplotlib.figure  # noqa: F401
-        except ImportError as error:
-            raise InputError(
-                f"{path}: needs matplotlib: pip install 'fewmark[plot]', or name a .html or .csv file"
-            ) from error
-    return path
-
-
-def _steps(per_face: NDArray[np.float64], end: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The curve as a step function, up to `end`."""
-    x, y = ced(per_face)
-    kept = x <= end
-    x, y = x[kept], y[kept]
-    return np.append(np.repeat(x, 2)[1:], end), np.repeat(y, 2)

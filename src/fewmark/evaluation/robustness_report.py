@@ -12,6 +12,7 @@ from typing import Any
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
+from fewmark.core.text import percent
 from fewmark.evaluation.robustness import RISE, Curve, Kind, Level, Robustness
 from fewmark.visualization.charts import Point, line_chart
 
@@ -102,7 +103,7 @@ def table_of(curve: Curve) -> tuple[list[str], list[list[str]]]:
     headings = [_HEADINGS.get(curve.kind, curve.kind), "NME", "ratio", "failures", *worst, "faces"]
     rows = []
     for v in curve.levels:
-        row = [v.label, _percent(v.nme), _ratio(v), _percent(v.failure_rate)]
+        row = [v.label, percent(v.nme), _ratio(v), percent(v.failure_rate)]
         row += [_worst(v)] if worst else []
         rows.append([*row, str(v.n_faces)])
     return headings, rows
@@ -112,7 +113,7 @@ def summary_lines(result: Robustness) -> list[str]:
     """Summary sentences: the unperturbed faces, the tolerated shift, and notes."""
     plain = result.unperturbed
     lines = [
-        f"unperturbed: NME {_percent(plain.nme)} by {result.normalizer}, failures {_percent(plain.failure_rate)} at "
+        f"unperturbed: NME {percent(plain.nme)} by {result.normalizer}, failures {percent(plain.failure_rate)} at "
         f"{100 * result.threshold:g} %, {plain.n_faces} faces"
         + (f", {result.n_left_out} left out" if result.n_left_out else "")
     ]
@@ -128,16 +129,12 @@ def passes_text(passes: int) -> str:
     return "one pass" if passes == 1 else f"{passes} passes"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %" if math.isfinite(value) else "-"
-
-
 def _ratio(level: Level) -> str:
     return f"{level.ratio:.2f}" if math.isfinite(level.ratio) else "-"
 
 
 def _worst(level: Level) -> str:
-    return "" if level.worst_nme is None else f"{_percent(level.worst_nme)} {level.worst_direction}"
+    return "" if level.worst_nme is None else f"{percent(level.worst_nme)} {level.worst_direction}"
 
 
 def _lines(result: Robustness, kind: Kind) -> dict[str, list[Point]]:

@@ -21,7 +21,8 @@ from fewmark.video.metrics import WINDOW, window_variance
 from fewmark.video.reader import Video
 from fewmark.video.tracker import TrackedFace, Tracker
 from fewmark.video.writer import VideoWriter
-from fewmark.visualization.draw import PALETTE, draw_landmarks
+from fewmark.visualization.colours import BRIGHT
+from fewmark.visualization.draw import draw_landmarks
 
 TrackFormat = Literal["jsonl", "csv"]
 FILES = {"jsonl": "faces.jsonl", "csv": "faces.csv"}
@@ -170,7 +171,7 @@ def _overlay(image: NDArray[np.uint8], faces: list[TrackedFace], tracker: Tracke
         x0, y0, x1 = (float(v) for v in face.box[:3])
         size = max(0.4, (x1 - x0) / 220)
         at = (round(x0), max(round(18 * size), round(y0 - 8 * size)))
-        colour = PALETTE[(face.id - 1) % len(PALETTE)]
+        colour = BRIGHT[(face.id - 1) % len(BRIGHT)]
         for paint, width in (((20, 24, 30), 4), (colour, 2)):
             cv2.putText(
                 canvas,

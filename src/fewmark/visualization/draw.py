@@ -9,28 +9,13 @@ from typing import Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PilImage
-from PIL import ImageDraw, ImageFont
 
 from fewmark.core.geometry import FloatArray, Image, box_centre, box_of_points, box_size, crop_from_box, warp_image
 from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.visualization.colours import BRIGHT, RGB, landmark_colours
 from fewmark.visualization.labels import write_labels
 
-RGB = tuple[int, int, int]
-
-PALETTE: tuple[RGB, ...] = (
-    (64, 224, 208),  # turquoise
-    (255, 196, 61),  # amber
-    (94, 182, 255),  # sky
-    (196, 148, 255),  # lilac
-    (255, 111, 125),  # coral
-    (150, 222, 98),  # leaf
-)
-"""Bright enough to be seen on skin and on shadow."""
-
-_BY_NAME = {"contour": 0, "jaw": 0, "brow": 1, "eye": 2, "pupil": 2, "nose": 3, "mouth": 4, "lip": 4}
 _TRUTH = (255, 255, 255)
-_INK, _PAPER = (40, 44, 52), (255, 255, 255)
 
 
 class HasLandmarks(Protocol):
@@ -38,17 +23,6 @@ class HasLandmarks(Protocol):
 
     @property
     def landmarks(self) -> NDArray[np.float32] | None: ...
-
-
-def landmark_colours(scheme: LandmarkScheme) -> list[RGB]:
-    """One colour a landmark, its component's; what belongs to none takes the first."""
-    colours = [PALETTE[0]] * scheme.n_landmarks
-    for order, (name, indices) in enumerate(scheme.components.items()):
-        # "eyebrow" holds both words: the brow is asked for first
-        index = next((i for word, i in _BY_NAME.items() if word in name), order % len(PALETTE))
-        for i in indices:
-            colours[i] = PALETTE[index]
-    return colours
 
 
 def draw_landmarks(
@@ -126,52 +100,6 @@ def face_tile(
     return draw_landmarks(tile, [tile_from_image(landmarks)], scheme, numbers=numbers, truth=true_points)
 
 
-def contact_sheet(
-    images: Sequence[Image],
-    columns: int,
-    captions: Sequence[str] | None = None,
-    *,
-    size: int = 240,
-    gap: int = 12,
-) -> Image:
-    """Images in a grid on white, each fitted into a square, with a line of text below.
-
-    Args:
-        images: (H, W, 3) RGB of any sizes, at least one.
-        columns: at least 1; no more than there are images are used.
-        captions: one an image, or None.
-        size: side of the squares, px.
-        gap: between them, px.
-
-    Raises:
-        ValueError: no image, or a number of captions other than of images.
-    """
-    if not images or columns < 1:
-        raise ValueError(f"contact_sheet: expected images and columns, given {len(images)} and {columns}")
-    if captions is not None and len(captions) != len(images):
-        raise ValueError(f"contact_sheet: expected {len(images)} captions, given {len(captions)}")
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
-    font_size = max(10, round(size / 15))
-    line = 0 if captions is None else round(font_size * 1.7)
-    sheet = np.full((gap + rows * (size + line + gap), gap + columns * (size + gap), 3), _PAPER, np.uint8)
-    for i, image in enumerate(images):
-        x, y = gap + (i % columns) * (size + gap), gap + (i // columns) * (size + line + gap)
-        scale = size / max(image.shape[:2])
-        h, w = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-        fitted = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        dx, dy = (size - w) // 2, (size - h) // 2
-        sheet[y + dy : y + dy + h, x + dx : x + dx + w] = fitted
-    if captions is None:
-        return sheet
-    page = PilImage.fromarray(sheet)
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(font_size)
-    for i, caption in enumerate(captions):
-        x, y = gap + (i % columns) * (size + gap), gap + (i // columns) * (size + line + gap)
-        pen.text((x + size / 2, y + size + line / 2), caption, fill=_INK, font=font, anchor="mm")
-    return np.asarray(page, np.uint8).copy()
-
-
 def _present(points: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(points).all(-1), np.bool_)
 
@@ -216,7 +144,7 @@ def _render_face(
 
     for i, j in scheme.edges:
         if seen[i] and seen[j]:
-            stroke(points[i], points[j], colours[i] if colours[i] == colours[j] else PALETTE[0], line, 215)
+            stroke(points[i], points[j], colours[i] if colours[i] == colours[j] else BRIGHT[0], line, 215)
     if truth is not None:
         known = _present(truth)
         for i in np.flatnonzero(known & seen).tolist():

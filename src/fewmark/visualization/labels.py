@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import ImageDraw, ImageFont
 
-from fewmark.core.geometry import FloatArray, box_of_points, box_size
+from fewmark.core.geometry import FloatArray, Floats, box_of_points, box_size
 from fewmark.landmarks.scheme import LandmarkScheme
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -61,19 +61,12 @@ def write_labels(
         return canvas
     side = max(float(box_size(box_of_points(points)).max()), 24.0)
     size = max(7, round(side / (80 if names else 38)))
-    middle = points[seen].mean(0)
-    middles = np.tile(middle, (len(points), 1))
-    for name, indices in scheme.components.items():
-        own = [i for i in indices if seen[i]]
-        if own and not any(word in name for word in ("contour", "jaw", "brow")):
-            middles[own] = points[own].mean(0)
+    directions = outward_directions(points, scheme)
     page = PilImage.fromarray(canvas)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size)
     taken = points[seen]  # where nothing more may be written: points, and later names
     for i in np.flatnonzero(seen).tolist():
-        away = points[i] - middles[i]
-        length = float(np.linalg.norm(away))
-        away = away / length if length > 1e-6 else np.array([0.0, 1.0])
+        away = directions[i]
         if names:
             reach = np.linspace(size, font.getlength(scheme.landmarks[i]) + size * 0.6, 9)
             away = _freest(points[i], away, reach, taken, size)
@@ -83,6 +76,27 @@ def write_labels(
         x, y = points[i] + away * size * 0.95
         pen.text((x, y), str(i), fill=(255, 255, 255), font=font, anchor="mm", stroke_width=1, stroke_fill=(20, 24, 30))
     return np.asarray(page, np.uint8).copy()
+
+
+def outward_directions(points: FloatArray, scheme: LandmarkScheme) -> Floats:
+    """Unit vector at each landmark away from the middle of its component, for contour and brows of the face.
+
+    Args:
+        points: (K, 2) px, NaN where missing.
+
+    Returns:
+        (K, 2); NaN where missing, straight down where a landmark lies on that middle.
+    """
+    points = np.asarray(points, np.float64)
+    present = np.asarray(np.isfinite(points).all(1))
+    middles = np.tile(points[present].mean(0), (len(points), 1))
+    for name, indices in scheme.components.items():
+        own = [i for i in indices if present[i]]
+        if own and not any(word in name for word in ("contour", "jaw", "brow")):
+            middles[own] = points[own].mean(0)
+    away = points - middles
+    length = np.linalg.norm(away, axis=1, keepdims=True)
+    return np.where(length > 1e-6, away / np.maximum(length, 1e-6), np.where(np.isnan(length), np.nan, (0.0, 1.0)))
 
 
 def _freest(

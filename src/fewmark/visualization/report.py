@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.files import write_text
+from fewmark.landmarks.metrics import auc, failure_rate
+from fewmark.visualization.ced import ced_chart
 from fewmark.visualization.charts import line_chart, scatter_chart
 
 Captioned = tuple[NDArray[np.uint8], str]
@@ -124,28 +126,6 @@ def image_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(raw.tobytes()).decode("ascii")
 
 
-def ced_points(errors: NDArray[np.floating[Any]], threshold: float) -> list[tuple[float, float]]:
-    """The cumulative error distribution as the corners of its steps.
-
-    Args:
-        errors: (N,) fractions; what is not finite counts as above every threshold.
-        threshold: where the curve ends.
-
-    Returns:
-        (error, share of the faces with at most that error), both in %, from 0 to the threshold.
-
-    >>> ced_points(np.array([0.01, 0.05, np.inf, 0.2]), 0.08)
-    [(0.0, 0.0), (1.0, 0.0), (1.0, 25.0), (5.0, 25.0), (5.0, 50.0), (8.0, 50.0)]
-    """
-    points, share = [(0.0, 0.0)], 0.0
-    for i, error in enumerate(np.sort(errors[np.isfinite(errors) & (errors <= threshold)])):
-        x = round(100 * float(error), 6)
-        points.append((x, share))
-        share = 100 * (i + 1) / len(errors)
-        points.append((x, share))
-    return [*points, (100 * threshold, share)]
-
-
 def _percent(value: Any) -> float:
     return 100 * float(value) if isinstance(value, int | float) else math.nan
 
@@ -202,26 +182,16 @@ def _ced_section(ced: Mapping[str, NDArray[np.floating[Any]]], normalizer: str, 
     ced = {name: np.asarray(errors, np.float64) for name, errors in ced.items() if len(errors)}
     if not ced:
         return ""
-    chart = line_chart(
-        {name: ced_points(errors, threshold) for name, errors in ced.items()},
-        title="Cumulative error distribution",
-        x_label=f"NME by {normalizer}, %",
-        y_label="faces with at most this error, %",
-        x_range=(0.0, 100 * threshold),
-        y_range=(0.0, 100.0),
-    )
     rows = ""
     for name, errors in ced.items():
         found = errors[np.isfinite(errors)]
-        low = np.where(np.isfinite(errors), errors, np.inf)
-        auc = float(np.clip(1 - low / threshold, 0, None).mean())
-        failed = float((low > threshold).mean())
+        nme = np.where(np.isfinite(errors), errors, np.inf)
         mean = f"{100 * found.mean():.2f}" if len(found) else "–"
         median = f"{100 * np.median(found):.2f}" if len(found) else "–"
         rows += (
             f"<tr><td>{escape(name)}</td><td>{len(errors)}</td><td>{len(errors) - len(found)}</td>"
             f"<td>{mean}</td>"
-            f"<td>{median}</td><td>{100 * auc:.1f}</td><td>{100 * failed:.1f}</td></tr>"
+            f"<td>{median}</td><td>{100 * auc(nme, threshold):.1f}</td><td>{100 * failure_rate(nme, threshold):.1f}</td></tr>"
         )
     at = f"{100 * threshold:g} %"
     table = (
@@ -230,7 +200,7 @@ def _ced_section(ced: Mapping[str, NDArray[np.floating[Any]]], normalizer: str, 
         f'<p class="note">Errors are NME by {escape(normalizer)}; the AUC ends at {at}, and a face above it '
         "counts as failed, as does one that was not found.</p>"
     )
-    return f'<h2>Accuracy</h2><div class="grid">{_card(chart)}<div>{table}</div></div>'
+    return f'<h2>Accuracy</h2><div class="grid">{_card(ced_chart(ced, normalizer=normalizer, end=threshold))}<div>{table}</div></div>'
 
 
 def _faces_section(title: str, note: str, faces: Sequence[Captioned]) -> str:

@@ -9,36 +9,15 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Similarity, box_centre, box_of_points, box_size
 from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.visualization.colours import DARK, landmark_colours
+from fewmark.visualization.labels import outward_directions
 
-COLOURS = {
-    "contour": (70, 70, 70),
-    "left_eyebrow": (200, 80, 0),
-    "right_eyebrow": (150, 30, 150),
-    "left_eye": (0, 90, 200),
-    "right_eye": (0, 130, 100),
-    "nose": (190, 20, 50),
-    "mouth": (110, 110, 0),
-}
-"""RGB of the usual components, dark enough to read on white."""
-MORE_COLOURS = ((90, 60, 200), (160, 100, 50), (0, 150, 30), (215, 0, 135), (60, 100, 140), (130, 60, 20))
-"""RGB of the other components, in the scheme's order."""
 PAPER = (255, 255, 255)
 MARGIN = 0.09
 """Of the image's side, on each side of the face."""
 DIRECTIONS = 24
 RINGS = (0.0, 0.4, 0.9, 1.6, 2.5, 3.6, 5.0, 6.6)
 """How far a number may stand from its point, in heights of its digits."""
-
-
-def component_colours(scheme: LandmarkScheme) -> list[tuple[int, int, int]]:
-    """RGB per landmark, by its component; black where it has none."""
-    colours = [(0, 0, 0)] * scheme.n_landmarks
-    others = [name for name in scheme.components if name not in COLOURS]
-    for name, indices in scheme.components.items():
-        colour = COLOURS[name] if name in COLOURS else MORE_COLOURS[others.index(name) % len(MORE_COLOURS)]
-        for i in indices:
-            colours[i] = colour
-    return colours
 
 
 def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
@@ -62,7 +41,7 @@ def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
     side = float(box_size(box).max()) or 1.0
     face = Similarity.about(box_centre(box), np.full(2, (size - 1) / 2), scale=size * (1 - 2 * MARGIN) / side)
     points = face(scheme.mean_face)
-    colours = component_colours(scheme)
+    colours = landmark_colours(scheme, DARK)
     image = np.full((size, size, 3), PAPER, np.uint8)
     dot = max(1.0, size / 512)
     for a, b in scheme.edges:
@@ -72,7 +51,7 @@ def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
     texts = [str(i) for i in range(scheme.n_landmarks)]
     sizes = np.array([cv2.getTextSize(t, cv2.FONT_HERSHEY_SIMPLEX, font_scale, 1)[0] for t in texts], np.float64)
     centres = _place_numbers(
-        points, _outward(scheme, points), sizes, np.array(scheme.edges, np.int64).reshape(-1, 2), size
+        points, outward_directions(points, scheme), sizes, np.array(scheme.edges, np.int64).reshape(-1, 2), size
     )
     for i, centre in enumerate(centres):
         if _gap(centre, sizes[i], points[i]) > sizes[i, 1] * 0.7:
@@ -110,18 +89,6 @@ def _line(
     width: int,
 ) -> None:
     cv2.line(image, _fixed(a), _fixed(b), colour, width, cv2.LINE_AA, 4)
-
-
-def _outward(scheme: LandmarkScheme, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K, 2) unit vectors away from the centre of each landmark's component; up where there is no telling."""
-    centre = np.tile(points.mean(0), (len(points), 1))
-    for indices in scheme.components.values():
-        if len(indices) > 2:
-            part = points[list(indices)]
-            centre[list(indices)] = (part.min(0) + part.max(0)) / 2
-    away = points - centre
-    length = np.linalg.norm(away, axis=1, keepdims=True)
-    return np.where(length > 1e-6, away / np.maximum(length, 1e-6), (0.0, -1.0))
 
 
 def _gap(centre: NDArray[np.float64], extent: NDArray[np.float64], point: NDArray[np.float64]) -> float:

@@ -1,0 +1,23 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def percent(fraction: float | None, *, missing: str = "-") -> str:
+    """A fraction such as an NME as a percentage; `missing` for None, NaN and infinity.
+
+    >>> percent(0.0312), percent(None), percent(float("nan"), missing="not known")
+    ('3.12 %', '-', 'not known')
+    """
+    return missing if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.2f} %"
+
+
+def count(n: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> count(1, "face"), count(3, "face")
+    ('1 face', '3 faces')
+    """
+    return f"{n} {noun}" + ("" if n == 1 else "s")
