@@ -139,7 +139,7 @@ def test_the_command_puts_it_into_the_model(
     assert face.expected_errors is not None
     assert (face.expected_errors > 0).all()
     shown = CliRunner().invoke(app, words)
-    assert "all expected errors over all true ones" in shown.output
+    assert "sum of expected over sum of true errors" in shown.output
     packaged = CliRunner().invoke(app, ["calibrate", "ibug-68", str(synthetic)])
     assert "copy a packaged model" in " ".join(packaged.output.split())
     other = ErrorCalibration.fit(*made_up(50, 0))

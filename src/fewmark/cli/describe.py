@@ -1,4 +1,4 @@
-"""What a model file or a label file holds, as facts for people and for programs."""
+"""Descriptions of models, transfers and label files, as facts to print and as plain data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.landmarks.transfer import SchemeTransfer
 
 Facts = list[tuple[str, str]]
+"""Names and values, in the order in which they are printed."""
+
+_BOXES = {"gt": "true boxes", "detect": "detected boxes", "column": "the data's boxes"}
 
 
 def describe_model(metadata: Mapping[str, Any]) -> Facts:
-    """A model's metadata (see `read_metadata`) for people, in order."""
+    """Describe a model by its metadata; see `read_metadata`."""
     scheme, crop = metadata["scheme"], metadata["crop"]
     facts: Facts = [
         ("scheme", f"{scheme['name']}, {len(scheme['landmarks'])} landmarks"),
@@ -26,7 +29,8 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
     ]
     for s in metadata["students"]:
         size = f"{s['n_parameters'] / 1e6:.2f} M parameters, stride {s['codec']['stride']}"
-        facts.append(("student", f"{s['name']}: {s['architecture']}, {size}"))
+        name = "" if s["name"] == s["architecture"] else f"{s['name']}: "
+        facts.append(("student", f"{name}{s['architecture']}, {size}"))
     cascade = metadata.get("cascade")  # older files have no such field
     if cascade is None:
         teacher = metadata["teacher"]
@@ -34,16 +38,15 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
     else:
         facts += _stages(cascade)
     for a in metadata["accuracy"]:
-        nme = "-" if a.get("nme") is None else f"{100 * a['nme']:.2f} %"
-        where = f"{a.get('data', '?')}, {a.get('box', '?')} box, {a.get('n_faces', '?')} faces"
-        facts.append(("accuracy", f"NME {nme} by {a.get('normalizer', '?')} ({where})"))
-        after = [f"after {stage} {100 * value:.2f} %" for stage, value in a.get("stages", {}).items()]
+        faces = f"{a.get('n_faces', '?')} {a.get('data', '?')} faces, {_BOXES.get(a.get('box'), '? boxes')}"
+        facts.append(("accuracy", f"NME {percent(a.get('nme'))} by {a.get('normalizer', '?')} ({faces})"))
+        after = [f"after {stage} {percent(value)}" for stage, value in a.get("stages", {}).items()]
         if after:
             facts.append(("", ", ".join(after)))
     if (bias := metadata.get("lateral_bias")) is not None:
         right = 100 * float(np.mean([x for x, _ in bias]))
         side = "right" if right >= 0 else "left"
-        facts.append(("horizontal label bias", f"{abs(right):.2f} % of the face box to the {side}, as its labels lie"))
+        facts.append(("horizontal label bias", f"{abs(right):.2f} % of the face box to the {side}, as in its labels"))
     for t in metadata.get("transfers", []):
         expected = _expected(t["expected_error"], t["normalizer"], t["n_pairs"], t["ridge"])
         facts.append(
@@ -51,9 +54,9 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
         )
     if (export := metadata.get("export")) is not None:
         facts += _exported(export)
-    counts = ", ".join(f"{n} {what}" for what, n in metadata["counts"].items())
+    counts = ", ".join(f"{n} {kind}" for kind, n in metadata["counts"].items()).replace("pseudo", "pseudo-labelled")
     facts += [
-        ("trained on", counts or "not stated"),
+        ("trained on", f"{counts} faces" if counts else "not stated"),
         ("provenance", metadata["provenance"] or "not stated"),
         ("licence", metadata["licence"] or "not stated"),
         ("seed", str(metadata["seed"])),
@@ -64,7 +67,7 @@ def describe_model(metadata: Mapping[str, Any]) -> Facts:
 
 
 def list_packaged() -> list[dict[str, Any]]:
-    """The models that come with the package, as plain data."""
+    """List the packaged models, as plain data."""
     found = []
     for name in packaged_names():
         path = resolve_model(name)
@@ -85,9 +88,9 @@ def list_packaged() -> list[dict[str, Any]]:
 
 
 def describe_transfer(transfer: SchemeTransfer) -> Facts:
-    """A transfer between schemes for people, in order."""
+    """Describe a transfer between schemes."""
     source, target = transfer.source, transfer.target
-    parts = [f"{name} {percent(e, missing='not known')}" for name, e in transfer.expected_error_per_component.items()]
+    parts = [f"{name} {_error(e)}" for name, e in transfer.expected_error_per_component.items()]
     return [
         (
             "transfer",
@@ -101,25 +104,29 @@ def describe_transfer(transfer: SchemeTransfer) -> Facts:
 
 
 def _exported(export: Mapping[str, Any]) -> Facts:
-    """What an .onnx file says of itself beside the model's own facts."""
+    """Facts of an ONNX file beyond the model's own."""
     flip = "on" if export["flip"] else "off"
     shared = "" if export["weights"] is None else f", weights in {export['weights']}"
     facts = [("exported", f"flip averaging {flip}, within {export['parity_px']:.2g} px of torch{shared}")]
     if (int8 := export["int8"]) is not None:
-        before, after = percent(int8["nme_float"], missing="not known"), percent(int8["nme"], missing="not known")
-        facts.append(("int8", f"NME {before} -> {after} by {int8['normalizer']} ({int8['n_faces']} faces, gt box)"))
+        before, after = _error(int8["nme_float"]), _error(int8["nme"])
+        facts.append(("int8", f"NME {before} -> {after} by {int8['normalizer']} ({int8['n_faces']} faces, true boxes)"))
     return facts
 
 
 def _expected(error: float | None, normalizer: str, n_pairs: int, ridge: float) -> str:
-    return f"{percent(error, missing='not known')} by {normalizer}, held-out faces of {n_pairs} pairs, ridge {ridge:g}"
+    return f"{_error(error)} by {normalizer}, held-out faces of {n_pairs} pairs, ridge {ridge:g}"
+
+
+def _error(error: float | None) -> str:
+    return percent(error, missing="not known")
 
 
 def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> tuple[dict[str, Any], Facts]:
-    """A label file or folder: plain data, and the same for people.
+    """Describe a label file or folder, as plain data and as facts.
 
     Raises:
-        InputError: it cannot be read as labels.
+        InputError: It cannot be read as labels.
     """
     samples = read_faces(path)
     labelled = [s.landmarks for s in samples if s.landmarks is not None]
@@ -150,30 +157,29 @@ def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> t
 
 
 def _stages(cascade: Sequence[Mapping[str, Any]]) -> Facts:
-    """A cascade's stages with their networks and what each costs a face, and all of them together."""
+    """Describe a cascade's stages: their networks, and the cost per face of each and of all together."""
     facts: Facts = []
     for stage in cascade:
         kind = stage["kind"]
         if kind == "coarse":
             parts = stage["parts"]
-            what = " and ".join(f"{len(p['landmarks'])} landmarks" for p in parts)
-            what = f"{count(len(parts), 'network')} for {what}, crop {stage['size']} px"
+            landmarks = " and ".join(f"{len(p['landmarks'])} landmarks" for p in parts)
+            networks = f"{count(len(parts), 'network')} for {landmarks}, crop {stage['size']} px"
         elif kind == "component":
-            what = (
-                f"{count(len(stage['networks']), 'network')} ({', '.join(stage['networks'])}), crop {stage['size']} px"
-            )
+            names = ", ".join(stage["networks"])
+            networks = f"{count(len(stage['networks']), 'network')} ({names}), crop {stage['size']} px"
         elif kind == "point":
             arguments = stage["network"]["arguments"]
             n = arguments["n_points"] * len(arguments["neighbours"])
             near = ", ".join(map(str, stage["neighbours"]))
-            what = (
+            networks = (
                 f"{n} networks for {arguments['n_points']} landmarks and their {near} nearest, patch {stage['size']} px"
             )
         else:
-            what = f"1 network, crop {stage['size']} px"
-        facts.append(("stage", f"{kind}: {what}; {_cost(stage['n_parameters'], stage['n_multiply_adds'])}"))
+            networks = f"1 network, crop {stage['size']} px"
+        facts.append(("stage", f"{kind}: {networks}; {_cost(stage['n_parameters'], stage['n_multiply_adds'])}"))
     total = _cost(sum(s["n_parameters"] for s in cascade), sum(s["n_multiply_adds"] for s in cascade))
-    return [*facts, ("a face", f"all stages, one view: {total}")]
+    return [*facts, ("per face", f"all stages, one view: {total}")]
 
 
 def _cost(n_parameters: int, n_multiply_adds: int) -> str:

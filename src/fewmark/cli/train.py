@@ -1,0 +1,125 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from fewmark.cli.base import DataArgument, Json, Resume, RunFolder, err, out, print_json
+from fewmark.cli.settings import ListSettings
+from fewmark.core.text import percent
+
+
+class Selection(StrEnum):
+    teacher = "teacher"
+    spl = "spl"
+    spaco = "spaco"
+    peak = "peak"
+    spread = "spread"
+    random = "random"
+    oracle = "oracle"
+    none = "none"
+
+
+_ROUND_KEYS = (
+    "round",
+    "student",
+    "n_selected",
+    "val_nme",
+    "ensemble_val_nme",
+    "true_error_selected",
+    "rank_correlation",
+)
+
+
+def train(
+    data: DataArgument,
+    labelled: Annotated[Path, typer.Option(metavar="LIST", help="List of the labelled faces, by their names in DATA.")],
+    scheme: Annotated[
+        str,
+        typer.Option(metavar="NAME|FILE", help="Annotation scheme of the landmarks; see `fewmark scheme list`."),
+    ],
+    run: RunFolder,
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="LIST|DATA...",
+            help="Unlabelled faces: lists (.txt) of faces in DATA, or other folders or label files.",
+        ),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(metavar="LIST", help="List of labelled validation faces, which are not trained on."),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="laptop|paper|strong|cascade|FILE", help="Recipe: a set of settings.")
+    ] = "laptop",
+    selection: Annotated[
+        Selection | None,
+        typer.Option(help="Rule that selects pseudo labels, the recipe's if not given; none: labelled faces only."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Model of the same scheme with the initial weights.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. semi.rounds=2; see --list-settings."),
+    ] = None,
+    resume: Resume = False,
+    list_settings: ListSettings = False,
+    as_json: Json = False,
+) -> None:
+    """Train a detector from a few labelled and many unlabelled faces."""
+    from fewmark.data.lists import read_training_lists
+    from fewmark.landmarks.scheme import load_scheme
+    from fewmark.training.config import load_config
+
+    selected = [] if selection is None else [f"semi.selection={selection.value}"]
+    config = load_config(recipe, [*selected, *(settings or [])])
+    landmarks = load_scheme(scheme)
+    lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=landmarks)
+
+    from fewmark.cli.progress import TrainingDisplay, rounds_table, run_displayed, stage_lines
+    from fewmark.inference.checkpoint.io import load_checkpoint
+    from fewmark.training.cascade.run import check_cascade
+    from fewmark.training.faces import TrainingData
+    from fewmark.training.run import train as run_training
+    from fewmark.training.work_plan import plan_training
+
+    if config.cascade.stages:
+        check_cascade(config, landmarks, scheme)
+    faces = TrainingData(landmarks, lists.labelled, lists.unlabelled, lists.validation)
+    display = TrainingDisplay(err, plan_training(config, landmarks, len(lists.labelled), len(lists.unlabelled)))
+    first = None if start is None else load_checkpoint(start)
+    result = run_displayed(
+        display, lambda: run_training(config, faces, run, start=first, resume=resume, on_event=display)
+    )
+    report, score = run / "report.html", result.scores
+    if as_json:
+        records = [r.to_dict() for part in display.records for r in part]
+        details = ("per_face", "per_landmark")
+        print_json(
+            {
+                "model": str(result.path),
+                "report": str(report),
+                "n_labelled": len(lists.labelled),
+                "n_unlabelled": len(lists.unlabelled),
+                "n_validation": len(lists.validation),
+                "rounds": [{k: r[k] for k in _ROUND_KEYS if k in r} for r in records],
+                "stages": [{k: v for k, v in e.items() if k != "kind"} for e in display.stages],
+                "validation": None if score is None else {k: v for k, v in score.to_dict().items() if k not in details},
+            }
+        )
+        return
+    if config.cascade.stages:
+        for line in stage_lines(display.stages):
+            out.print(line)
+    else:
+        out.print(rounds_table(display.records))
+    if score is not None:
+        out.print(f"validation: NME {percent(score.nme)} by {score.normalizer}, {score.n_faces} faces")
+    out.print(Text(f"model:  {result.path}\nreport: {report}"))
