@@ -1,12 +1,12 @@
-"""Where the milliseconds of a face go, on one thread, beside the most multiply-adds that the machine does.
+"""Time of each part of a face's prediction on one thread, and the share of the machine's peak in multiply-adds.
 
     python benchmarks/face_profile.py --json docs/measured/face_profile.json
 
-For every packaged model that ONNX Runtime can run: a 180 px face in an image in memory, its box given, one look, not flipped. Parts:
-the crop, the network (by kinds of operators, as ONNX Runtime's profile divides it), and what is left, which is Python's. The peak is
-what ONNX Runtime does at best in float32: a product of matrices of 1024 x 1024, or a 3 x 3 convolution of 128 to 128 channels on 56 x 56
-px, whichever is faster; peak and networks take turns, so that a busy machine troubles both. Then whole images: 640 x 480 with one face,
-the face detector's time and what a detector adds to it in the same call. All times are the least of many calls.
+For every packaged model that ONNX Runtime can run: a 180 px face in an image in memory, with its box, one pass, one view. Parts:
+the crop, the network (by kinds of operators, as in ONNX Runtime's profile), and the rest, which is Python. The peak is that
+of ONNX Runtime in float32: a product of matrices of 1024 x 1024, or a 3 x 3 convolution of 128 to 128 channels on 56 x 56
+px, whichever is faster; peak and networks take turns, so that a busy machine slows both. Then whole images, 640 x 480 with one face:
+the time of the face detector and the rest of the same call. All times are the least of many calls.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from fewmark.landmarks.scheme import load_scheme
 from fewmark.models.build import build_model, count_multiply_adds
 
 SIDE = 180
-"""Of the face's box, px."""
+"""Longer side of the face's box, px."""
 MATRIX, CHANNELS, IMAGE = 1024, 128, 56
 WORK = ("Conv", "FusedConv", "ConvTranspose", "QLinearConv")
-"""Operators that multiply and add."""
+"""Operators that count as multiply-adds."""
 
 
-def least_ms(act: Callable[[], object], n: int) -> float:
-    """The least time of n calls."""
+def least_ms(run: Callable[[], object], n: int) -> float:
+    """The least time of n calls in milliseconds."""
     best = float("inf")
     for _ in range(n):
         began = time.perf_counter()
-        act()
+        run()
         best = min(best, time.perf_counter() - began)
     return 1000 * best
 
 
 def image_with_face(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A synthetic face whose box has a longer side of `SIDE` px, in the middle of an image, and that box."""
+    """An image with a synthetic face of `SIDE` px in its centre, and the face's box."""
     face = render_face(np.random.default_rng(0), scheme=load_scheme("ibug-68"))
     scale = SIDE / float((face.box[2:] - face.box[:2]).max())
     small = cv2.resize(face.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
@@ -65,7 +65,7 @@ def image_with_face(height: int, width: int) -> tuple[NDArray[np.uint8], NDArray
 
 
 def peak_sessions() -> list[tuple[float, Callable[[], object]]]:
-    """Millions of multiply-adds of a matrix product and of a convolution, and a call of each, on one thread."""
+    """Millions of multiply-adds of a matrix product and of a convolution, and a function that runs each on one thread."""
     rng = np.random.default_rng(0)
     n, c, size = MATRIX, CHANNELS, IMAGE
     cases: list[tuple[float, str, tuple[int, ...], tuple[int, ...], dict[str, list[int]]]] = [
@@ -88,12 +88,12 @@ def peak_sessions() -> list[tuple[float, Callable[[], object]]]:
 
 
 def peak_gmacs(sessions: Sequence[tuple[float, Callable[[], object]]]) -> float:
-    """Billions of multiply-adds a second of the faster one."""
-    return max(work / least_ms(act, 5) for work, act in sessions)
+    """Billions of multiply-adds per second of the faster session."""
+    return max(work / least_ms(run, 5) for work, run in sessions)
 
 
 def time_operators(model: str, crop: NDArray[np.uint8], n: int) -> dict[str, float]:
-    """Milliseconds a call by kinds of operators; with the profile's own cost."""
+    """Milliseconds per call by kind of operator, including the cost of profiling."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.enable_profiling = 1, True
@@ -120,8 +120,8 @@ def time_operators(model: str, crop: NDArray[np.uint8], n: int) -> dict[str, flo
     return dict(sorted(kinds.items(), key=lambda item: -item[1]))
 
 
-class TimedFinder:
-    """The packaged face detector, and how long its last look took."""
+class TimedFaceDetector:
+    """The packaged face detector, with the time of its last call."""
 
     def __init__(self) -> None:
         self.face_detector, self.ms = SlimeFaceDetector(), 0.0
@@ -134,8 +134,8 @@ class TimedFinder:
 
 
 def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[str, Any]:
-    """The parts of a face's time."""
-    face_detector = TimedFinder()
+    """Times of a model: a face's parts, and a whole image."""
+    face_detector = TimedFaceDetector()
     detector = Detector.load(model, threads=1, runtime="onnx", face_detector=face_detector)
     assert isinstance(detector.predictor, OnnxPredictor)
     image, box = image_with_face(480, 640)
@@ -146,17 +146,17 @@ def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[s
         "crop_ms": lambda: cut_from_image(image, rule.crop_from_image(box), rule.size),
         "network_ms": lambda: detector.predictor.predict_crops(crop[None], flip=False),
     }
-    best = dict.fromkeys((*parts, "detect_ms", "finder_ms", "added_ms"), float("inf"))
+    best = dict.fromkeys((*parts, "detect_ms", "face_detector_ms", "added_ms"), float("inf"))
     best_peak = 0.0
     for _ in range(6):
         best_peak = max(best_peak, peak())
-        for name, act in parts.items():
-            best[name] = min(best[name], least_ms(act, max(3, repeats // 6)))
+        for name, run in parts.items():
+            best[name] = min(best[name], least_ms(run, max(3, repeats // 6)))
         for _ in range(max(3, repeats // 30)):
             whole = least_ms(lambda: detector.detect(image, flip=False), 1)
             for name, ms in (
                 ("detect_ms", whole),
-                ("finder_ms", face_detector.ms),
+                ("face_detector_ms", face_detector.ms),
                 ("added_ms", whole - face_detector.ms),
             ):
                 best[name] = min(best[name], ms)
@@ -178,7 +178,7 @@ def profile_model(model: str, repeats: int, peak: Callable[[], float]) -> dict[s
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the JSON holds, for docs/onnx.md."""
+    """Two Markdown tables of the JSON file."""
     lines = [
         "| model | multiply-adds | a face, ms | crop | network | of it convolutions | Python | G multiply-adds a second | of the peak |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -192,14 +192,19 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{r['python_ms']:.2f} | {speed} |"
         )
     lines += ["", "| model | 640 x 480, one face: ms | face detector | added |", "|---|---|---|---|"]
-    lines += [f"| `{r['model']}` | {r['detect_ms']:.1f} | {r['finder_ms']:.1f} | {r['added_ms']:.1f} |" for r in rows]
+    lines += [
+        f"| `{r['model']}` | {r['detect_ms']:.1f} | {r['face_detector_ms']:.1f} | {r['added_ms']:.1f} |" for r in rows
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--models", nargs="+", default=packaged_names(), help="names or files, exported or with an export beside"
+        "--models",
+        nargs="+",
+        default=packaged_names(),
+        help="names or files, exported or with an .onnx file next to them",
     )
     parser.add_argument("--repeats", type=int, default=300)
     parser.add_argument("--json", type=Path, help="file for the numbers")
@@ -213,7 +218,7 @@ def main() -> None:
             f"{r['model']}: {r['multiply_adds'] / 1e6:.0f} M multiply-adds; a face {r['whole_ms']:.2f} ms = crop {r['crop_ms']:.2f} + "
             f"network {r['network_ms']:.2f} + Python {r['python_ms']:.2f}; {r['gmacs']:.0f} G a second, {100 * r['of_peak']:.0f} % of "
             f"the peak of {r['gmacs_peak']:.0f}; operators: {kinds}; 640 x 480: {r['detect_ms']:.1f} ms = face detector "
-            f"{r['finder_ms']:.1f} + {r['added_ms']:.1f}"
+            f"{r['face_detector_ms']:.1f} + {r['added_ms']:.1f}"
         )
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
-"""One contender in a process of its own, asked line by line by peers.py; needs what the contender needs, and no fewmark.
+"""The process of one contender, which peers.py controls line by line; it needs the contender's packages and no fewmark.
 
-The order is a JSON argument: contender, given, threads, folder (of the faces, as peers.py writes them), landmarks (file for
-them, or null). Lines in: "warm" (all faces once; writes the landmarks), "look" (milliseconds of each face, one at a time),
-"many" (seconds of each chunk of faces in the contender's fastest way). One line of JSON out for each, and one at the start.
+Its argument is JSON: contender, given, threads, folder (the faces, as peers.py writes them), landmarks (file to write
+them to, or null). Lines in: "warm" (all faces once; writes the landmarks), "single" (milliseconds of each face, one at a time),
+"batch" (seconds of each chunk of faces in the contender's fastest way). Lines out: one of JSON for each, and one at the start.
 """
 
 import json
@@ -12,13 +12,13 @@ import sys
 import time
 
 CHUNK = 32
-"""Faces that are in memory at once where they come in batches."""
+"""Faces in memory at a time in batches."""
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held, in 10^6 bytes.
+    """Peak memory of this process in 10^6 bytes.
 
-    Linux hands the peak of `getrusage` down from the process that started this one; VmHWM is this process's own.
+    On Linux the peak of `getrusage` is inherited from the parent process; VmHWM is this process's own.
     """
     try:
         with open("/proc/self/status", encoding="ascii") as lines:
@@ -28,10 +28,10 @@ def peak_mb() -> float:
 
 
 def main() -> None:
-    bare_mb = peak_mb()  # before numpy and all else
+    bare_mb = peak_mb()  # before any import of NumPy
     order = json.loads(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # libraries print to stderr, so that stdout holds answers alone
 
     def answer(**data: object) -> None:
         answers.write(json.dumps(data) + "\n")
@@ -65,15 +65,15 @@ def main() -> None:
         return np.load(os.path.join(folder, f"{number}.npy"))
 
     for line in sys.stdin:
-        asked = line.strip()
-        if asked == "warm":
+        request = line.strip()
+        if request == "warm":
             found = [contender(read(number), box) for number, box in faces]
             if order["landmarks"]:
                 nothing = np.full(next((p.shape for p in found if p is not None), (68, 2)), np.nan)
                 np.save(order["landmarks"], np.stack([nothing if p is None else p for p in found]))
             answer(peak_mb=peak_mb())
-        elif asked == "look":
-            contender(read(faces[0][0]), faces[0][1])  # others had the processor's caches
+        elif request == "single":
+            contender(read(faces[0][0]), faces[0][1])  # warms the processor's caches again after the other contenders
             times = []
             for number, box in faces:
                 image = read(number)
@@ -81,7 +81,7 @@ def main() -> None:
                 contender(image, box)
                 times.append(1000 * (time.perf_counter() - began))
             answer(ms=times, peak_mb=peak_mb())
-        elif asked == "many":
+        elif request == "batch":
             seconds = []
             for start in range(0, len(faces), CHUNK):
                 images = [read(number) for number, _ in faces[start : start + CHUNK]]

@@ -1,8 +1,8 @@
-"""Who is measured by peers.py: each class finds the 68 landmarks of one face in an image that is in memory.
+"""The contenders of peers.py: each class finds the 68 landmarks of one face in an image in memory.
 
-A peer needs its own packages and numpy, and neither fewmark nor torch; where a package is missing, it says what to install.
+A peer needs its own packages and NumPy, and neither fewmark nor torch; if a package is missing, the error says what to install.
 A box is the tight one of the 68 landmarks; a peer widens it by its `rule`, as its authors crop. A class whose name ends in
-OwnBox looks for the face in the whole image instead, as the peer's users do.
+OwnBox detects the face in the whole image instead, as the peer's users do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Image = NDArray[np.uint8]
 Points = NDArray[np.floating[Any]]
 
 SAME_FACE = 0.4
-"""Intersection over union with the given box from which a face that a peer found itself is the one asked for."""
+"""Smallest intersection over union with the given box of a face that a peer detected itself."""
 
 MESH_FROM_68 = (
     *(127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356),  # contour
@@ -31,27 +31,27 @@ MESH_FROM_68 = (
     *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),  # eyes
     *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87),  # mouth
 )
-"""Which of the mesh's 468 points is taken for each of the 68, by the usual correspondence."""
+"""The mesh's point, of 468, for each of the 68 landmarks, by the usual correspondence."""
 
 
 class MissingError(Exception):
-    """A package is not there; the message says what to do."""
+    """A package is missing; the message says what to install."""
 
 
 class Contender:
     """Finds landmarks.
 
     Args:
-        threads: that it may use.
-        given: what the user gave: "model" and "flip" for fewmark, "opencv_model" for OpenCV.
+        threads: Number of threads that it may use.
+        given: The user's options: "model" and "flip" for fewmark, "opencv_model" for OpenCV.
 
     Attributes:
-        n_points: that it finds, of which 68 are taken.
-        rule: scale of the tight box's longer side, and the shift of its centre in longer sides (x, y).
-        packages: whose versions are reported.
-        in_threads: whether several of it work at once in the threads of one process.
-        files: of its model.
-        note: what runs it, for the record.
+        n_points: Number of points that it predicts, of which 68 are used.
+        rule: Scale of the tight box's longer side, and the shift of its centre in longer sides (x, y).
+        packages: Packages whose versions are reported.
+        in_threads: Whether several instances can run in parallel in the threads of one process.
+        files: Files of its model.
+        note: Library that runs it.
     """
 
     n_points = 68
@@ -66,7 +66,7 @@ class Contender:
         self._workers: list[Contender] = []
 
     def __call__(self, image: Image, box: Points) -> Points | None:
-        """Landmarks (68, 2) image px, (0, 0) the centre of the first pixel; None where it finds no face.
+        """Landmarks (68, 2) image px, (0, 0) the centre of the first pixel; None if it finds no face.
 
         Args:
             image: (H, W, 3) RGB.
@@ -76,11 +76,11 @@ class Contender:
 
     @property
     def has_many(self) -> bool:
-        """Whether `many` may be faster than one by one."""
+        """Whether `many` may be faster than single calls."""
         return self.in_threads and self.threads > 1
 
     def many(self, images: list[Image], boxes: list[Points]) -> list[Points | None]:
-        """Several faces, by one predictor a thread; the order of the answers is not the faces'."""
+        """Landmarks of several faces, by one instance per thread, in another order than the faces."""
         if not self._workers:
             self._workers = [type(self)(1, self.given) for _ in range(self.threads)]
         n = len(self._workers)
@@ -92,6 +92,7 @@ class Contender:
             return [points for found in pool.map(work, range(n)) for points in found]
 
     def versions(self) -> dict[str, str]:
+        """Versions of its installed packages."""
         found = {}
         for name in self.packages:
             try:
@@ -102,7 +103,7 @@ class Contender:
 
 
 class Fewmark(Contender):
-    """A fewmark model. One by one and in batches it is a `LandmarkPredictor`, which the detector runs on the boxes."""
+    """A fewmark model: the `LandmarkPredictor` that a detector runs on the boxes."""
 
     packages = ("torch", "onnxruntime", "numpy")
     has_many = True
@@ -137,9 +138,9 @@ class Fewmark(Contender):
 
 
 class Dlib(Contender):
-    """dlib's 68-point predictor. It holds the interpreter's lock, so that threads gain nothing."""
+    """dlib's 68-point predictor. It holds the interpreter's lock, so that more threads do not help."""
 
-    rule = (1.05, -0.017, -0.059)  # dlib's own detector's box, for which it is made: see IBUG68_FROM_DLIB
+    rule = (1.05, -0.017, -0.059)  # the box of dlib's own detector, on which it was trained: see IBUG68_FROM_DLIB
     packages = ("dlib-bin", "dlib", "face_recognition_models")
     note = "dlib"
 
@@ -152,14 +153,14 @@ class Dlib(Contender):
         self._predict = self._dlib.shape_predictor(str(self.files[0]))
 
     def __call__(self, image: Image, box: Points) -> Points | None:
-        return self._read(image, self._dlib.rectangle(*_whole(square(box, self.rule))))
+        return self._read(image, self._dlib.rectangle(*_rounded(square(box, self.rule))))
 
     def _read(self, image: Image, rectangle: Any) -> Points:
         return np.array([(p.x, p.y) for p in self._predict(image, rectangle).parts()], np.float64)
 
 
 class DlibOwnBox(Dlib):
-    """Its HOG detector finds the face."""
+    """dlib with the boxes of its own HOG detector."""
 
     def __init__(self, threads: int, given: dict[str, Any]) -> None:
         super().__init__(threads, given)
@@ -172,10 +173,10 @@ class DlibOwnBox(Dlib):
 
 
 class MediaPipe(Contender):
-    """MediaPipe's face mesh on the given box, by LiteRT. It does not turn the crop upright, as MediaPipe's own graph does."""
+    """MediaPipe's face mesh on the given box, by LiteRT, without the rotation to upright of MediaPipe's own graph."""
 
     n_points = 468
-    rule = (1.65, 0.0, -0.1)  # 1.5 times the square of its own points, as its graph cuts a face that it follows
+    rule = (1.65, 0.0, -0.1)  # 1.5 times the square of its own points, as its graph crops a tracked face
     packages = ("mediapipe", "ai-edge-litert")
     in_threads = True
     note = "LiteRT"
@@ -188,7 +189,7 @@ class MediaPipe(Contender):
         self._cv2.setNumThreads(threads)
         self.files = (_package_folder("mediapipe", install) / "modules/face_landmark/face_landmark.tflite",)
         if not self.files[0].is_file():
-            raise MissingError(f"{install} (this mediapipe carries no face_landmark.tflite)")
+            raise MissingError(f"{install} (this mediapipe has no face_landmark.tflite)")
         self._net = runtime.Interpreter(str(self.files[0]), num_threads=threads)
         self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]
@@ -196,15 +197,15 @@ class MediaPipe(Contender):
 
     def __call__(self, image: Image, box: Points) -> Points | None:
         size = int(self._input["shape"][1])
-        x0, y0, x1, _ = _whole(square(box, self.rule))
+        x0, y0, x1, _ = _rounded(square(box, self.rule))
         side = max(1, x1 - x0)
         window = self._window(image, x0, y0, side)
-        how = self._cv2.INTER_AREA if side > size else self._cv2.INTER_LINEAR
-        crop = self._cv2.resize(window, (size, size), interpolation=how)
+        interpolation = self._cv2.INTER_AREA if side > size else self._cv2.INTER_LINEAR
+        crop = self._cv2.resize(window, (size, size), interpolation=interpolation)
         self._net.set_tensor(self._input["index"], crop[None].astype(np.float32) / 255)
         self._net.invoke()
         mesh = self._net.get_tensor(self._output).reshape(-1, 3)[list(MESH_FROM_68), :2]
-        return mesh * (side / size) + np.array([x0 - 0.5, y0 - 0.5])  # its 0 is the crop's edge
+        return mesh * (side / size) + np.array([x0 - 0.5, y0 - 0.5])  # its origin is the crop's edge
 
     def _window(self, image: Image, x0: int, y0: int, side: int) -> Image:
         inside = image[max(0, y0) : max(0, y0 + side), max(0, x0) : max(0, x0 + side)]
@@ -216,9 +217,9 @@ class MediaPipe(Contender):
 
 
 class MediaPipeOwnBox(Contender):
-    """MediaPipe as its users call it: `solutions.face_mesh` finds the faces, turns them upright and reads the mesh.
+    """MediaPipe as its users call it: `solutions.face_mesh` detects the faces, rotates them to upright and predicts the mesh.
 
-    The threads of its graph cannot be set, so the process is held to as many cores, where the system can.
+    The number of its threads cannot be set, so the process is limited to as many cores, if the system can do so.
     """
 
     n_points = 468
@@ -252,9 +253,13 @@ class MediaPipeOwnBox(Contender):
 
 
 class OpenCV(Contender):
-    """OpenCV's FacemarkLBF, which opencv-contrib has, with the 68-point model that the package GoldenFace carries."""
+    """FacemarkLBF of opencv-contrib, with the 68-point model of the package GoldenFace."""
 
-    rule = (1.2, 0.0, -0.14)  # the best on training faces; near the box of OpenCV's cascades, by which its users crop
+    rule = (
+        1.2,
+        0.0,
+        -0.14,
+    )  # the best on training faces; close to the box of OpenCV's cascades, by which its users crop
     packages = ("opencv-contrib-python", "opencv-contrib-python-headless", "GoldenFace")
     in_threads = True
     note = "OpenCV FacemarkLBF"
@@ -275,7 +280,7 @@ class OpenCV(Contender):
         self._facemark.loadModel(str(self.files[0]))
 
     def __call__(self, image: Image, box: Points) -> Points | None:
-        x0, y0, x1, y1 = _whole(square(box, self.rule))
+        x0, y0, x1, y1 = _rounded(square(box, self.rule))
         margin = (x1 - x0) // 2
         left, top = max(0, x0 - margin), max(0, y0 - margin)
         grey = self._cv2.cvtColor(image[top : y1 + margin, left : x1 + margin], self._cv2.COLOR_RGB2GRAY)
@@ -287,7 +292,7 @@ class OpenCV(Contender):
 
 
 class OpenCVOwnBox(OpenCV):
-    """OpenCV's cascade finds the face."""
+    """OpenCV with the boxes of its own cascade."""
 
     def __init__(self, threads: int, given: dict[str, Any]) -> None:
         super().__init__(threads, given)
@@ -311,7 +316,7 @@ PEERS: dict[str, dict[str, type[Contender]]] = {
     "mediapipe": {"mediapipe": MediaPipe, "mediapipe, own box": MediaPipeOwnBox},
     "opencv": {"opencv": OpenCV, "opencv, own box": OpenCVOwnBox},
 }
-"""What the user names -> the rows that it gives."""
+"""Name on the command line -> the contenders' names and classes."""
 
 CONTENDERS: dict[str, type[Contender]] = {
     "fewmark": Fewmark,
@@ -320,11 +325,11 @@ CONTENDERS: dict[str, type[Contender]] = {
 
 
 def square(box_xyxy: Points, rule: tuple[float, float, float]) -> Points:
-    """The square that a peer is given for a tight box.
+    """The square box of a peer for a tight box.
 
     Args:
         box_xyxy: (4,) image px.
-        rule: see `Contender`.
+        rule: See `Contender`.
 
     >>> square(np.array([0.0, 0.0, 10.0, 20.0]), (1.5, 0.0, -0.1)).tolist()
     [-10.0, -7.0, 20.0, 23.0]
@@ -337,7 +342,7 @@ def square(box_xyxy: Points, rule: tuple[float, float, float]) -> Points:
 
 
 def best_of(boxes_xyxy: list[tuple[float, ...]], box_xyxy: Points) -> int | None:
-    """Which of the found boxes overlaps the given one most; None where none does by more than `SAME_FACE`.
+    """Index of the detected box that overlaps the given one most; None if none does by more than `SAME_FACE`.
 
     >>> best_of([(0, 0, 1, 1), (0, 0, 9, 10)], np.array([0.0, 0.0, 10.0, 10.0]))
     1
@@ -348,11 +353,11 @@ def best_of(boxes_xyxy: list[tuple[float, ...]], box_xyxy: Points) -> int | None
 
 
 def _overlap(a: tuple[float, ...], b: Points) -> float:
-    common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    return float(common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common))
+    intersection = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return float(intersection / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection))
 
 
-def _whole(box: Points) -> tuple[int, ...]:
+def _rounded(box: Points) -> tuple[int, ...]:
     return tuple(round(float(v)) for v in box)
 
 
@@ -364,7 +369,7 @@ def _import(name: str, install: str) -> Any:
 
 
 def _package_folder(name: str, install: str) -> Path:
-    """Where a package lies, which need not be imported for its files."""
+    """Folder of a package, found without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise MissingError(install)

@@ -1,4 +1,4 @@
-"""The faces that peers.py measures: read or found, and written where the contenders' processes read them."""
+"""The faces of peers.py: read or detected, and written for the contenders' processes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SCHEME = load_scheme("ibug-68")
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """The faces that are measured.
+    """The faces to measure on.
 
     Attributes:
-        images: the images' files.
+        images: Image file of each face.
         boxes: (4,) tight box of each face, image px.
         landmarks: (N, 68, 2) image px, NaN where not annotated.
-        lists: name -> rows of the faces; the last is of all.
+        lists: Name -> indices of the faces; the last list is of all.
     """
 
     images: Sequence[Path]
@@ -42,20 +42,20 @@ class Faces:
     lists: Mapping[str, Sequence[int]]
 
 
-def detect_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
-    """The faces of the data, or of its lists; where an image has neither label nor box, the faces in it are looked for.
+def gather_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
+    """The faces of the data, or of its lists; faces are detected in images that have neither label nor box.
 
     Args:
-        data: see `read_faces`.
-        lists: files of names; none: all faces.
-        limit: how many faces at most, evenly chosen; 0: all.
+        data: See `read_faces`.
+        lists: Files of names; none: all faces.
+        limit: Largest number of faces, evenly spaced; 0: all.
 
     Raises:
-        InputError: the readers' reasons, labels of another scheme, or no face at all.
+        InputError: The data or a list cannot be read, the labels are of another scheme, or there is no face.
     """
     samples = read_faces(data, scheme=SCHEME)
-    chosen = {path.stem: select(samples, path) for path in lists} if lists else {"all": samples}
-    order: dict[tuple[Path, str], FaceSample] = {(s.image, s.name): s for part in chosen.values() for s in part}
+    parts = {path.stem: select(samples, path) for path in lists} if lists else {"all": samples}
+    order: dict[tuple[Path, str], FaceSample] = {(s.image, s.name): s for part in parts.values() for s in part}
     keys = list(order)
     if limit and len(keys) > limit:
         keys = [keys[int(i)] for i in np.linspace(0, len(keys) - 1, limit)]
@@ -77,15 +77,15 @@ def detect_faces(data: Path, lists: Sequence[Path], limit: int) -> Faces:
         boxes += found
         landmarks += [np.full((68, 2), np.nan) if s.landmarks is None else s.landmarks] * len(found)
     if not boxes:
-        raise InputError(f"{data}: expected faces, and found none in {len(keys)} images; give boxes or other images")
-    in_lists = {name: [i for s in part for i in rows.get((s.image, s.name), [])] for name, part in chosen.items()}
+        raise InputError(f"{data}: expected faces, detected none in {len(keys)} images; give boxes or other images")
+    in_lists = {name: [i for s in part for i in rows.get((s.image, s.name), [])] for name, part in parts.items()}
     if len(in_lists) > 1:
         in_lists[FULL] = list(range(len(boxes)))
     return Faces(images, boxes, np.stack(landmarks).astype(np.float64), in_lists)
 
 
 def write_images(folder: Path, faces: Faces) -> None:
-    """Decoded images as N.npy, and faces.json: [[N, [x0, y0, x1, y1]]], one a face."""
+    """Write decoded images as N.npy, and faces.json: [[N, [x0, y0, x1, y1]]], one entry per face."""
     numbers: dict[Path, int] = {}
     for image in faces.images:
         if image not in numbers:

@@ -1,4 +1,4 @@
-"""The contenders' processes (peer_child.py) as peers.py sees them: started, asked in turns, stopped."""
+"""The contenders' processes (peer_child.py), controlled by peers.py: started, measured in turns, stopped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fewmark.core.errors import InputError
+from fewmark.core.text import count
 
 CHILD = Path(__file__).with_name("peer_child.py")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -22,20 +23,20 @@ Numbers = dict[str, Any]
 
 
 class StoppedError(Exception):
-    """A process ended unasked; the message is the last line that it wrote."""
+    """A process ended by itself; the message holds its last line of output."""
 
 
 class Process:
-    """A contender with its own threads and memory.
+    """The process of a contender.
 
     Args:
-        order: "contender", "given" and "python", see `peers.wanted_rows`.
-        threads: that it may use.
-        folder: the faces.
-        landmarks: file for its landmarks, or None.
+        order: "contender", "given" and "python"; see `peers.make_rows`.
+        threads: Number of threads that it may use.
+        folder: Folder of the faces.
+        landmarks: File to which it writes its landmarks, or None.
 
     Raises:
-        InputError: the interpreter cannot be started.
+        InputError: The interpreter cannot be started.
     """
 
     def __init__(self, order: Numbers, threads: int, folder: Path, landmarks: Path | None) -> None:
@@ -62,34 +63,34 @@ class Process:
             ) from error
 
     def read(self) -> Numbers:
-        """Its next answer.
+        """Read its next answer.
 
         Raises:
-            StoppedError: it has ended.
+            StoppedError: The process has ended.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             self.stop()
             self._errors.seek(0)
-            said = [text.strip() for text in self._errors if text.strip()]
-            raise StoppedError(f"it stopped: {said[-1] if said else f'exit status {self._process.returncode}'}")
+            lines = [text.strip() for text in self._errors if text.strip()]
+            raise StoppedError(f"it stopped: {lines[-1] if lines else f'exit status {self._process.returncode}'}")
         return dict(json.loads(line))
 
-    def ask(self, what: str) -> Numbers:
-        """Its answer to "warm", "look" or "many"; see `peer_child`.
+    def ask(self, request: str) -> Numbers:
+        """Its answer to "warm", "single" or "batch"; see `peer_child`.
 
         Raises:
-            StoppedError: it has ended.
+            StoppedError: The process has ended.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `read` says why
-            self._process.stdin.write(what + "\n")
+        with contextlib.suppress(BrokenPipeError):  # `read` reports it
+            self._process.stdin.write(request + "\n")
             self._process.stdin.flush()
         return self.read()
 
     def stop(self) -> None:
-        """End it: it has nothing more to read."""
+        """End the process by closing its pipes."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
@@ -98,25 +99,25 @@ class Process:
 
 
 class Runner:
-    """One row of the table while it is measured with so many threads.
+    """Measures one row of the table with one number of threads.
 
     Args:
-        row: see `peers.wanted_rows`; what is measured is written into it.
-        threads: that it may use.
-        folder: the faces.
-        landmarks: file for its landmarks, or None.
+        row: See `peers.make_rows`; the results are written to it.
+        threads: Number of threads that the contender may use.
+        folder: Folder of the faces.
+        landmarks: File to which the contender writes its landmarks, or None.
     """
 
     def __init__(self, row: Numbers, threads: int, folder: Path, landmarks: Path | None) -> None:
         self.row, self.times = row, row["times"].setdefault(str(threads), {})
         self.process = Process(row["order"], threads, folder, landmarks)
-        self.looks: list[list[float]] = []
-        self.chunks: list[list[float]] = []
+        self.singles: list[list[float]] = []
+        self.batches: list[list[float]] = []
         self.has_many = False
         self.runs = True
 
     def start(self) -> None:
-        """Load and warm up; a row that says nothing new, or cannot be measured, ends here."""
+        """Load and warm up; end if the row cannot be measured or would repeat another."""
         first = self.process.read()
         if "missing" in first:
             self.row["missing"] = first["missing"]
@@ -129,31 +130,36 @@ class Runner:
             return
         self.end()
 
-    def look(self) -> None:
-        answer = self.process.ask("look")
-        self.looks.append(answer["ms"])
+    def time_singles(self) -> None:
+        """Time all faces, one at a time."""
+        answer = self.process.ask("single")
+        self.singles.append(answer["ms"])
         self.times["peak_mb"] = answer["peak_mb"]
 
-    def many(self) -> None:
+    def time_batches(self) -> None:
+        """Time all faces in batches, if the contender has a way to process several."""
         if self.has_many:
-            self.chunks.append(self.process.ask("many")["seconds"])
+            self.batches.append(self.process.ask("batch")["seconds"])
 
     def end(self) -> None:
+        """Stop the process and summarise its times."""
         self.process.stop()
         self.runs = False
-        if self.looks:
-            self.times |= summary(self.looks, self.chunks)
+        if self.singles:
+            self.times |= summary(self.singles, self.batches)
 
 
-def run_threads(rows: Sequence[Numbers], threads: int, folder: Path, repeats: int, say: Callable[[str], None]) -> None:
-    """Measure all contenders with so many threads, in turns, and write what is found into their rows.
+def run_threads(
+    rows: Sequence[Numbers], threads: int, folder: Path, repeats: int, report: Callable[[str], None]
+) -> None:
+    """Measure all contenders in turns with one number of threads, and write the results to their rows.
 
     Args:
-        rows: see `peers.wanted_rows`.
-        threads: that each may use.
-        folder: the faces; landmarks-ROW.npy come to lie there.
-        repeats: rounds.
-        say: told how far it is.
+        rows: See `peers.make_rows`.
+        threads: Number of threads that each may use.
+        folder: Folder of the faces, to which landmarks-ROW.npy are written.
+        repeats: Number of rounds.
+        report: Called with lines of progress.
     """
     runners = []
     for i, row in enumerate(rows):
@@ -161,39 +167,39 @@ def run_threads(rows: Sequence[Numbers], threads: int, folder: Path, repeats: in
             file = folder / f"landmarks-{i}.npy"
             runners.append(Runner(row, threads, folder, None if file.is_file() else file))
             _in_turns(runners[-1:], Runner.start)
-    for what, do in (("one by one", Runner.look), ("many at once", Runner.many)):
+    for name, measure in (("single faces", Runner.time_singles), ("batches", Runner.time_batches)):
         for turn in range(repeats):
-            say(f"{threads} thread{'s' * (threads > 1)}, {what}: round {turn + 1} of {repeats}")
-            _in_turns(runners, do)
+            report(f"{count(threads, 'thread')}, {name}: round {turn + 1} of {repeats}")
+            _in_turns(runners, measure)
     _in_turns(runners, Runner.end)
 
 
-def _in_turns(runners: Sequence[Runner], do: Callable[[Runner], None]) -> None:
+def _in_turns(runners: Sequence[Runner], step: Callable[[Runner], None]) -> None:
     for runner in runners:
         if runner.runs:
             try:
-                do(runner)
+                step(runner)
             except StoppedError as stopped:
                 runner.row["missing"] = str(stopped)
                 runner.runs = False
 
 
-def summary(looks: Sequence[Sequence[float]], chunks: Sequence[Sequence[float]]) -> Numbers:
-    """Milliseconds a face and faces a second.
+def summary(singles: Sequence[Sequence[float]], batches: Sequence[Sequence[float]]) -> Numbers:
+    """Milliseconds per face and faces per second.
 
     Args:
-        looks: one list a round: ms of each face.
-        chunks: one list a round: seconds of each chunk of the faces in the contender's other way; none where it has none.
+        singles: One list per round: ms of each face.
+        batches: One list per round: seconds of each chunk of faces; empty if the contender has no way to process several.
 
     >>> summary([[2.0, 6.0], [4.0, 2.0]], [])
     {'ms': 2.0, 'faces_per_s': 500.0, 'way': 'one by one'}
     >>> summary([[2.0, 6.0], [4.0, 2.0]], [[0.002], [0.001]])
     {'ms': 2.0, 'faces_per_s': 2000.0, 'way': 'many'}
     """
-    ms = float(np.min(looks, axis=0).mean())
+    ms = float(np.min(singles, axis=0).mean())
     rate, way = 1000 / ms, "one by one"
-    if chunks:
-        many = len(looks[0]) / float(np.min(chunks, axis=0).sum())
+    if batches:
+        many = len(singles[0]) / float(np.min(batches, axis=0).sum())
         if many > rate:
             rate, way = many, "many"
     return {"ms": ms, "faces_per_s": rate, "way": way}

@@ -1,22 +1,22 @@
-"""fewmark beside other landmark detectors that the package registry has, on your own faces: accuracy, time and memory.
+"""fewmark against other installable landmark detectors on your own faces: accuracy, time and memory.
 
     python benchmarks/peers.py FOLDER --peers-python PEERS/bin/python --json peers.json
 
-FOLDER is whatever fewmark reads: an annotations.csv, .pts, COCO or dlib files with 68 points (iBUG), or bare images. Labelled
-faces give NME, AUC and failure rate; on bare images the packaged face detector gives the boxes, and there are times alone.
+FOLDER is anything that fewmark reads: an annotations.csv, .pts, COCO or dlib files with 68 points (iBUG), or bare images. Labelled
+faces give NME, AUC and failure rate; on bare images the boxes are the packaged face detector's, and only times are measured.
 
-The peers want an environment of their own, since two packages that both ship cv2 break each other:
+The peers need an environment of their own, since two packages that both contain cv2 break each other:
 
     python -m venv PEERS
     PEERS/bin/python -m pip install dlib-bin face_recognition_models==0.3.0 mediapipe==0.10.21 ai-edge-litert
     PEERS/bin/python -m pip install --no-deps GoldenFace==1.1
 
-What is measured: from an image in memory and the tight box of the face, which each contender widens as its authors crop, to the
-landmarks; "own box" rows look for the face in the whole image instead, and their time includes it. Each contender is a
-process of its own with its own threads, and all take turns: a round is one look at every face by each of them. ms a face is
-the mean over the faces of the least of all rounds, faces/s that of the contender's fastest way (one by one, in batches, or
-one predictor a thread), peak MB the memory of a process that reads faces one by one, added MB what of it is above the bare
-interpreter's. A face where an "own box" row finds none is a failure, counts 0 in AUC and is left out of NME.
+Measured is the way from an image in memory and the tight box of the face, which each contender widens as its authors crop, to the
+landmarks; "own box" rows detect the face in the whole image instead, which is part of their time. Each contender is a
+process of its own with its own threads, and all take turns: in a round, each of them processes every face once. "ms a face" is
+the mean over the faces of the least of all rounds; faces/s is that of the contender's fastest way (single faces, batches, or
+one instance per thread); peak MB is the memory of a process that reads single faces; added MB is peak MB less that of the bare
+interpreter. A face that an "own box" row misses is a failure, counts 0 in AUC and is left out of NME.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from peer_contenders import PEERS
-from peer_faces import SCHEME, Faces, detect_faces, write_images
+from peer_faces import SCHEME, Faces, gather_faces, write_images
 from peer_process import run_threads
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -42,6 +42,7 @@ from rich.table import Table
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
+from fewmark.core.text import count
 from fewmark.inference.checkpoint.metadata import packaged_names, resolve_model
 from fewmark.landmarks.metrics import THRESHOLD, score
 
@@ -53,15 +54,21 @@ Numbers = dict[str, Any]
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="faces or bare images")
-    parser.add_argument("--list", type=Path, nargs="+", default=[], help="measure the faces that these lists name")
+    parser.add_argument("--list", type=Path, nargs="+", default=[], help="lists of the faces to measure on")
     parser.add_argument("--models", nargs="*", default=packaged_names(), help="names or files; default: all packaged")
-    parser.add_argument("--flip", nargs="+", choices=("model", "off"), default=["model", "off"], help="rows of a model")
+    parser.add_argument(
+        "--flip",
+        nargs="+",
+        choices=("model", "off"),
+        default=["model", "off"],
+        help="flip averaging: as the model asks for, or off; one row each",
+    )
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers' packages")
+    parser.add_argument("--peers-python", default=sys.executable, help="Python interpreter with the peers' packages")
     parser.add_argument("--opencv-model", type=Path, help="LBF model of 68 points; default: GoldenFace's")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=5, help="rounds")
-    parser.add_argument("--limit", type=int, default=300, help="faces at most, evenly chosen; 0: all")
+    parser.add_argument("--repeats", type=int, default=5, help="number of rounds")
+    parser.add_argument("--limit", type=int, default=300, help="largest number of faces, evenly spaced; 0: all")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     arguments = parser.parse_args(given)
     console, errors = Console(), Console(stderr=True)
@@ -80,16 +87,16 @@ def main(given: Sequence[str] | None = None) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def measure(arguments: argparse.Namespace, say: Callable[[str], None]) -> Numbers:
-    """Run all contenders; what goes into the JSON. `say` is told how far it is."""
+def measure(arguments: argparse.Namespace, report: Callable[[str], None]) -> Numbers:
+    """Run all contenders and return the content of the JSON file; `report` is called with lines of progress."""
     check(arguments)
-    faces = detect_faces(arguments.data, arguments.list, arguments.limit)
-    rows = wanted_rows(arguments)
+    faces = gather_faces(arguments.data, arguments.list, arguments.limit)
+    rows = make_rows(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder, faces)
         for threads in arguments.threads:
-            run_threads(rows, threads, folder, arguments.repeats, say)
+            run_threads(rows, threads, folder, arguments.repeats, report)
         for i, row in enumerate(rows):
             if (folder / f"landmarks-{i}.npy").is_file():
                 row["accuracy"] = accuracy(np.load(folder / f"landmarks-{i}.npy"), faces)
@@ -116,7 +123,11 @@ def measure(arguments: argparse.Namespace, say: Callable[[str], None]) -> Number
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raises InputError for what could only go wrong later."""
+    """Check the options before anything is measured.
+
+    Raises:
+        InputError: A number is too small, nothing is to be measured, or a model is missing or of another kind.
+    """
     for option, values, least in (
         ("--threads", arguments.threads, 1),
         ("--repeats", [arguments.repeats], 1),
@@ -140,8 +151,8 @@ def check(arguments: argparse.Namespace) -> None:
             )
 
 
-def wanted_rows(arguments: argparse.Namespace) -> list[Numbers]:
-    """One row a contender: its name, and in `order` how its process is started."""
+def make_rows(arguments: argparse.Namespace) -> list[Numbers]:
+    """Rows of the contenders: the name, and in `order` the arguments of the process."""
     rows: list[Numbers] = []
     given = {"opencv_model": str(arguments.opencv_model.resolve())} if arguments.opencv_model else {}
     for peer in arguments.peers:
@@ -151,7 +162,7 @@ def wanted_rows(arguments: argparse.Namespace) -> list[Numbers]:
         ]
     for model in arguments.models:
         for flip in arguments.flip:
-            name = f"fewmark {model}" if flip == "model" else f"fewmark {model}, one look"
+            name = f"fewmark {model}" if flip == "model" else f"fewmark {model}, one view"
             order = {"contender": "fewmark", "given": {"model": str(model), "flip": flip}, "python": sys.executable}
             rows.append(
                 {"name": name, "order": order | {"only_if_it_flips": flip == "off" and "model" in arguments.flip}}
@@ -164,7 +175,7 @@ def accuracy(found: NDArray[np.floating[Any]], faces: Faces) -> dict[str, Number
 
     Args:
         found: (N, K, 2) image px, NaN where nothing was found.
-        faces: their labels; none is scored where K is not 68.
+        faces: Faces with their labels; none is scored if K is not 68.
     """
     result: dict[str, Numbers] = {}
     for name, rows in faces.lists.items():
@@ -177,9 +188,9 @@ def accuracy(found: NDArray[np.floating[Any]], faces: Faces) -> dict[str, Number
 
 
 def cells(result: Numbers) -> list[list[str]]:
-    """The table as text: the header, and one row a contender; "-" for what was not measured."""
+    """The table as text: the header, and one row per contender; "-" for what was not measured."""
     lists, threads = list(result["lists"]), [str(t) for t in result["threads"]]
-    counted = [f"{t} thread{'s' * (t != '1')}" for t in threads]
+    counted = [count(int(t), "thread") for t in threads]
     table = [
         [
             "detector",
@@ -216,9 +227,9 @@ def cells(result: Numbers) -> list[list[str]]:
 
 
 def rich_tables(result: Numbers) -> list[tuple[str, Table]]:
-    """The table in two for a terminal, with their titles: accuracy, where there are labels, then time and memory."""
+    """Two tables for a terminal, with their titles: accuracy, if there are labels, then time and memory."""
     header, *rows = cells(result)
-    cut = 3 + len(result["lists"])  # the detector, a NME for each list, AUC and failures
+    cut = 3 + len(result["lists"])  # the detector, an NME for each list, AUC and failures
     parts = [(f"{result['data']}, {result['n_faces']} faces: time and memory", range(cut, len(header)))]
     if result["n_labelled"]:
         where = f"AUC and failures at {100 * result['threshold']:g} %"
@@ -237,7 +248,7 @@ def rich_tables(result: Numbers) -> list[tuple[str, Table]]:
 
 
 def not_measured(result: Numbers) -> list[str]:
-    """A line for every reason why rows are empty: what to install, or what a process said last."""
+    """One line for every reason why rows are empty: what to install, or the last output of a process."""
     reasons: dict[str, list[str]] = {}
     for row in result["rows"]:
         if "missing" in row:
@@ -246,7 +257,7 @@ def not_measured(result: Numbers) -> list[str]:
 
 
 def as_table(result: Numbers) -> str:
-    """The table in Markdown."""
+    """The table as Markdown."""
     header, *rows = cells(result)
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

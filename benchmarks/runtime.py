@@ -1,6 +1,6 @@
-"""What a face costs by torch and by ONNX Runtime, one thread; and how long a process takes to its first landmarks.
+"""Time per face with torch and with ONNX Runtime on one thread, and the time to a process's first landmarks.
 
-The same crops of synthetic faces go to both in turns, so that a busy machine troubles both; the least time of all turns counts.
+Both process the same crops of synthetic faces in turns, so that a busy machine slows both; the least time of all turns counts.
 
     python benchmarks/runtime.py --json docs/measured/runtime.json
 """
@@ -38,7 +38,7 @@ STARTS = {"python alone": "pass", "import fewmark": "import fewmark"}
 
 
 def time_faces(model: str, n_repeats: int) -> list[dict[str, float | int | bool]]:
-    """Milliseconds a face of the networks, from the crop's bytes to the landmarks."""
+    """Milliseconds per face of the networks, from the crop's bytes to the landmarks."""
     predictors = {name: Detector.load(model, threads=1, runtime=name).predictor for name in ("torch", "onnx")}  # type: ignore[arg-type]
     rows = []
     for batch in BATCHES:
@@ -59,7 +59,7 @@ def time_faces(model: str, n_repeats: int) -> list[dict[str, float | int | bool]
 
 
 def time_starts(model: str, n_repeats: int) -> dict[str, dict[str, float]]:
-    """Seconds of whole processes, by the clock and of the processor."""
+    """Seconds of whole processes: wall-clock and processor time."""
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         image = str(Path(folder) / "face.png")
@@ -81,7 +81,7 @@ def time_starts(model: str, n_repeats: int) -> dict[str, dict[str, float]]:
 
 
 def export_sizes(model: str) -> dict[str, float | int]:
-    """Bytes of a whole exported model, and how far it is from torch on synthetic faces."""
+    """Size of an exported model in bytes, and its largest difference from torch on synthetic faces."""
     with tempfile.TemporaryDirectory() as folder:
         made = export_onnx(model, Path(folder) / "model.onnx")
     return {"n_bytes": made.n_bytes, "parity_px": made.parity_px}
@@ -89,9 +89,9 @@ def export_sizes(model: str) -> dict[str, float | int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ibug-68", help="that ONNX Runtime can run: with an .onnx file beside it")
-    parser.add_argument("--repeats", type=int, default=30, help="of every batch")
-    parser.add_argument("--starts", type=int, default=5, help="of every process")
+    parser.add_argument("--model", default="ibug-68", help="a model with an .onnx file next to it")
+    parser.add_argument("--repeats", type=int, default=30, help="repeats of every batch")
+    parser.add_argument("--starts", type=int, default=5, help="repeats of every process")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
-"""What the training loop costs: `fit` with `FaceBatches` beside a bare torch loop on ready batches.
+"""Overhead of the training loop: `StudentTrainer` against a bare torch loop on prepared batches.
 
 Both train the same network with the same optimizer on random images, in turns, so that a busy machine
-troubles both. The time of all cores together is given too: what the loop costs where no core is free.
+slows both. The time of all cores together is given too: the overhead if no core is free.
 
     python benchmarks/training.py --size 64 --steps 20 --repeats 5
 """
@@ -32,11 +32,11 @@ from fewmark.training.semi.students import StudentPlan, StudentTrainer, labels_o
 TARGET = 1.10
 SCHEME = load_scheme("ibug-68")
 Times = tuple[float, float]
-"""Milliseconds a step: by the clock, and of all cores together."""
+"""Milliseconds per step: wall-clock time, and processor time of all cores."""
 
 
 def render_faces(n: int, size: int) -> list[CachedFace]:
-    """Blurred noise of 250 px with landmarks anywhere: the content does not change what a step costs."""
+    """Blurred noise of 250 px with random landmarks: the content does not change the time of a step."""
     faces = []
     for i in range(n):
         rng = np.random.default_rng(i)
@@ -48,7 +48,7 @@ def render_faces(n: int, size: int) -> list[CachedFace]:
 
 
 def time_fit(plan: StudentPlan, faces: list[CachedFace], size: int, fabric: Fabric) -> Times:
-    """A step of the library's training."""
+    """Time of a step of the library's training."""
     trainer = StudentTrainer([plan], SCHEME, size, AugmentRule(), RunContext(fabric))
     module, data = plan.build(SCHEME.n_landmarks, 0), labels_only(faces)
     began = time.perf_counter(), time.process_time()
@@ -58,7 +58,7 @@ def time_fit(plan: StudentPlan, faces: list[CachedFace], size: int, fabric: Fabr
 
 
 def time_bare(plan: StudentPlan, faces: list[CachedFace], size: int) -> Times:
-    """A step of a plain loop: forward, loss, backward, step."""
+    """Time of a step of a plain loop: forward, loss, backward, optimizer."""
     rows = face_rows(faces, size, SCHEME, AugmentRule())
     batches = Batches(len(faces), rows, plan.batch_size, 0, n_batches=plan.n_batches)
     weights = torch.ones(plan.batch_size, SCHEME.n_landmarks)
@@ -83,11 +83,11 @@ def _since(began: Times, n_steps: int) -> Times:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="compact")
-    parser.add_argument("--size", type=int, default=64, help="of the crops, px")
+    parser.add_argument("--size", type=int, default=64, help="side of the crops, px")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=20, help="in a repeat")
+    parser.add_argument("--steps", type=int, default=20, help="steps per repeat")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -111,8 +111,8 @@ def main() -> None:
     result: dict[str, object] = {k: v for k, v in vars(given).items() if k != "json"}
     print(f"{given.architecture} at {given.size} px, batch {given.batch_size}, {given.threads} thread(s)")
     print(f"ms a step, median of {given.repeats} x {given.steps}: fit + batches, bare torch loop, ratio")
-    for place, name in enumerate(("wall", "cores")):
-        fit_ms, bare_ms = (statistics.median(t[place] for t in times) for times in (fit, bare))
+    for index, name in enumerate(("wall", "cores")):
+        fit_ms, bare_ms = (statistics.median(t[index] for t in times) for times in (fit, bare))
         print(f"{name:6}{fit_ms:9.1f}{bare_ms:9.1f}{fit_ms / bare_ms:9.3f}")
         result |= {f"{name}_fit_ms": fit_ms, f"{name}_bare_ms": bare_ms, f"{name}_ratio": fit_ms / bare_ms}
     print(f"target: a wall ratio of at most {TARGET}")

@@ -1,4 +1,4 @@
-"""benchmarks/peers.py on synthetic faces with fewmark alone, and what of it needs no process."""
+"""benchmarks/peers.py on synthetic faces, and its parts that need no process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peer_contenders
+import peer_process
+import peers
 import pytest
 
 from fewmark.core.geometry import box_centre, box_size
@@ -21,18 +24,13 @@ from fewmark.inference.face_detection.base import adapt_box
 from fewmark.landmarks.scheme import load_scheme
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))  # its files import each other, as they do when they are run
-
-import peer_contenders  # noqa: E402
-import peer_process  # noqa: E402
-import peers  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import cv2
 
-    folder = tmp_path_factory.mktemp("drawn")
+    folder = tmp_path_factory.mktemp("faces")
     scheme = load_scheme("ibug-68")
     samples = []
     for i in range(3):
@@ -45,16 +43,16 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_on_drawn_faces(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_on_synthetic_faces(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "peers.json"
-    lists = [str(synthetic / name) for name in ("two.txt", "one.txt")]
+    lists = [str(faces / name) for name in ("two.txt", "one.txt")]
     options = ["--models", "ibug-68", "--flip", "off", "--peers", "opencv", "--threads", "1", "--repeats", "2"]
-    peers.main([str(synthetic), "--list", *lists, *options, "--json", str(file)])
+    peers.main([str(faces), "--list", *lists, *options, "--json", str(file)])
     result = json.loads(file.read_text(encoding="utf-8"))
     assert result["lists"] == {"two": 2, "one": 1, "full": 3}
     missing, _, row = result["rows"]
     times = row["times"]["1"]
-    assert row["name"] == "fewmark ibug-68, one look"
+    assert row["name"] == "fewmark ibug-68, one view"
     assert 0 < times["ms"] < 1000
     assert times["faces_per_s"] >= 1000 / times["ms"]
     assert times["peak_mb"] > times["bare_mb"] + 10
@@ -62,7 +60,7 @@ def test_a_run_on_drawn_faces(synthetic: Path, tmp_path: Path, capsys: pytest.Ca
     assert {name: s["n_faces"] for name, s in row["accuracy"].items()} == result["lists"]
     assert "pip install" in missing["missing"]
     shown = capsys.readouterr().out
-    assert "fewmark ibug-68, one look" in shown
+    assert "fewmark ibug-68, one view" in shown
     assert missing["missing"] in shown
 
 
@@ -75,11 +73,9 @@ def test_a_run_on_drawn_faces(synthetic: Path, tmp_path: Path, capsys: pytest.Ca
         (["--opencv-model", str(BENCHMARKS / "peers.py")], "n_landmarks: 68"),
     ],
 )
-def test_errors_say_what_to_do(
-    synthetic: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_say_what_to_do(faces: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        peers.main([str(synthetic), *options])
+        peers.main([str(faces), *options])
     assert said in capsys.readouterr().err
 
 
