@@ -1,16 +1,25 @@
-"""Synthetic faces, settings and a model that are small enough for a test."""
+"""Shared fixtures: the command line, tiny synthetic faces, settings, a run and its model, and data that may be absent."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from typer.testing import CliRunner, Result
 
+from fewmark.cli.app import app
+from fewmark.core.geometry import Image
+from fewmark.data.images import read_image
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.landmarks.scheme import load_scheme
 
-settings.register_profile("any-machine", deadline=None)  # a slow moment of the machine is no fault of the code
+SHARED_DATA = Path(__file__).parents[2] / "shared/data"
+
+settings.register_profile("any-machine", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("any-machine")
 
 TINY = """
@@ -35,10 +44,61 @@ steps = 25
 """
 
 
+class CommandLine:
+    """The command `fewmark`, run in this process."""
+
+    def __call__(self, *words: object, code: int = 0) -> Result:
+        """The result of a command that exits with `code`."""
+        result = CliRunner().invoke(app, [str(w) for w in words])
+        assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+        return result
+
+    def json(self, *words: object) -> Any:
+        """The data that a command prints with --json."""
+        return json.loads(self(*words, "--json").stdout)
+
+    def error(self, *words: object, code: int = 1, progress: bool = False) -> str:
+        """The one line that a failing command prints.
+
+        Args:
+            words: The command and its options.
+            code: Exit code.
+            progress: Leave out lines of a training's progress.
+        """
+        lines = self(*words, code=code).stderr.strip().splitlines()
+        (line,) = [line for line in lines if not (progress and line.startswith("[ "))]
+        return line
+
+
+@pytest.fixture(scope="session")
+def cli() -> CommandLine:
+    return CommandLine()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[..., Path]:
+    """A path in the folder of real data; the test is skipped if it is absent."""
+
+    def find(*parts: str) -> Path:
+        path = SHARED_DATA.joinpath(*parts)
+        if not path.exists():
+            pytest.skip(f"needs ../shared/data/{'/'.join(parts)}")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def grace_hopper() -> Image:
+    """A photograph with one face, (600, 512, 3) RGB; the test is skipped without matplotlib, whose sample it is."""
+    cbook = pytest.importorskip("matplotlib.cbook", reason="the photograph comes with matplotlib")
+    return read_image(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 14 synthetic faces with the lists few (4), many (6), val (4) and more (2 of val, 2 of many)."""
-    folder = tmp_path_factory.mktemp("drawn")
+    folder = tmp_path_factory.mktemp("synthetic")
     render_dataset(folder, 14, scheme=load_scheme("ibug-68"), seed=3, size=64)
     names = [f"images/{i:06d}.jpg" for i in range(14)]
     parts = {"few": names[:4], "many": names[4:10], "val": names[10:], "more": names[8:12]}

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from fewmark.cli.app import app
 from fewmark.data.formats.io import read_faces, write_faces
 from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.faces import render_dataset
@@ -22,22 +20,6 @@ from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
 
 DENSE, FIVE = load_scheme("ibug-68"), load_scheme("mtfl-5")
-
-
-def call(*words: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
-
-
-def told(*words: object) -> Any:
-    return json.loads(call(*words, "--json").stdout)
-
-
-def complaint(*words: object, code: int = 1) -> str:
-    lines = call(*words, code=code).stderr.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 def five_of(dense: np.ndarray) -> np.ndarray:
@@ -65,59 +47,59 @@ def fit_words(data: Path, out: Path, *more: object) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def transfer(data: Path) -> Path:
-    call(*fit_words(data, data / "t.safetensors", "--licence", "drawn"))
+def transfer(cli: Any, data: Path) -> Path:
+    cli(*fit_words(data, data / "t.safetensors", "--licence", "drawn"))
     return data / "t.safetensors"
 
 
-def test_fit(data: Path, tmp_path: Path) -> None:
-    result = told(*fit_words(data, tmp_path / "t.safetensors"))
+def test_fit(cli: Any, data: Path, tmp_path: Path) -> None:
+    result = cli.json(*fit_words(data, tmp_path / "t.safetensors"))
     assert (result["source"], result["target"], result["normalizer"]) == ("ibug-68", "mtfl-5", "pupils")
     assert (result["n_pairs"], result["n_matched"], result["n_source"], result["n_target"]) == (22, 22, 30, 30)
     assert result["ridge"] > 0
     assert 0 < result["expected_error"] < 0.1
     assert set(result["expected_error_per_component"]) == set(FIVE.components)
     assert (result["into"], result["warnings"]) == (None, [])
-    plain = told(*fit_words(data, tmp_path / "t.safetensors", "--ridge", "0.5"))
+    plain = cli.json(*fit_words(data, tmp_path / "t.safetensors", "--ridge", "0.5"))
     assert (plain["ridge"], plain["warnings"]) == (0.5, [])
-    text = call(*fit_words(data, tmp_path / "t.safetensors")).stdout
+    text = cli(*fit_words(data, tmp_path / "t.safetensors")).stdout
     for word in ("22 pairs of 30 and 30", "expected error", "nose", "pupils", "t.safetensors"):
         assert word in text
 
 
-def test_too_few_pairs_warn_and_go_on(data: Path, tmp_path: Path) -> None:
+def test_too_few_pairs_warn_and_go_on(cli: Any, data: Path, tmp_path: Path) -> None:
     words = fit_words(data, tmp_path / "t.safetensors", "--ridge", "0")
-    (warning,) = told(*words)["warnings"]
+    (warning,) = cli.json(*words)["warnings"]
     assert "22 pairs for 133 unknowns" in warning
-    assert warning in " ".join(call(*words).stderr.split())
+    assert warning in " ".join(cli(*words).stderr.split())
     assert (tmp_path / "t.safetensors").is_file()
 
 
-def test_evaluate(data: Path, transfer: Path, tmp_path: Path) -> None:
+def test_evaluate(cli: Any, data: Path, transfer: Path, tmp_path: Path) -> None:
     words = ["transfer", "evaluate", transfer, data, data / "five.csv", "--list", data / "test.txt"]
-    result = told(*words)
+    result = cli.json(*words)
     assert (result["n_faces"], result["normalizer"], result["n_landmarks"]) == (8, "pupils", 5)
     assert 0 < result["nme"] < 2 * result["transfer"]["expected_error"]
     assert set(result["per_component"]) == set(FIVE.components)
     assert result["contour"] is None
-    text = call(*words).stdout
+    text = cli(*words).stdout
     assert "NME (pupils)" in text
     assert "expected" in text
-    assert "expected" not in call(*words, "--normalizer", "points-diagonal").stdout
+    assert "expected" not in cli(*words, "--normalizer", "points-diagonal").stdout
     back = ["transfer", "fit", data / "five.csv", data, "--source-scheme", "mtfl-5", "--target-scheme", "ibug-68"]
-    call(*back, "--out", tmp_path / "back.safetensors")
+    cli(*back, "--out", tmp_path / "back.safetensors")
     words = ["transfer", "evaluate", tmp_path / "back.safetensors", data / "five.csv", data]
-    plain, direct = told(*words), told(*words, "--contour-from", data)
+    plain, direct = cli.json(*words), cli.json(*words, "--contour-from", data)
     assert 0 < plain["contour"]["tangent"] < 0.5
     assert direct["contour"] == {"tangent": 0.0, "normal": 0.0}
     assert direct["per_component"]["nose"] == plain["per_component"]["nose"]
-    assert "along it" in call(*words).stdout
+    assert "along it" in cli(*words).stdout
 
 
 @pytest.mark.parametrize(("name", "form"), [("out.csv", None), ("out.json", None), ("out", "pts"), ("out.xml", "dlib")])
-def test_apply(name: str, form: str | None, data: Path, transfer: Path, tmp_path: Path) -> None:
+def test_apply(cli: Any, name: str, form: str | None, data: Path, transfer: Path, tmp_path: Path) -> None:
     words = ["transfer", "apply", transfer, data, tmp_path / name]
-    result = told(*words, *([] if form is None else ["--to", form]))
+    result = cli.json(*words, *([] if form is None else ["--to", form]))
     assert (result["n_faces"], result["n_labelled"], result["n_transferred"]) == (30, 30, 30)
     assert result["transfer"]["expected_error"] < 0.1
     found = read_faces(tmp_path / name, scheme=FIVE)
@@ -128,42 +110,42 @@ def test_apply(name: str, form: str | None, data: Path, transfer: Path, tmp_path
         assert np.linalg.norm(a.landmarks - b.landmarks, axis=1).mean() < 3
 
 
-def test_apply_says_what_to_expect_and_what_is_lost(data: Path, transfer: Path, tmp_path: Path) -> None:
+def test_apply_says_what_to_expect_and_what_is_lost(cli: Any, data: Path, transfer: Path, tmp_path: Path) -> None:
     faces = read_faces(data)
     points = faces[0].landmarks
     assert points is not None
     points[3] = np.nan
     unlabelled = FaceSample(faces[1].image, faces[1].box, name=faces[1].name)
     write_faces(tmp_path / "holes.csv", None, [FaceSample(faces[0].image, landmarks=points), unlabelled, faces[2]])
-    text = call("transfer", "apply", transfer, tmp_path / "holes.csv", tmp_path / "out.csv").stdout
+    text = cli("transfer", "apply", transfer, tmp_path / "holes.csv", tmp_path / "out.csv").stdout
     assert "1 face of 3 with landmarks of mtfl-5, 1 lack a landmark of ibug-68" in text
     assert "expected error" in text
     assert "by pupils" in text
     assert [s.landmarks is None for s in read_faces(tmp_path / "out.csv")] == [True, True, False]
 
 
-def test_inspect(transfer: Path) -> None:
-    text = call("inspect", transfer).stdout
+def test_inspect(cli: Any, transfer: Path) -> None:
+    text = cli("inspect", transfer).stdout
     for word in ("ibug-68, 68 landmarks", "mtfl-5, 5 landmarks", "by pupils", "22 pairs", "drawn", "five.csv"):
         assert word in text
-    assert told("inspect", transfer)["target"]["name"] == "mtfl-5"
+    assert cli.json("inspect", transfer)["target"]["name"] == "mtfl-5"
 
 
 @pytest.fixture(scope="module")
-def model(data: Path, tiny_model: Path) -> Path:
+def model(cli: Any, data: Path, tiny_model: Path) -> Path:
     """A model of 68 landmarks that carries the transfer to five."""
     path = Path(shutil.copy(tiny_model, data / "model.safetensors"))
-    call(*fit_words(data, data / "t2.safetensors", "--into", path))
+    cli(*fit_words(data, data / "t2.safetensors", "--into", path))
     return path
 
 
-def test_a_model_that_carries_the_transfer(model: Path, tiny_model: Path, data: Path, tmp_path: Path) -> None:
+def test_a_model_that_carries_the_transfer(cli: Any, model: Path, tiny_model: Path, data: Path, tmp_path: Path) -> None:
     assert load_checkpoint(model).transfers[0].n_pairs == 22
-    assert "to mtfl-5: expected error" in call("inspect", model).stdout
+    assert "to mtfl-5: expected error" in cli("inspect", model).stdout
     words = ["detect", model, data / "images", "--boxes", data / "annotations.csv"]
-    told(*words, "--out", tmp_path / "five", "--scheme", "mtfl-5", "--overlay")
-    told(*words, "--out", tmp_path / "own", "--scheme", "ibug-68")
-    told(*words, "--out", tmp_path / "none")
+    cli.json(*words, "--out", tmp_path / "five", "--scheme", "mtfl-5", "--overlay")
+    cli.json(*words, "--out", tmp_path / "own", "--scheme", "ibug-68")
+    cli.json(*words, "--out", tmp_path / "none")
     five, own, none = (
         json.loads((tmp_path / n / "faces.json").read_text(encoding="utf-8")) for n in ("five", "own", "none")
     )
@@ -180,40 +162,40 @@ def test_a_model_that_carries_the_transfer(model: Path, tiny_model: Path, data: 
         np.testing.assert_allclose(image["faces"][0]["landmarks"], face.landmarks, atol=0.001)
         np.testing.assert_allclose(image["faces"][0]["scores"], face.scores, atol=0.0001)
         assert (image["faces"][0]["scheme"], face.scheme.name) == ("mtfl-5", "mtfl-5")
-    csv = told(*words, "--out", tmp_path / "csv", "--scheme", "mtfl-5", "--format", "csv")
+    csv = cli.json(*words, "--out", tmp_path / "csv", "--scheme", "mtfl-5", "--format", "csv")
     assert len(read_faces(csv["out"][0], scheme=FIVE)) == 30
-    line = complaint("detect", tiny_model, data / "images", "--out", tmp_path / "x", "--scheme", "mtfl-5")
+    line = cli.error("detect", tiny_model, data / "images", "--out", tmp_path / "x", "--scheme", "mtfl-5")
     assert "finds ibug-68 and carries no transfer" in line
-    line = complaint("detect", model, data / "images", "--out", tmp_path / "x", "--scheme", "wflw-98")
+    line = cli.error("detect", model, data / "images", "--out", tmp_path / "x", "--scheme", "wflw-98")
     assert "carries transfers to mtfl-5" in line
 
 
 @pytest.mark.parametrize("box", ["gt", "detect"])
-def test_evaluate_a_model_in_another_scheme(box: str, model: Path, tiny_model: Path, data: Path) -> None:
+def test_evaluate_a_model_in_another_scheme(cli: Any, box: str, model: Path, tiny_model: Path, data: Path) -> None:
     words = ["evaluate", model, data / "five.csv", "--box", box]
-    result = told(*words, "--scheme", "mtfl-5")
+    result = cli.json(*words, "--scheme", "mtfl-5")
     assert (result["scheme"], result["n_landmarks"], result["normalizer"]) == ("mtfl-5", 5, "pupils")
     assert result["n_faces"] == 30
-    assert "expected 68 landmarks" in complaint(*words)
-    assert "carries no transfer" in complaint("evaluate", tiny_model, data / "five.csv", "--scheme", "mtfl-5")
+    assert "expected 68 landmarks" in cli.error(*words)
+    assert "carries no transfer" in cli.error("evaluate", tiny_model, data / "five.csv", "--scheme", "mtfl-5")
 
 
-def test_bad_usage_is_2(data: Path, tmp_path: Path) -> None:
+def test_bad_usage_is_2(cli: Any, data: Path, tmp_path: Path) -> None:
     for ridge in ("most", "-1", "nan"):
-        call(*fit_words(data, tmp_path / "t.safetensors", "--ridge", ridge), code=2)
-    call("transfer", "fit", data, data, "--out", "t.safetensors", code=2)
-    call("transfer", "fly", code=2)
+        cli(*fit_words(data, tmp_path / "t.safetensors", "--ridge", ridge), code=2)
+    cli("transfer", "fit", data, data, "--out", "t.safetensors", code=2)
+    cli("transfer", "fly", code=2)
 
 
-def test_bad_input(data: Path, transfer: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_bad_input(cli: Any, data: Path, transfer: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.safetensors"
-    assert "expected a file name that ends in .safetensors" in complaint(*fit_words(data, tmp_path / "t.json"))
-    assert "copy a packaged model" in complaint(*fit_words(data, out, "--into", "ibug-68"))
+    assert "expected a file name that ends in .safetensors" in cli.error(*fit_words(data, tmp_path / "t.json"))
+    assert "copy a packaged model" in cli.error(*fit_words(data, out, "--into", "ibug-68"))
     model = Path(shutil.copy(tiny_model, tmp_path / "m.safetensors"))
-    assert "is the model of --into" in complaint(*fit_words(data, model, "--into", model))
+    assert "is the model of --into" in cli.error(*fit_words(data, model, "--into", model))
     back = ["transfer", "fit", data / "five.csv", data, "--source-scheme", "mtfl-5", "--target-scheme", "ibug-68"]
     before = tiny_model.read_bytes()
-    line = complaint(*back, "--out", out, "--into", tiny_model)
+    line = cli.error(*back, "--out", out, "--into", tiny_model)
     assert "expected a transfer from the model's scheme ibug-68 (68 landmarks), given one from mtfl-5 (5)" in line
     assert tiny_model.read_bytes() == before
     other = tmp_path / "other.csv"
@@ -221,24 +203,24 @@ def test_bad_input(data: Path, transfer: Path, tiny_model: Path, tmp_path: Path)
         "file," + ",".join(f"x{i},y{i}" for i in range(5)) + "\nz.jpg" + ",1,2" * 5 + "\n", encoding="utf-8"
     )
     words = ["transfer", "fit", data, other, "--source-scheme", "ibug-68", "--target-scheme", "mtfl-5", "--out", out]
-    assert "other.csv: expected the faces of" in complaint(*words)
+    assert "other.csv: expected the faces of" in cli.error(*words)
     words[3] = data
-    assert "expected 5 landmarks" in complaint(*words)
+    assert "expected 5 landmarks" in cli.error(*words)
     one = tmp_path / "one.toml"
     one.write_text('name = "one"\nlandmarks = ["tip"]\n', encoding="utf-8")
     tips = tmp_path / "tips.csv"
     tips.write_text("file,x0,y0\n" + f"{data / 'images/000000.jpg'},3,4\n", encoding="utf-8")
     words = ["transfer", "fit", tips, data, "--source-scheme", one, "--target-scheme", "ibug-68", "--out", out]
-    assert "2 landmarks or more" in complaint(*words)
-    assert "same" in complaint("transfer", "apply", transfer, data / "five.csv", data / "five.csv")
-    assert "expected 68 landmarks" in complaint("transfer", "apply", transfer, data / "five.csv", tmp_path / "o.csv")
+    assert "2 landmarks or more" in cli.error(*words)
+    assert "same" in cli.error("transfer", "apply", transfer, data / "five.csv", data / "five.csv")
+    assert "expected 68 landmarks" in cli.error("transfer", "apply", transfer, data / "five.csv", tmp_path / "o.csv")
     bare = tmp_path / "bare.csv"
     bare.write_text("file\na.jpg\n", encoding="utf-8")
-    assert "1 without landmarks" in complaint("transfer", "apply", transfer, bare, tmp_path / "o.csv")
-    assert "no such file" in complaint("transfer", "apply", tmp_path / "none.safetensors", data, tmp_path / "o.csv")
+    assert "1 without landmarks" in cli.error("transfer", "apply", transfer, bare, tmp_path / "o.csv")
+    assert "no such file" in cli.error("transfer", "apply", tmp_path / "none.safetensors", data, tmp_path / "o.csv")
     words = ["transfer", "evaluate", transfer, data, data / "five.csv"]
-    assert "no normalizer 'box'" in complaint(*words, "--normalizer", "box")
-    assert "no component 'contour'" in complaint(*words, "--contour-from", data / "five.csv")
+    assert "no normalizer 'box'" in cli.error(*words, "--normalizer", "box")
+    assert "no component 'contour'" in cli.error(*words, "--contour-from", data / "five.csv")
     assert not out.exists()
     assert not (tmp_path / "o.csv").exists()
 

@@ -1,0 +1,57 @@
+"""`fewmark evaluate`: scores of lists, normalizers, boxes and error curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewmark.data.images import read_image
+
+
+def test_evaluate(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
+    lists = ["--list", synthetic / "val.txt", synthetic / "more.txt"]
+    result = cli.json("evaluate", tiny_model, synthetic, *lists, "--normalizer", "pupils", "--plot", tmp_path / "c.csv")
+    wanted = {
+        "nme", "auc", "failure_rate", "normalizer", "threshold", "n_faces", "n_landmarks", "n_missing",
+        "n_undetected", "box",
+    }  # fmt: skip
+    assert wanted <= result.keys()
+    assert (result["normalizer"], result["threshold"], result["box"]) == ("pupils", 0.08, "gt")
+    assert set(result["lists"]) == {"val", "more", "full"}
+    assert [result["lists"][n]["n_faces"] for n in ("val", "more", "full")] == [4, 4, 6]  # 2 are in both
+    assert result["nme"] == result["lists"]["full"]["nme"]
+    assert all(wanted <= part.keys() for part in result["lists"].values())
+    rows = (tmp_path / "c.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "list,nme,share"
+    assert rows[-1].startswith("full,")
+    assert rows[-1].endswith(",1")
+
+
+def test_evaluate_prints_its_normaliser(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = ["evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--plot", tmp_path / "c.html"]
+    text = cli(*words).stdout
+    assert "outer-eye-corners" in text
+    assert "%" in text
+    assert "<svg" in (tmp_path / "c.html").read_text(encoding="utf-8")
+    one = cli.json("evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt")
+    assert set(one["lists"]) == {"val"}
+    assert cli.json("evaluate", tiny_model, synthetic)["n_faces"] == 14
+
+
+@pytest.mark.parametrize("box", ["detect", "column"])
+def test_evaluate_with_other_boxes(cli: Any, box: str, synthetic: Path, tiny_model: Path) -> None:
+    result = cli.json("evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--box", box)
+    assert result["box"] == box
+    assert 0 <= result["n_undetected"] <= result["n_faces"] == 4
+
+
+def test_evaluate_draws_the_curve(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    cli("evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--plot", tmp_path / "c.png")
+    assert read_image(tmp_path / "c.png").shape[0] > 300
+    wrong = cli(
+        "evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--plot", tmp_path / "c.bmp", code=1
+    )
+    assert ".html" in wrong.stderr

@@ -1,0 +1,66 @@
+"""`fewmark inspect`, `convert` and `scheme`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fewmark import packaged_names
+from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image
+
+
+def test_inspect_a_model(cli: Any, tiny_model: Path) -> None:
+    data = cli.json("inspect", tiny_model)
+    assert data["scheme"]["name"] == "ibug-68"
+    assert data["counts"]["labelled"] == 4
+    text = cli("inspect", tiny_model).stdout
+    for word in ("ibug-68, 68 landmarks", "licence", "provenance", "4 labelled", "compact", "M parameters"):
+        assert word in text
+
+
+def test_inspect_lists_the_packaged_models(cli: Any) -> None:
+    assert "ibug-68" in cli("inspect").stdout
+    data = cli.json("inspect")
+    assert [m["name"] for m in data] == packaged_names()
+    assert all(m["licence"] and m["n_parameters"] for m in data)
+
+
+def test_inspect_labels(cli: Any, synthetic: Path, tmp_path: Path) -> None:
+    data = cli.json("inspect", synthetic)
+    assert (data["n_faces"], data["n_landmarks"], data["n_missing"], data["findings"]) == (14, 68, 0, [])
+    (tmp_path / "a.csv").write_text("file,x0,y0,x1,y1\nnone.jpg,1,2,,\n", encoding="utf-8")
+    data = cli.json("inspect", tmp_path / "a.csv")
+    assert (data["n_missing"], len(data["findings"])) == (1, 1)
+    assert "none.jpg" in cli("inspect", tmp_path / "a.csv").stdout
+
+
+def test_schemes(cli: Any, tmp_path: Path) -> None:
+    names = [s["name"] for s in cli.json("scheme", "list")]
+    assert "ibug-68" in names
+    assert "ibug-68" in cli("scheme", "list").stdout
+    shown = cli.json("scheme", "show", "ibug-68", "--out", tmp_path / "s.png")
+    assert (shown["n_landmarks"], len(shown["landmarks"])) == (68, 68)
+    assert read_image(tmp_path / "s.png").shape == (1024, 1024, 3)
+    assert cli.json("scheme", "check", "ibug-68")["findings"] == []
+    (tmp_path / "bad.toml").write_text('name = "bad"\nlandmarks = ["a", "a"]\n', encoding="utf-8")
+    assert "bad.toml" in cli("scheme", "check", tmp_path / "bad.toml", code=1).stderr
+
+
+def test_convert_there_and_back(cli: Any, synthetic: Path, tmp_path: Path) -> None:
+    words = ["--scheme", "ibug-68"]
+    cli("convert", synthetic, tmp_path / "a.json", *words)
+    cli("convert", tmp_path / "a.json", tmp_path / "a.xml", "--from", "coco", "--to", "dlib", *words)
+    assert cli.json("convert", tmp_path / "a.xml", tmp_path / "a.csv", *words)["n_faces"] == 14
+    for face, true in zip(read_faces(tmp_path / "a.csv"), read_faces(synthetic), strict=True):
+        assert face.image.resolve() == true.image.resolve()
+        np.testing.assert_allclose(face.landmarks, true.landmarks, atol=0.501)  # dlib's are whole px
+    assert "same" in cli("convert", tmp_path / "a.csv", tmp_path / "a.csv", code=1).stderr
+
+
+def test_numbered_image_is_an_image(cli: Any, tmp_path: Path) -> None:
+    cli("scheme", "show", "mtfl-5", "--out", tmp_path / "five.jpg")
+    assert cv2.imread(str(tmp_path / "five.jpg")) is not None

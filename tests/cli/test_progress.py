@@ -1,0 +1,67 @@
+"""The display of a training and its work plan."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fewmark.cli.progress import TrainingDisplay, duration
+from fewmark.landmarks.scheme import load_scheme
+from fewmark.training.config import load_config
+from fewmark.training.semi.rounds import RoundRecord
+from fewmark.training.work_plan import plan_training
+
+
+def test_the_work_plan_names_the_trainings_of_a_run(tiny_run: Path) -> None:
+    epochs = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = [e["name"] for e in epochs if e["kind"] == "epoch"]
+    scheme = load_scheme("ibug-68")
+    plan = plan_training(load_config(tiny_run / "config.toml"), scheme, 4, 6)
+    assert plan.order == list(dict.fromkeys(names))
+    synthetic = plan_training(load_config(tiny_run / "config.toml", ["synthetic.faces=9"]), scheme, 4, 6)
+    assert synthetic.order[:2] == ["synthetic_unet", "synthetic_hourglass"]
+    assert synthetic.total > plan.total
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_display(terminal: bool) -> None:
+    config = load_config("laptop", ["semi.rounds=1"])
+    plan = plan_training(config, load_scheme("ibug-68"), 20, 100)
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)
+    about = {"name": "round0_unet", "student": "unet", "round": 0}
+    with TrainingDisplay(console, plan) as display:
+        display({"kind": "reading", "n_faces": 120})
+        display({"kind": "training", "n_faces": 20, **about})
+        assert plan.seconds_left() is None
+        display({"kind": "epoch", "epoch": 1, "n_epochs": 8, "loss": 0.5, "seconds": 2.0, **about})
+        first = plan.seconds_left()
+        display(
+            {
+                "kind": "epoch",
+                "epoch": 2,
+                "n_epochs": 8,
+                "loss": None,
+                "seconds": 4.0,
+                "val_nme": 0.05,
+                **about,
+            }
+        )
+        second = plan.seconds_left()
+        record = RoundRecord(0, "unet", 0.05, 0.04)
+        display({"kind": "round", "round": 0, "records": [record]})
+        display({"kind": "done", "seconds": 75.0})
+    assert first is not None
+    assert second is not None
+    assert first - second == pytest.approx(2.0)
+    text = stream.getvalue()
+    assert "done in 1:15 min" in text
+    assert "5.00 %" in text
+    assert "about" in text
+    assert terminal == ("pseudo labels" in text)  # the table of rounds stands above the bar
+    assert terminal or "round 0: unet, epoch 2 of 8, validation NME 5.00 %" in text
+    assert duration(3700) == "1:01 h"
