@@ -1,1 +1,18 @@
-"""core"""
+"""What every other room needs and what knows nothing of faces: errors, files, JSON, text, geometry of points and images.
+
+Imports NumPy and OpenCV alone; every room may import it.
+"""
+
+from fewmark.core.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "errors": ["BadImageWarning", "InputError"],
+        "files": ["atomic_path", "write_text"],
+        "geometry": ["Similarity", "box_centre", "box_of_points", "box_size", "fit_similarity", "warp_image"],
+        "json": ["json_value"],
+        "procrustes": ["fit_similarities", "mean_shape"],
+        "text": ["count", "percent"],
+    },
+)

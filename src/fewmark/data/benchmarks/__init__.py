@@ -1,4 +1,7 @@
-"""The published protocols, read from the originals' layout on disk. One file a set; this one gathers them."""
+"""Published benchmarks, read from the layout of their original archives, one file a set: 300-W, Menpo, 300-VW, AFLW, COFW, WFLW, LaPa.
+
+Imports `fewmark.core`, label formats and samples; SciPy and h5py only to read Matlab files.
+"""
 
 from fewmark.data.benchmarks.aflw import AFLW_COUNTS, read_aflw
 from fewmark.data.benchmarks.cofw import COFW_COUNTS, read_cofw
