@@ -8,8 +8,9 @@ Detect
     ((68, 2), (68,))
 
     `packaged_names()` lists the packaged models. `detect` returns a list of `Face`, empty if there is none. `read_image` reads
-    a file as `detect` does. `Tracker` follows the faces of a video (`read_video`), each a `TrackedFace`. `to_supervision`
-    converts faces for the library supervision. An image of a batch that cannot be used is a `BadImageWarning`.
+    a file as `detect` does. `Tracker` follows the faces of a video (`read_video`), each a `TrackedFace`. `draw_landmarks`
+    draws them. `to_supervision` converts faces for the library supervision. An image of a batch that cannot be used is a
+    `BadImageWarning`. `export_onnx` writes a model that runs without torch.
 
 Label and read
     `read_faces` and `write_faces` know CSV, COCO, dlib XML and .pts files; a labelled or unlabelled face is a `FaceSample`.
@@ -25,7 +26,8 @@ Measure
     their truth.
 
 Other schemes
-    A `SchemeTransfer` turns the landmarks of one scheme into another's; `load_transfer`, `save_transfer`.
+    A `SchemeTransfer` converts landmarks of one scheme to another: `fit_transfer` fits one on faces labelled in both,
+    `save_transfer` and `load_transfer` keep it.
 
 Frames: landmarks and boxes are x, y in image pixels, (0, 0) is the centre of the top-left pixel. Images are RGB. A missing
 landmark is a row of NaN. What cannot be used raises `InputError`, whose message names the file, what was expected and
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from fewmark.data.formats.io import read_faces as read_faces
     from fewmark.data.formats.io import write_faces as write_faces
     from fewmark.data.images import read_image as read_image
+    from fewmark.data.relabelling import fit_transfer as fit_transfer
     from fewmark.data.samples import FaceSample as FaceSample
     from fewmark.evaluation.evaluate import evaluate as evaluate
     from fewmark.inference.checkpoint.io import load_checkpoint as load_checkpoint
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from fewmark.inference.checkpoint.transfers import load_transfer as load_transfer
     from fewmark.inference.checkpoint.transfers import save_transfer as save_transfer
     from fewmark.inference.detector import Detector as Detector
+    from fewmark.inference.export.onnx import export_onnx as export_onnx
     from fewmark.inference.face import Face as Face
     from fewmark.inference.face import to_supervision as to_supervision
     from fewmark.landmarks.metrics import score as score
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from fewmark.video.reader import read_video as read_video
     from fewmark.video.tracker import TrackedFace as TrackedFace
     from fewmark.video.tracker import Tracker as Tracker
+    from fewmark.visualization.draw import draw_landmarks as draw_landmarks
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -84,6 +89,9 @@ __getattr__, __dir__, __all__ = attach(
         "inference.checkpoint.metadata": ["packaged_names"],
         "inference.checkpoint.transfers": ["load_transfer", "save_transfer"],
         "inference.detector": ["Detector"],
+        "data.relabelling": ["fit_transfer"],
+        "inference.export.onnx": ["export_onnx"],
+        "visualization.draw": ["draw_landmarks"],
         "inference.face": ["Face", "to_supervision"],
         "landmarks.metrics": ["score"],
         "landmarks.scheme": ["LandmarkScheme", "load_scheme", "scheme_names"],

@@ -13,7 +13,7 @@ import pytest
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Floats
 from fewmark.data.pairs import match_faces
-from fewmark.data.relabelling import contour_of, relabel_faces, score_landmarks, score_transfer
+from fewmark.data.relabelling import contour_of, fit_transfer, relabel_faces, score_landmarks, score_transfer
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme
 from fewmark.landmarks.transfer import SchemeTransfer
@@ -42,6 +42,16 @@ def samples(landmarks: Floats, **changes: object) -> list[FaceSample]:
         replace(FaceSample(Path(f"/data/{i}.jpg"), landmarks=p.astype(np.float32), name=f"{i}.jpg"), **changes)  # type: ignore[arg-type]
         for i, p in enumerate(landmarks)
     ]
+
+
+def test_a_transfer_is_fitted_on_two_lists_of_faces() -> None:
+    x, y = points(30)
+    fitted = fit_transfer(samples(x), samples(y[:25]), SOURCE, TARGET, ridge=0.0, licence="ours")
+    direct = SchemeTransfer.fit(SOURCE, TARGET, x[:25].astype(np.float32), y[:25].astype(np.float32))
+    assert (fitted.n_pairs, fitted.licence) == (25, "ours")
+    np.testing.assert_allclose(fitted.matrix, direct.matrix, atol=1e-9)
+    with pytest.raises(InputError, match="chin-5: expected the faces of triangle under the same file names"):
+        fit_transfer(samples(x[:1]), samples(y, image=Path("/other/z.jpg"), name="z.jpg"), SOURCE, TARGET)
 
 
 @pytest.fixture(scope="module")

@@ -60,10 +60,10 @@ def transfer_fit(
     as_json: Json = False,
 ) -> None:
     """Fit a transfer on faces that are labelled in two schemes."""
+    from fewmark.data.relabelling import fit_transfer_on_pairs
     from fewmark.inference.checkpoint.edit import put_transfer
     from fewmark.inference.checkpoint.transfers import check_source, save_transfer, transfer_facts
     from fewmark.landmarks.scheme import load_scheme
-    from fewmark.landmarks.transfer import SchemeTransfer
 
     penalty = _ridge(ridge)
     from_scheme, to_scheme = load_scheme(source_scheme), load_scheme(target_scheme)
@@ -78,14 +78,11 @@ def transfer_fit(
     pairs = _pairs(source, target, from_scheme, to_scheme, names)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        transfer = SchemeTransfer.fit(
+        transfer = fit_transfer_on_pairs(
+            pairs,
             from_scheme,
             to_scheme,
-            pairs.source_points,
-            pairs.target_points,
             ridge=penalty,
-            groups=pairs.groups,
-            boxes_xyxy=pairs.boxes,
             provenance=provenance or f"{len(pairs.source)} faces of {source.name} and {target.name}",
             licence=licence,
         )

@@ -1,11 +1,11 @@
-"""A data set's labels in another scheme, by a transfer, and how far such labels are from true ones."""
+"""Transfers on labelled faces: fit one, convert labels with it, measure it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -64,6 +64,62 @@ class TransferScore:
         data = {k: v for k, v in self.score.to_dict().items() if k not in ("per_face", "per_landmark")}
         known = math.isfinite(self.tangent)
         return {**data, CONTOUR: {"tangent": self.tangent, "normal": self.normal} if known else None}
+
+
+def fit_transfer(
+    source_faces: Sequence[FaceSample],
+    target_faces: Sequence[FaceSample],
+    source: LandmarkScheme,
+    target: LandmarkScheme,
+    *,
+    ridge: float | Literal["auto"] = "auto",
+    provenance: str = "",
+    licence: str = "",
+) -> SchemeTransfer:
+    """Fit a transfer on faces that are labelled in two schemes.
+
+    Args:
+        source_faces: Faces labelled in the scheme to convert from, e.g. from `read_faces`.
+        target_faces: The same faces labelled in the scheme to convert to; matched by image, see `match_faces`.
+        source: Scheme of `source_faces`.
+        target: Scheme of `target_faces`.
+        ridge: Ridge penalty; "auto": chosen by cross-validation over persons, scenes or videos.
+        provenance: Origin of the faces, kept with the transfer.
+        licence: Licence of the faces, kept with the transfer.
+
+    Returns:
+        The transfer, with the error that held-out faces let expect: `expected_error`.
+
+    Raises:
+        InputError: See `match_faces` and `SchemeTransfer.fit`.
+
+    Source: Deep convolutional coarse-to-fine cascade, section 3.4, Eq. 1 and 2.
+    """
+    pairs = match_faces(source_faces, target_faces, (source.name, target.name))
+    return fit_transfer_on_pairs(pairs, source, target, ridge=ridge, provenance=provenance, licence=licence)
+
+
+def fit_transfer_on_pairs(
+    pairs: FacePairs,
+    source: LandmarkScheme,
+    target: LandmarkScheme,
+    *,
+    ridge: float | Literal["auto"] = "auto",
+    provenance: str = "",
+    licence: str = "",
+) -> SchemeTransfer:
+    """Fit a transfer on matched faces; see `fit_transfer`."""
+    return SchemeTransfer.fit(
+        source,
+        target,
+        pairs.source_points,
+        pairs.target_points,
+        ridge=ridge,
+        groups=pairs.groups,
+        boxes_xyxy=pairs.boxes,
+        provenance=provenance,
+        licence=licence,
+    )
 
 
 def relabel_faces(
