@@ -215,7 +215,7 @@ def centroid(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.array([(mass * x).sum(), (mass * y).sum()]) / mass.sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.15, 3.0), angles, st.floats(-1, 1), st.floats(-1, 1), st.booleans())
 def test_warp_moves_a_dot_exactly_as_its_landmark(
     scale: float, angle: float, dx: float, dy: float, flipped: bool

@@ -24,7 +24,7 @@ def shapes(seed: int, n: int = 6, k: int = 5, spread: float = 0.1) -> Floats:
     return np.stack(moved)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(2, 7))
 def test_each_is_the_similarity_fitted_alone(seed: int, k: int) -> None:
     faces = shapes(seed, k=k, spread=0.5)
@@ -55,7 +55,7 @@ def test_what_cannot_be_aligned_is_nan_and_spoils_no_other() -> None:
     np.testing.assert_array_equal(found[3:], alone)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_mean_forgets_place_size_and_turn(seed: int) -> None:
     faces = shapes(seed)

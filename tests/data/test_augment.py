@@ -53,7 +53,7 @@ inner = st.floats(0.3125, 0.6875, width=32)
     side=st.sampled_from([40.0, 75.0, 150.0, 400.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_dot_moves_as_its_landmark(points: tuple[float, float, float, float], side: float, seed: int) -> None:
     face = dotted_face(side, np.array(points, np.float32).reshape(2, 2))
     synthetic = draw_augmentation(GEOMETRY, np.random.default_rng(seed), can_flip=True)
@@ -68,7 +68,7 @@ def test_a_dot_moves_as_its_landmark(points: tuple[float, float, float, float], 
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_colour_blur_and_erasing_do_not_move_landmarks(seed: int) -> None:
     face = dotted_face(75.0, np.array([[0.3, 0.4], [0.7, 0.6]], np.float32))
     synthetic = draw_augmentation(EVERYTHING, np.random.default_rng(seed), can_flip=True)
@@ -93,7 +93,7 @@ def test_blur_alone_keeps_the_dot_in_place() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_same_draw_gives_the_same_crop(seed: int) -> None:
     face = dotted_face(75.0, np.array([[0.3, 0.4], [0.7, 0.6]], np.float32))
     first, second = (draw_augmentation(EVERYTHING, np.random.default_rng(seed), can_flip=True) for _ in range(2))

@@ -82,7 +82,7 @@ def test_a_function_of_seed_and_epoch() -> None:
 
 
 @given(n=st.integers(1, 11), batch_size=st.integers(1, 13), epoch=st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_face_once_an_epoch(n: int, batch_size: int, epoch: int) -> None:
     batches = make(n, batch_size=batch_size)
     order = batches.order(epoch)
@@ -119,7 +119,7 @@ def test_an_epoch_that_is_left_early_ends_its_threads() -> None:
     n_batches=st.integers(1, 6),
     epoch=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_hold_in_every_epoch(shares: list[float], n_batches: int, epoch: int) -> None:
     values = np.array(shares)
     order = make(len(shares), shares=values, n_batches=n_batches).order(epoch)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import scipy.io
 
-from fewmark.core.errors import InputError
 from fewmark.data.benchmarks import (
     INNER_49,
     VIDEOS_300VW,
@@ -26,24 +25,6 @@ from fewmark.data.benchmarks import (
     read_wflw,
 )
 from fewmark.data.formats.io import check_samples, read_coco, write_pts
-
-SHARED = Path(__file__).parents[3] / "shared/data"
-
-
-def refused(call: Callable[[], object], *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, f"{word!r} not in {message!r}"
-
-
-def real(*parts: str) -> Path:
-    path = SHARED.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"needs ../shared/data/{'/'.join(parts)}")
-    return path
 
 
 def points(k: int, seed: int = 0) -> np.ndarray:
@@ -105,7 +86,7 @@ def test_300w(folder: str, tmp_path: Path) -> None:
     assert check_samples(train) == []
 
 
-def test_300w_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_300w_refuses(refused: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_300w(tmp_path)
     refused(lambda: read_300w(root, "train"), "afw", "expected 337", "given 2", "strict=False")
     refused(lambda: read_300w(root, "test", strict=False), "'test'", "challenging")
@@ -129,7 +110,7 @@ def test_300w_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Menpo
 
 
-def test_menpo(tmp_path: Path) -> None:
+def test_menpo(refused: Callable[..., None], tmp_path: Path) -> None:
     for i, k in enumerate((68, 68, 39)):
         write_pts(make_image(tmp_path / "train" / f"{i}.jpg").with_suffix(".pts"), points(k, i))
     assert [s.name for s in read_menpo(tmp_path, "semi-frontal", strict=False)] == [
@@ -144,8 +125,8 @@ def test_menpo(tmp_path: Path) -> None:
     refused(lambda: read_menpo(tmp_path, "profile", strict=False), "0.pts", "68 or 39", "given 51")
 
 
-def test_real_menpo() -> None:
-    data = read_menpo(real("format_samples", "menpo"), "semi-frontal", strict=False)
+def test_real_menpo(shared_data: Callable[..., Path]) -> None:
+    data = read_menpo(shared_data("format_samples", "menpo"), "semi-frontal", strict=False)
     assert [s.name for s in data] == ["breakingbad.jpg", "einstein.jpg", "takeo.png"]
     assert check_samples(data) == []
 
@@ -168,7 +149,7 @@ def test_300vw_lists() -> None:
     assert (INNER_49[19], INNER_49[28]) == (36, 45)
 
 
-def test_300vw(tmp_path: Path) -> None:
+def test_300vw(refused: Callable[..., None], tmp_path: Path) -> None:
     for video in ("410", "562", "001"):
         for frame in (1, 2, 3):
             write_pts(tmp_path / video / f"annot/{frame:06d}.pts", points(68, frame))
@@ -191,8 +172,8 @@ def test_300vw(tmp_path: Path) -> None:
     refused(lambda: read_300vw(tmp_path, "train", strict=False), "000002.png", "missing")
 
 
-def test_real_300vw() -> None:
-    root = real("format_samples", "300vw")
+def test_real_300vw(shared_data: Callable[..., Path]) -> None:
+    root = shared_data("format_samples", "300vw")
     name = "{video}/imgs/{frame:06d}.jpg"
     data = read_300vw(root, "train", n_landmarks=68, image_name=name, strict=False)
     data += read_300vw(root, "test-a", n_landmarks=68, image_name=name, strict=False)
@@ -214,7 +195,7 @@ def wflw_line(seed: int, flags: str, file: str) -> str:
     return f"{numbers} 3 4 61 62 {' '.join(flags)} {file}"
 
 
-def test_wflw(tmp_path: Path) -> None:
+def test_wflw(refused: Callable[..., None], tmp_path: Path) -> None:
     lists = tmp_path / "WFLW_annotations/list_98pt_rect_attr_train_test"
     lists.mkdir(parents=True)
     test = lists / "list_98pt_rect_attr_test.txt"
@@ -248,9 +229,9 @@ def test_wflw(tmp_path: Path) -> None:
     refused(lambda: read_wflw(tmp_path, "test", strict=False), "list_98pt_rect_attr_test.txt", "cannot be read")
 
 
-def test_real_wflw_lines(tmp_path: Path) -> None:
+def test_real_wflw_lines(shared_data: Callable[..., Path], tmp_path: Path) -> None:
     """The real annotation, written as the original's line, reads back as the same face."""
-    source = read_coco(real("format_samples", "wflw", "test_wflw.json"))
+    source = read_coco(shared_data("format_samples", "wflw", "test_wflw.json"))
     lines = []
     for s in source:
         assert s.landmarks is not None
@@ -263,7 +244,7 @@ def test_real_wflw_lines(tmp_path: Path) -> None:
         assert a.name == b.name
 
 
-def test_lapa(tmp_path: Path) -> None:
+def test_lapa(refused: Callable[..., None], tmp_path: Path) -> None:
     make_image(tmp_path / "val/images/1_0.jpg")
     (tmp_path / "val/landmarks").mkdir()
     labels = tmp_path / "val/landmarks/1_0.txt"
@@ -295,7 +276,7 @@ def make_aflw(root: Path, n: int = 24) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_aflw(tmp_path: Path) -> None:
+def test_aflw(refused: Callable[..., None], tmp_path: Path) -> None:
     mat = make_aflw(tmp_path)
     (tmp_path / "data/flickr/0").mkdir(parents=True)
     train, test, frontal = (read_aflw(tmp_path, s, strict=False) for s in ("train", "test", "frontal"))
@@ -339,7 +320,7 @@ def make_cofw(path: Path, suffix: str, n: int = 3) -> tuple[np.ndarray, list[np.
     return phis, images
 
 
-def test_cofw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cofw(refused: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_cofw(tmp_path / "COFW_train_color.mat", "Tr", 4)
     phis, images = make_cofw(tmp_path / "COFW_test_color.mat", "T")
     assert len(read_cofw(tmp_path, "train", strict=False)) == 4

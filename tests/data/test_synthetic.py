@@ -63,7 +63,7 @@ def ibug() -> LandmarkScheme:
 
 
 @given(expressions)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_mean_person_is_mirror_symmetric(expression: Expression) -> None:
     face = face_controls(None, expression)[:68]
     flipped = face[list(IBUG_MIRROR)] * (-1, 1)
@@ -84,7 +84,7 @@ def test_the_mean_face_agrees_with_the_schemes(ibug: LandmarkScheme) -> None:
 
 
 @given(st.floats(0, 0.6), st.floats(-0.5, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_mouth_opens_by_the_gap(gap: float, smile: float) -> None:
     face = face_controls(None, Expression(gap=gap, smile=smile))
     assert face[66, 1] - face[62, 1] == pytest.approx(gap, abs=1e-9)
@@ -104,7 +104,7 @@ def test_eyes_open_and_shut_one_by_one() -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_random_face_keeps_its_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     p = face_controls(rng, sample_expression(rng))
@@ -120,7 +120,7 @@ def test_a_random_face_keeps_its_order(seed: int) -> None:
 
 
 @given(poses)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_flip_turns_the_other_way(pose: Pose) -> None:
     controls = face_controls(None, Expression())
     relief = Relief(controls)

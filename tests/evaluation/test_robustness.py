@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,9 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
-from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import box_centre, box_of_points, box_size
 from fewmark.data.crops import CropRule
@@ -144,7 +143,7 @@ def test_the_box_centre_as_an_answer_is_off_by_the_shift(faces: list[FaceSample]
     assert all(v.nme == pytest.approx(0.5, abs=1e-6) for v in scaled.levels)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.sampled_from(["rotation", "size"]), st.floats(20, 170), st.floats(300, 340), st.floats(30, 80))
 def test_a_perturbed_face_has_its_box_and_its_labels(kind: str, value: float, x: float, side: float) -> None:
     landmarks = np.array([[x - side, 300], [x + side, 310], [x, 300 - side / 2], [np.nan, np.nan]])
@@ -299,18 +298,14 @@ def test_written_files(faces: list[FaceSample], tmp_path: Path) -> None:
     assert summary_lines(result)[0].startswith("unperturbed: NME ")
 
 
-def test_the_command(synthetic: Path, tmp_path: Path) -> None:
+def test_the_command(cli: Any, synthetic: Path, tmp_path: Path) -> None:
     page, numbers = tmp_path / "r.html", tmp_path / "r.json"
     words = ["robustness", "ibug-68", synthetic, "--list", synthetic / "few.txt", synthetic / "val.txt", "--limit", "1"]
-    words += ["--out", page, numbers, "--json"]
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told == json.loads(numbers.read_text(encoding="utf-8"))
-    assert (told["model"], told["lists"], told["n_faces"]) == ("ibug-68", ["few", "val"], 1)
-    assert list(dict.fromkeys(c["kind"] for c in told["curves"])) == list(KINDS)
+    words += ["--out", page, numbers]
+    result = cli.json(*words)
+    assert result == json.loads(numbers.read_text(encoding="utf-8"))
+    assert (result["model"], result["lists"], result["n_faces"]) == ("ibug-68", ["few", "val"], 1)
+    assert list(dict.fromkeys(c["kind"] for c in result["curves"])) == list(KINDS)
     assert "<svg" in page.read_text(encoding="utf-8")
     for bad, says in ((["--limit", "0"], "1 or more"), (["--out", "r.gif"], ".html"), (["--normalizer", "x"], "x")):
-        result = CliRunner().invoke(app, [str(w) for w in [*words[:3], *bad]])
-        assert result.exit_code == 1
-        assert says in result.stderr
+        assert says in cli.error(*words[:3], *bad)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
-from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import face_sizes
 from fewmark.inference.checkpoint.edit import put_calibration
@@ -115,22 +114,20 @@ def test_bad_input_is_named() -> None:
 
 
 def test_the_command_puts_it_into_the_model(
-    tiny_model: Path, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Any, tiny_model: Path, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tmp_path / "model.safetensors"
     shutil.copy(tiny_model, model)
     before = load_checkpoint(model)
     assert before.calibration is None
-    words = ["calibrate", str(model), str(synthetic), "--box", "gt"]
-    few = CliRunner().invoke(app, words)
-    assert few.exit_code == 1
-    assert "expected at least 20 labelled faces" in " ".join(few.output.split())
+    words = ["calibrate", model, synthetic, "--box", "gt"]
+    assert "expected at least 20 labelled faces" in cli.error(*words)
     assert load_checkpoint(model).calibration is None
     monkeypatch.setattr("fewmark.landmarks.calibration.MIN_FACES", 10)
-    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    assert told["n_faces"] == 14
-    assert len(told["bins"]) == 10
-    assert told["ratio"] == pytest.approx(1, abs=0.3)
+    fitted = cli.json(*words)
+    assert fitted["n_faces"] == 14
+    assert len(fitted["bins"]) == 10
+    assert fitted["ratio"] == pytest.approx(1, abs=0.3)
     after = load_checkpoint(model)
     assert after.calibration is not None
     assert after.to_metadata() | {"calibration": None} == before.to_metadata()
@@ -138,10 +135,8 @@ def test_the_command_puts_it_into_the_model(
     (face,) = Detector(after).detect(image, np.array([8.0, 8, 56, 56]))
     assert face.expected_errors is not None
     assert (face.expected_errors > 0).all()
-    shown = CliRunner().invoke(app, words)
-    assert "sum of expected over sum of true errors" in shown.output
-    packaged = CliRunner().invoke(app, ["calibrate", "ibug-68", str(synthetic)])
-    assert "copy a packaged model" in " ".join(packaged.output.split())
+    assert "sum of expected over sum of true errors" in cli(*words).output
+    assert "copy a packaged model" in cli.error("calibrate", "ibug-68", synthetic)
     other = ErrorCalibration.fit(*made_up(50, 0))
     assert other is not None
     with pytest.raises(InputError, match="factors: expected 68, given 4"):

@@ -353,7 +353,7 @@ def test_contour_errors_beside_a_gap_are_one_sided() -> None:
     assert np.isnan(contour_errors(true, np.full_like(true, NAN))[0]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), angle=st.floats(-180, 180), scale=st.floats(0.1, 10))
 def test_contour_errors_are_the_distance_and_turn_with_the_face(seed: int, angle: float, scale: float) -> None:
     rng = np.random.default_rng(seed)

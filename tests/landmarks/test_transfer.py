@@ -53,7 +53,7 @@ def fitted(seed: int = 0, n: int = 40, noise: float = 0.0, ridge: float = 0.0) -
     return SchemeTransfer.fit(SOURCE, TARGET, *faces(seed, n, noise), ridge=ridge)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_linear_truth_is_found_exactly(seed: int) -> None:
     transfer = fitted(seed)
@@ -64,7 +64,7 @@ def test_a_linear_truth_is_found_exactly(seed: int) -> None:
     assert transfer.normalizer == "outer-eye-corners"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     scale=st.floats(0.05, 20),

@@ -25,7 +25,7 @@ def round_trip(codec: HeatmapCodec, x: float, y: float, size: int = SIZE) -> flo
     return math.dist(landmarks[0, 0].tolist(), (x, y))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stride=st.sampled_from(STRIDES), x=fractions, y=fractions, sigma=st.sampled_from([1.5, 3.0, 6.0]))
 @example(stride=8, x=0.5, y=0.5, sigma=1.5)
 def test_parabola_is_exact_at_every_offset(stride: int, x: float, y: float, sigma: float) -> None:
@@ -34,7 +34,7 @@ def test_parabola_is_exact_at_every_offset(stride: int, x: float, y: float, sigm
     assert round_trip(HeatmapCodec(stride, sigma, decoding="parabola"), low + x * span, low + y * span) < 0.01
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stride=st.sampled_from(STRIDES), x=fractions, y=fractions)
 def test_centroid_where_sigma_fills_its_window(stride: int, x: float, y: float) -> None:
     # a window of 5 cells sees nearly the whole of a Gaussian of 0.6 to 0.75 cells
@@ -42,7 +42,7 @@ def test_centroid_where_sigma_fills_its_window(stride: int, x: float, y: float) 
     assert round_trip(codec, 3 * stride + x * stride, 3 * stride + y * stride) < 0.1 * max(1, stride / 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stride=st.sampled_from(STRIDES), x=fractions, y=fractions, logits=st.booleans())
 def test_soft_argmax_away_from_the_border(stride: int, x: float, y: float, logits: bool) -> None:
     codec = HeatmapCodec(stride, max(3.0, 0.6 * stride), decoding="soft-argmax", logits=logits)
@@ -51,7 +51,7 @@ def test_soft_argmax_away_from_the_border(stride: int, x: float, y: float, logit
     assert round_trip(codec, reach + x * span, reach + y * span) < 0.1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stride=st.sampled_from(STRIDES), x=fractions, y=fractions)
 def test_argmax_and_quarter_err_by_their_floor(stride: int, x: float, y: float) -> None:
     point = (2 * stride + x * 20, 2 * stride + y * 20)
@@ -101,7 +101,7 @@ def test_missing_landmark_has_weight_0_and_an_empty_map(logits: bool, missing: t
 
 
 @given(st.lists(st.tuples(st.floats(-20, 80), st.floats(-20, 80)), min_size=1, max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_background_is_what_the_landmarks_leave(points: list[tuple[float, float]]) -> None:
     codec = HeatmapCodec(background=True)
     heatmaps, weights = codec.encode(torch.tensor([points]), (SIZE, SIZE))
@@ -118,7 +118,7 @@ def test_background_of_a_face_without_landmarks_is_everywhere() -> None:
 
 
 @given(st.floats(-30, 90, width=32), st.floats(-30, 90, width=32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_maps_of_logits_sum_to_one(x: float, y: float) -> None:
     codec = HeatmapCodec(sigma=8.0, logits=True)
     ideal, _ = codec.encode(torch.tensor([[[x, y]]]), (SIZE, SIZE))
@@ -141,7 +141,7 @@ def test_heights_of_a_distribution_are_those_of_an_ideal_map() -> None:
 @pytest.mark.parametrize("decoding", ["argmax", "quarter", "centroid", "parabola", "soft-argmax"])
 @pytest.mark.parametrize("logits", [False, True])
 @given(x=st.floats(4, 59, width=32), y=st.floats(4, 59, width=32), stride=st.sampled_from(STRIDES))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_mirrored_maps_decode_to_mirrored_points(
     decoding: Decoding, logits: bool, x: float, y: float, stride: int
 ) -> None:
@@ -157,7 +157,7 @@ def test_mirrored_maps_decode_to_mirrored_points(
 
 
 @given(x=fractions, y=fractions, logits=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_average_of_unlike_strides_keeps_the_point(x: float, y: float, logits: bool) -> None:
     point = torch.tensor([[[24 + 16 * x, 24 + 16 * y]]])
     fine, coarse = HeatmapCodec(4, 5.0, logits=logits), HeatmapCodec(8, 5.0, logits=logits)

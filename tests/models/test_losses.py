@@ -36,7 +36,7 @@ def test_heatmap_loss_by_hand() -> None:
 
 
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_sum_is_the_mean_times_half_the_cells_of_a_face(b: int, k: int, h: int, w: int) -> None:
     torch.manual_seed(0)
     maps, heatmaps, weights = torch.rand(b, k, h, w), torch.rand(b, k, h, w), torch.ones(b, k, 1, 1)

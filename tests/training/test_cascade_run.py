@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from typer.testing import CliRunner
 
 from fewmark import TrainingData, train
-from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
 from fewmark.data.lists import read_training_lists
@@ -204,13 +202,7 @@ def test_options(data: TrainingData, tmp_path: Path) -> None:
     assert [len(p.landmarks) for p in coarse.parts] == [17, 51]
 
 
-def call(*words: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result.stdout if code == 0 else result.stderr
-
-
-def test_train_inspect_evaluate_detect(synthetic: Path, tmp_path: Path) -> None:
+def test_train_inspect_evaluate_detect(cli: Any, synthetic: Path, tmp_path: Path) -> None:
     words = [
         "train",
         synthetic,
@@ -223,11 +215,11 @@ def test_train_inspect_evaluate_detect(synthetic: Path, tmp_path: Path) -> None:
     ]
     words += ["--recipe", "cascade", "--out", tmp_path / "run"]
     words += [w for s in (*TINY, "cascade.length=0.001") for w in ("--set", s)]
-    text = call(*words)
+    text = cli(*words).stdout
     for part in ("% of the angles within 5 degrees", "after coarse NME", "after point NME", "by outer-eye-corners"):
         assert part in text
     model = tmp_path / "run/detector.safetensors"
-    shown = " ".join(call("inspect", model).split())
+    shown = " ".join(cli("inspect", model).stdout.split())
     for part in (
         "angle: 1 network",
         "coarse: 1 network for 68 landmarks, crop 32 px",
@@ -238,14 +230,14 @@ def test_train_inspect_evaluate_detect(synthetic: Path, tmp_path: Path) -> None:
         "4 labelled",
     ):
         assert part in shown
-    data = json.loads(call("inspect", model, "--json"))
+    data = cli.json("inspect", model)
     assert [s["kind"] for s in data["cascade"]] == ["angle", "coarse", "component", "point"]
     assert all(s["n_multiply_adds"] > 1e6 for s in data["cascade"])
     for box in ("gt", "detect"):
-        scores = json.loads(call("evaluate", model, synthetic, "--list", synthetic / "val.txt", "--box", box, "--json"))
+        scores = cli.json("evaluate", model, synthetic, "--list", synthetic / "val.txt", "--box", box)
         assert scores["n_faces"] == 4
     out = tmp_path / "out"
-    call("detect", model, synthetic / "images", "--boxes", synthetic / "annotations.csv", "--out", out, "--overlay")
+    cli("detect", model, synthetic / "images", "--boxes", synthetic / "annotations.csv", "--out", out, "--overlay")
     face = json.loads((out / "faces.json").read_text(encoding="utf-8"))["images"][0]["faces"][0]
     assert all(0 < s <= 1 for s in face["scores"])
     assert -180 < face["angle"] <= 180
@@ -483,14 +475,12 @@ def test_stages_in_an_impossible_order(stages: str) -> None:
         load_config("cascade", [f"cascade.stages={stages}"])
 
 
-def test_the_scheme_file_is_named(synthetic: Path, tmp_path: Path) -> None:
+def test_the_scheme_file_is_named(cli: Any, synthetic: Path, tmp_path: Path) -> None:
     names = ", ".join(f'"p{i}"' for i in range(68))
     file = tmp_path / "mine.toml"
     file.write_text(f'name = "mine"\nlandmarks = [{names}]\ndefault_normalizer = "box-size"\n', encoding="utf-8")
     words = ["train", synthetic, "--labelled", synthetic / "few.txt", "--scheme", file, "--recipe", "cascade"]
-    error = call(*words, "--out", tmp_path / "run", code=1)
-    assert "mine.toml: scheme mine has no components" in error
-    assert len(error.strip().splitlines()) == 1
+    assert "mine.toml: scheme mine has no components" in cli.error(*words, "--out", tmp_path / "run")
 
 
 def test_the_papers_sizes(data: TrainingData, tmp_path: Path) -> None:

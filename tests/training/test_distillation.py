@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
 from fewmark import TrainingData, distill, train
-from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.data.formats.csv import read_csv
 from fewmark.data.lists import read_distillation_lists
@@ -311,7 +308,7 @@ def test_lists_need_their_data(synthetic: Path) -> None:
     assert (len(lists.labelled), len(lists.unlabelled), len(lists.validation)) == (0, 14, 0)
 
 
-def test_the_command(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
+def test_the_command(cli: Any, tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
     settings = [word for s in SETTINGS for word in ("--set", s)]
     arguments = ["distill", str(tiny_model), "--unlabelled", str(synthetic / "many.txt"), "--data", str(synthetic)]
     arguments += [
@@ -322,9 +319,7 @@ def test_the_command(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "run"),
     ]
-    done = CliRunner().invoke(app, [*arguments, "--json", *settings])
-    assert done.exit_code == 0, done.output
-    data = json.loads(done.stdout)
+    data = cli.json(*arguments, *settings)
     assert data["n_pseudo"] == 5
     assert Path(data["model"]).is_file()
     assert data["validation"]["normalizer"] == "outer-eye-corners"

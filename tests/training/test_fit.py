@@ -88,7 +88,6 @@ def test_cosine_by_hand() -> None:
 
 
 @given(st.floats(0.02, 1), st.floats(0.02, 1))
-@settings(deadline=None)
 def test_cosine_only_falls_after_the_warm_up(a: float, b: float) -> None:
     assert cosine()(max(a, b)) <= cosine()(min(a, b)) <= 1
 
@@ -101,7 +100,7 @@ def test_milestones_by_hand() -> None:
 
 
 @given(n_epochs=st.integers(1, 200), data=st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_milestones_fall_on_the_epochs_first_step(n_epochs: int, data: st.DataObject) -> None:
     epochs = data.draw(st.lists(st.integers(0, n_epochs), max_size=4))
     epoch, index = data.draw(st.integers(0, n_epochs - 1)), data.draw(st.integers(0, 9))

@@ -53,7 +53,6 @@ def test_quota_by_hand() -> None:
 
 
 @given(i=st.integers(1, 50), hundredths=st.integers(0, 100), n=st.integers(0, 10**6))
-@settings(deadline=None)
 def test_quota_is_the_floor_of_the_exact_product(i: int, hundredths: int, n: int) -> None:
     assert quota(i, hundredths / 100, n) == min(n, int(Fraction(hundredths, 100) * i * n))
 
@@ -93,7 +92,7 @@ def test_spaco_prefers_the_other_students_selection() -> None:
 
 
 @given(scale=st.floats(1e-3, 1e3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_spaco_does_not_depend_on_the_scale_of_the_loss(scale: float) -> None:
     last_selected = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 1, 1]], bool)
     labels = hand_made(last_selected=last_selected)
@@ -126,7 +125,7 @@ def test_random_is_a_function_of_seed_student_and_number() -> None:
     st.lists(st.floats(-10, 10) | st.just(float("nan")) | st.just(float("inf")), max_size=12),
     st.integers(0, 12),
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_lowest(values: list[float], n: int) -> None:
     selected = lowest(np.array(values), n).tolist()
     assert len(set(selected)) == len(selected) == min(n, len(values))
