@@ -1,8 +1,8 @@
-"""The whole of fewmark in a few minutes: draw faces, train by TS3, look at a real photograph.
+"""fewmark in a few minutes: synthetic faces, training by TS3, and a real photograph.
 
-24 synthetic faces are labelled, 200 are not, 40 are held out. Two unlike students learn from the 24; then, round
-by round, from those of their own labels for the 200 that a teacher judges best. What that gave is measured on
-the 40. At last the packaged 68-point model finds the landmarks in a photograph of Grace Hopper.
+24 synthetic faces are labelled, 200 are not, 40 are held out. Two different students learn from the 24; then, in
+rounds, also from those of their own pseudo labels for the 200 that a teacher rates best. The result is measured on
+the 40. Finally the packaged 68-point model detects the landmarks in a photograph of Grace Hopper.
 
     python examples/demo.py [--out demo_out] [--recipe FILE] [--faces 24 200 40] [--model ibug-68]
 """
@@ -33,8 +33,8 @@ from fewmark.visualization.draw import draw_landmarks
 console = Console(highlight=False, soft_wrap=True)
 
 
-def draw(folder: Path, counts: list[int]) -> None:
-    """Images, annotations.csv and the three lists over them."""
+def render(folder: Path, counts: list[int]) -> None:
+    """Write images, annotations.csv and the three lists of faces."""
     render_dataset(folder, sum(counts), scheme=load_scheme("ibug-68"), seed=0)
     names = [f"images/{i:06d}.jpg" for i in range(sum(counts))]
     for part, n in zip(("labelled", "unlabelled", "validation"), counts, strict=True):
@@ -43,7 +43,7 @@ def draw(folder: Path, counts: list[int]) -> None:
 
 
 def train(faces: Path, run: Path, recipe: Path) -> None:
-    """Train, with the display of `fewmark train`, and say what the unlabelled faces gave."""
+    """Train with the display of `fewmark train`, and print what the unlabelled faces gained."""
     scheme = load_scheme("ibug-68")
     config = load_config(recipe)
     lists = [faces / f"{part}.txt" for part in ("labelled", "unlabelled", "validation")]
@@ -63,7 +63,7 @@ def train(faces: Path, run: Path, recipe: Path) -> None:
 
 
 def photograph(model: str, overlay: Path) -> None:
-    """The landmarks of a real face, drawn into its image."""
+    """Detect the landmarks of a real face and draw them."""
     image = read_image(get_sample_data("grace_hopper.jpg", asfileobj=False))
     detector = Detector.load(model)
     faces = detector.detect(image)
@@ -73,17 +73,21 @@ def photograph(model: str, overlay: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="where everything goes")
-    parser.add_argument("--recipe", type=Path, default=Path(__file__).with_name("demo.toml"), help="settings")
-    parser.add_argument("--faces", type=int, nargs=3, default=[24, 200, 40], help="labelled, unlabelled, held out")
-    parser.add_argument("--model", default="ibug-68", help="for the photograph: a packaged name or a file")
+    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for the results")
+    parser.add_argument(
+        "--recipe", type=Path, default=Path(__file__).with_name("demo.toml"), help="recipe with the settings"
+    )
+    parser.add_argument(
+        "--faces", type=int, nargs=3, default=[24, 200, 40], help="numbers of labelled, unlabelled and held-out faces"
+    )
+    parser.add_argument("--model", default="ibug-68", help="model for the photograph: a packaged name or a file")
     arguments = parser.parse_args()
     began = time.monotonic()
     out: Path = arguments.out
     for part in ("faces", "run"):
         shutil.rmtree(out / part, ignore_errors=True)
-    console.print(f"drawing {sum(arguments.faces)} faces")
-    draw(out / "faces", arguments.faces)
+    console.print(f"rendering {sum(arguments.faces)} faces")
+    render(out / "faces", arguments.faces)
     train(out / "faces", out / "run", arguments.recipe)
     overlay = out / "grace_hopper_landmarks.jpg"
     photograph(arguments.model, overlay)

@@ -97,7 +97,7 @@ def grace_hopper() -> Image:
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 14 synthetic faces with the lists few (4), many (6), val (4) and more (2 of val, 2 of many)."""
+    """Folder of 14 synthetic faces with the lists few (4), many (6), val (4) and more (2 of val, 2 of many)."""
     folder = tmp_path_factory.mktemp("synthetic")
     render_dataset(folder, 14, scheme=load_scheme("ibug-68"), seed=3, size=64)
     names = [f"images/{i:06d}.jpg" for i in range(14)]
@@ -109,28 +109,36 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipe of two tiny students and one round."""
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
-def tiny_run(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that has ended, by the library."""
-    from fewmark import TrainingData, train
+def tiny_data(synthetic: Path) -> Any:
+    """The `TrainingData` of 4 labelled, 6 unlabelled and 4 validation faces."""
+    from fewmark import TrainingData
     from fewmark.data.lists import read_training_lists
-    from fewmark.training.config import load_config
 
     scheme = load_scheme("ibug-68")
-    lists = read_training_lists(
-        synthetic, synthetic / "few.txt", [synthetic / "many.txt"], synthetic / "val.txt", scheme=scheme
-    )
+    unlabelled = [synthetic / "many.txt"]
+    lists = read_training_lists(synthetic, synthetic / "few.txt", unlabelled, synthetic / "val.txt", scheme=scheme)
+    return TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data: Any, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    from fewmark import train
+    from fewmark.training.config import load_config
+
     folder = tmp_path_factory.mktemp("runs") / "run"
-    data = TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
-    train(load_config(tiny_recipe), data, folder)
+    train(load_config(tiny_recipe), tiny_data, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_run: Path) -> Path:
+    """Model file of the tiny run."""
     return tiny_run / "detector.safetensors"

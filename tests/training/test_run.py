@@ -26,15 +26,6 @@ from fewmark.training.faces import with_boxes
 
 
 @pytest.fixture(scope="module")
-def data(synthetic: Path) -> TrainingData:
-    scheme = load_scheme("ibug-68")
-    lists = read_training_lists(
-        synthetic, synthetic / "few.txt", [synthetic / "many.txt"], synthetic / "val.txt", scheme=scheme
-    )
-    return TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
-
-
-@pytest.fixture(scope="module")
 def config(tiny_recipe: Path) -> Config:
     return load_config(tiny_recipe)
 
@@ -43,7 +34,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_run_folder(tiny_run: Path, config: Config, data: TrainingData) -> None:
+def test_the_run_folder(tiny_run: Path, config: Config, tiny_data: TrainingData) -> None:
     assert load_config(tiny_run / "config.toml") == config
     records = lines(tiny_run / "rounds.jsonl")
     assert [(r["round"], r["student"]) for r in records] == [
@@ -65,16 +56,16 @@ def test_the_run_folder(tiny_run: Path, config: Config, data: TrainingData) -> N
     assert "outer-eye-corners" in report
 
 
-def test_the_model_file_describes_itself(tiny_run: Path, data: TrainingData) -> None:
+def test_the_model_file_describes_itself(tiny_run: Path, tiny_data: TrainingData) -> None:
     metadata = read_metadata(tiny_run / "detector.safetensors")
     assert metadata["counts"]["labelled"] == 4
     assert metadata["counts"]["unlabelled"] == 6
     assert metadata["counts"]["pseudo"] in (3, 4, 5, 6)
-    assert metadata["data_hash"] == data.hash()
+    assert metadata["data_hash"] == tiny_data.hash()
     assert metadata["accuracy"][0]["n_faces"] == 4
     assert metadata["accuracy"][0]["normalizer"] == "outer-eye-corners"
     detector = Detector.load(tiny_run / "detector.safetensors")
-    sample = data.validation[0]
+    sample = tiny_data.validation[0]
     faces = detector.detect(sample.image, np.asarray([sample.face_box()]))
     assert faces[0].landmarks.shape == (68, 2)
 
@@ -99,7 +90,7 @@ STOPS = {
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     where: str,
     tiny_run: Path,
-    data: TrainingData,
+    tiny_data: TrainingData,
     config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,9 +98,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     monkeypatch.setattr(fitting, "SAVE_EVERY_S", 0.0)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(config, data, folder, on_event=stop_at(STOPS[where]))
+        train(config, tiny_data, folder, on_event=stop_at(STOPS[where]))
     assert not (folder / "detector.safetensors").exists()
-    train(config, data, folder, resume=True)
+    train(config, tiny_data, folder, resume=True)
     whole = safetensors.torch.load_file(tiny_run / "detector.safetensors")
     resumed = safetensors.torch.load_file(folder / "detector.safetensors")
     assert whole.keys() == resumed.keys()
@@ -120,23 +111,23 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
 
 def test_only_the_same_run_goes_on(
-    tiny_run: Path, data: TrainingData, config: Config, tiny_recipe: Path, tmp_path: Path
+    tiny_run: Path, tiny_data: TrainingData, config: Config, tiny_recipe: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="there is a run already; add --resume"):
-        train(config, data, tiny_run)
+        train(config, tiny_data, tiny_run)
     with pytest.raises(InputError, match="other settings"):
-        train(load_config(tiny_recipe, ["semi.ratio=0.4"]), data, tiny_run, resume=True)
-    fewer = TrainingData(data.scheme, data.labelled[:-1], data.unlabelled, data.validation)
+        train(load_config(tiny_recipe, ["semi.ratio=0.4"]), tiny_data, tiny_run, resume=True)
+    fewer = TrainingData(tiny_data.scheme, tiny_data.labelled[:-1], tiny_data.unlabelled, tiny_data.validation)
     with pytest.raises(InputError, match="other data"):
         train(config, fewer, tiny_run, resume=True)
     with pytest.raises(InputError, match="no run to go on with"):
-        train(config, data, tmp_path / "nothing", resume=True)
+        train(config, tiny_data, tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
 
 
-def test_labelled_faces_alone_and_nothing_held_out(data: TrainingData, tiny_recipe: Path, tmp_path: Path) -> None:
+def test_labelled_faces_alone_and_nothing_held_out(tiny_data: TrainingData, tiny_recipe: Path, tmp_path: Path) -> None:
     config = load_config(tiny_recipe, ["semi.selection=none"])
-    result = train(config, TrainingData(data.scheme, data.labelled, [], []), tmp_path / "run")
+    result = train(config, TrainingData(tiny_data.scheme, tiny_data.labelled, [], []), tmp_path / "run")
     assert result.scores is None
     assert result.checkpoint.teacher is None
     assert result.checkpoint.counts == {"labelled": 4, "pseudo": 0, "unlabelled": 0}
@@ -172,7 +163,7 @@ def test_faces_without_a_box_are_detected(synthetic: Path, tmp_path: Path) -> No
 
 
 def test_a_run_of_an_earlier_version_goes_on(
-    data: TrainingData, config: Config, tiny_run: Path, tmp_path: Path
+    tiny_data: TrainingData, config: Config, tiny_run: Path, tmp_path: Path
 ) -> None:
     """Its settings have other names, and so have the files of its state."""
     folder = tmp_path / "run"
@@ -188,7 +179,7 @@ def test_a_run_of_an_earlier_version_goes_on(
     names: list[str] = []
     train(
         config,
-        data,
+        tiny_data,
         folder,
         resume=True,
         on_event=lambda e: names.append(e["name"]) if e["kind"] == "training" else None,
@@ -202,5 +193,5 @@ def test_a_run_of_an_earlier_version_goes_on(
     with pytest.raises(
         InputError, match=r"config\.toml: teacher: copies = 16, width = 8: .*; the run was started by fewmark 0\.1\.0"
     ) as raised:
-        train(config, data, folder, resume=True)
+        train(config, tiny_data, folder, resume=True)
     assert "\n" not in str(raised.value)
