@@ -49,7 +49,7 @@ def test_wrap_angle(angle: float) -> None:
 
 @given(angles, st.floats(1, 300))
 @settings(max_examples=30)
-def test_face_angle_is_the_turn_of_the_face(angle: float, scale: float) -> None:
+def test_face_angle_is_the_rotation_of_the_face(angle: float, scale: float) -> None:
     difference = face_angle(laid(angle, scale), MEAN) - angle
     assert abs((difference + 180) % 360 - 180) < 1e-6
 
@@ -135,7 +135,7 @@ def test_scheme_without_mean_face_or_components() -> None:
 
 @given(angles, angles, st.booleans())
 @settings(max_examples=40)
-def test_a_moved_face_is_turned_as_its_points_are(angle: float, turn: float, flip: bool) -> None:
+def test_a_moved_face_is_rotated_as_its_points_are(angle: float, turn: float, flip: bool) -> None:
     points = laid(angle).astype(np.float32)
     face = FaceState(box_of_points(points), face_angle(points, MEAN), points)
     moved = Similarity.about(np.zeros(2), np.zeros(2), angle=turn, scale=1.5)

@@ -77,12 +77,12 @@ class Directions(Angle):
         return weights.expand(len(images), -1)
 
 
-def says(answer: Callable[[Tensor], Any]) -> NetworkPart:
+def answers(answer: Callable[[Tensor], Any]) -> NetworkPart:
     return NetworkPart("said", {}, Says(answer).eval())
 
 
 def nothing(n: int) -> NetworkPart:
-    return says(lambda images: torch.zeros(len(images), n, 2))
+    return answers(lambda images: torch.zeros(len(images), n, 2))
 
 
 def silent_points(layout: PatchLayout) -> NetworkPart:
@@ -93,7 +93,7 @@ def silent_points(layout: PatchLayout) -> NetworkPart:
         gates = torch.softmax(torch.arange(3.0), 0).expand(len(patches), p, 3)
         return [torch.zeros(len(patches), p, t.shape[1], 2) for t in layout.neighbours], gates
 
-    return says(answer)
+    return answers(answer)
 
 
 def face_at(angle: float = 0.0, scale: float = 50.0, x: float = 30.0, y: float = 20.0) -> FaceState:
@@ -136,7 +136,7 @@ def test_the_right_offset_of_any_points_gives_the_truth() -> None:
         crop_from_image = component_crop_from_image(wrong, 0, MEAN, indices, 32, 0.3)
         places = component_from_mean(MEAN, indices, 32, 0.3)(MEAN[list(indices)])
         answer = torch.from_numpy(crop_from_image(truth[list(indices)]) - places)[None]
-        networks[name] = says(lambda images, answer=answer: answer)
+        networks[name] = answers(lambda images, answer=answer: answer)
     found = points_of(components(networks)([IMAGE], [wrong])[0])
     np.testing.assert_allclose(found[17:], truth[17:], atol=1e-3)
     np.testing.assert_array_equal(found[:17], points_of(wrong)[:17])  # the contour stays the coarse stage's
@@ -148,7 +148,7 @@ def test_the_right_offset_of_any_points_gives_the_truth() -> None:
         for m, table, places in zip(maps, lay.neighbours, lay.places, strict=True)
     ]
     gates = torch.softmax(torch.randn(1, len(lay.points), 3), -1)
-    found = points_of(PointStage(SCHEME, says(lambda _: (offsets, gates)), lay)([IMAGE], [wrong])[0])
+    found = points_of(PointStage(SCHEME, answers(lambda _: (offsets, gates)), lay)([IMAGE], [wrong])[0])
     np.testing.assert_allclose(found[17:], truth[17:], atol=1e-3)
 
 
@@ -161,7 +161,7 @@ def test_the_angle_joins_the_state(before: float, seen: float) -> None:
     assert abs((after - before - seen + 180) % 360 - 180) < 0.1
 
 
-def test_a_face_that_looks_upside_down_from_one_side_is_set_right_by_the_others() -> None:
+def test_a_face_upside_down_in_one_view_is_corrected_by_the_others() -> None:
     stage = AngleStage(SCHEME, NetworkPart("angle", {}, Directions(10.0, first=-170.0).eval()), RULE)
     (face,) = stage([IMAGE], [FaceState(face_at().box_xyxy)])
     assert face.angle == pytest.approx(10, abs=0.1)
@@ -175,7 +175,7 @@ def test_the_coarse_crop_stands_upright_and_leads_back(angle: float) -> None:
     upright = crop_from_image(points_of(face))
     assert abs(upright[27, 0] - upright[8, 0]) < 0.5  # the nose's root above the chin
     assert upright[27, 1] < upright[8, 1]
-    network = says(lambda _: torch.from_numpy(upright)[None])
+    network = answers(lambda _: torch.from_numpy(upright)[None])
     stage = CoarseStage(SCHEME, (CoarsePart(tuple(range(68)), network),), RULE)
     found = stage([IMAGE], [replace(face, landmarks=None)])[0]
     np.testing.assert_allclose(points_of(found), points_of(face), atol=1e-3)
@@ -184,9 +184,9 @@ def test_the_coarse_crop_stands_upright_and_leads_back(angle: float) -> None:
 
 def test_contour_and_inner_points_apart_are_the_whole() -> None:
     answer = torch.rand(1, 68, 2) * 32
-    whole = CoarseStage(SCHEME, (CoarsePart(tuple(range(68)), says(lambda _: answer)),), RULE)
+    whole = CoarseStage(SCHEME, (CoarsePart(tuple(range(68)), answers(lambda _: answer)),), RULE)
     stages = [
-        CoarseStage(SCHEME, (CoarsePart(part, says(lambda _, part=part: answer[:, list(part)])),), RULE)
+        CoarseStage(SCHEME, (CoarsePart(part, answers(lambda _, part=part: answer[:, list(part)])),), RULE)
         for part in contour_and_inner(SCHEME)
     ]
     start = [FaceState(face_at().box_xyxy, 10.0)]
@@ -204,7 +204,7 @@ def test_one_warp_of_the_image_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     real = crops.warp_image
     monkeypatch.setattr(crops, "warp_image", lambda image, *a, **k: (seen.append(image), real(image, *a, **k))[1])
-    network = says(lambda images: torch.zeros(len(images), 68, 2))
+    network = answers(lambda images: torch.zeros(len(images), 68, 2))
     coarse = CoarseStage(SCHEME, (CoarsePart(tuple(range(68)), network),), RULE)
     coarse([IMAGE], [FaceState(face_at().box_xyxy, 77.0)])
     assert len(seen) == 1

@@ -278,7 +278,6 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 def test_bad_requests(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.safetensors"):
         save_checkpoint(tmp_path / "model.pt", make_checkpoint())
-    empty = make_checkpoint()
-    empty.students = []
+    empty = replace(make_checkpoint(), students=[])
     with pytest.raises(InputError, match="at least one student"):
         save_checkpoint(tmp_path / "model.safetensors", empty)

@@ -8,6 +8,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -118,6 +119,11 @@ def test_many_faces_keep_the_order_of_their_boxes() -> None:
         assert_close(face.landmarks, true, 3)
 
 
+def changed(detector: Detector, **changes: Any) -> Detector:
+    """The same detector with other fields of its checkpoint."""
+    return Detector(replace(detector.checkpoint, **changes), face_detector=detector._face_detector)
+
+
 class FindsBox:
     """A face detector whose answer is given."""
 
@@ -128,7 +134,7 @@ class FindsBox:
         return [DetectedFace(b, 0.9) for b in self.boxes]
 
 
-def test_found_boxes_are_adapted_and_looked_at_twice() -> None:
+def test_detected_boxes_are_adapted_and_get_two_passes() -> None:
     points = np.array([[120.0, 110.0], [180.0, 130.0]])
     found = np.array([100, 60, 200, 160], np.float32)  # centre (150, 110); the points' box is lower and smaller
     detector = dots_detector(FindsBox(found), box_from_detector=(0.0, 0.1, 0.8))
@@ -154,9 +160,9 @@ def test_a_found_box_without_a_face_is_left_out() -> None:
     def calibration(least_score: float | None) -> ErrorCalibration:
         return ErrorCalibration(np.array([0.0, 1.0]), np.array([0.1, 0.0]), np.ones(2), 20, least_score)
 
-    detector.checkpoint.calibration = calibration(None)  # of an older file
+    detector = changed(detector, calibration=calibration(None))  # of an older file
     assert len(detector.detect(image)) == 2
-    detector.checkpoint.calibration = calibration(on_face)
+    detector = changed(detector, calibration=calibration(on_face))
     (kept,) = detector.detect(image)
     assert_close(kept.landmarks, points, 0)
     assert [len(faces) for faces in detector.detect_batch([image, image])] == [1, 1]
@@ -164,12 +170,11 @@ def test_a_found_box_without_a_face_is_left_out() -> None:
     assert detector.is_face(kept.scores)
     detector.keep_unlikely = True
     assert len(detector.detect(image)) == 2
-    whole = dots_detector(FullImage())
-    whole.checkpoint.calibration = calibration(100 * on_face)
+    whole = changed(dots_detector(FullImage()), calibration=calibration(100 * on_face))
     assert len(whole.detect(image)) == 1
 
 
-def turned_face(angle: float) -> tuple[NDArray[np.uint8], NDArray[np.float32], Similarity]:
+def rotated_face(angle: float) -> tuple[NDArray[np.uint8], NDArray[np.float32], Similarity]:
     """A synthetic face that is turned: the image, the upright box of the landmarks in it, and the map from the upright image."""
     face = render_face(np.random.default_rng(5), scheme=load_scheme("ibug-68"))
     height, width = face.image.shape[:2]
@@ -181,13 +186,13 @@ def turned_face(angle: float) -> tuple[NDArray[np.uint8], NDArray[np.float32], S
 
 
 @pytest.mark.parametrize("angle", [-120.0, -90.0, 30.0, 60.0, 180.0])
-def test_a_second_look_turns_the_face_upright(angle: float) -> None:
+def test_a_second_pass_rotates_the_face_upright(angle: float) -> None:
     detector = Detector.load("ibug-68-nano")
-    image, box, _ = turned_face(0.0)
+    image, box, _ = rotated_face(0.0)
     upright = detector.detect(image, box)[0].landmarks
     size = float(np.ptp(upright, 0).max())
-    image, box, turned_from_upright = turned_face(angle)
-    _, _, straight = turned_face(0.0)
+    image, box, turned_from_upright = rotated_face(angle)
+    _, _, straight = rotated_face(0.0)
     (once,), (twice,) = detector.detect(image, box, passes=1), detector.detect(image, box, passes=2)
     assert once.angle == 0
     assert once.quality is twice.quality is None  # it has no teacher
@@ -198,16 +203,16 @@ def test_a_second_look_turns_the_face_upright(angle: float) -> None:
     assert np.linalg.norm(back - upright, axis=1).mean() > 0.009 * size
 
 
-def test_an_upright_face_is_not_turned() -> None:
+def test_an_upright_face_is_not_rotated() -> None:
     detector = Detector.load("ibug-68-nano")
     for angle in (0.0, 8.0):
-        image, box, _ = turned_face(angle)
+        image, box, _ = rotated_face(angle)
         (once,), (twice,) = detector.detect(image, box, passes=1), detector.detect(image, box, passes=2)
         assert once.angle == twice.angle == 0
         np.testing.assert_array_equal(once.landmarks, twice.landmarks)
 
 
-def test_the_next_box_of_a_turned_face_is_its_upright_one() -> None:
+def test_the_next_box_of_a_rotated_face_is_its_upright_one() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 1, (9, 2)) * [40, 20] + 50
     upright = box_of_points(points)
@@ -376,7 +381,7 @@ def test_a_face_as_data() -> None:
     assert json.loads(json.dumps(judged.to_dict()))["quality"] == -0.123
 
 
-class Judge(nn.Module):
+class QualityTeacher(nn.Module):
     """Stands in for a teacher: the peak of the maps, and how red the crop's left half is."""
 
     def label_quality(self, images: Tensor, heatmaps: Tensor) -> Tensor:
@@ -384,12 +389,12 @@ class Judge(nn.Module):
         return heatmaps.amax((1, 2, 3)) + 100 * (images[:, 0, :, :half] - images[:, 0, :, half:]).mean((1, 2))
 
 
-def test_quality_is_the_teachers_word_of_the_last_look() -> None:
+def test_quality_is_the_teachers_estimate_in_the_last_pass() -> None:
     points = np.array([[100.0, 100.0], [140.0, 120.0]])
     image, box = draw_dots(points), box_round(points, 12)[None]
     assert dots_detector().detect(image, box)[0].quality is None
     detector = middle_detector()
-    detector = Detector(replace(detector.checkpoint, teacher=TeacherPart("teacher", {}, Judge())))
+    detector = Detector(replace(detector.checkpoint, teacher=TeacherPart("teacher", {}, QualityTeacher())))
     one, two, other = (detector.detect(image, box, passes=n)[0] for n in (1, 2, 1))
     assert isinstance(one.quality, float)
     assert one.quality == other.quality != two.quality
@@ -407,13 +412,12 @@ def test_expected_errors_follow_the_scores_and_the_face() -> None:
     detector = dots_detector()
     assert detector.detect(image, box)[0].expected_errors is None
     scores = np.linspace(0, 100, 100).reshape(50, 2)
-    detector.checkpoint.calibration = ErrorCalibration.fit(scores, 0.1 - 0.0005 * scores)
+    detector = changed(detector, calibration=ErrorCalibration.fit(scores, 0.1 - 0.0005 * scores))
     (face,) = detector.detect(image, box)
     assert face.expected_errors is not None
     size = np.ptp(face.landmarks, 0).max()
     np.testing.assert_allclose(face.expected_errors, (0.1 - 0.0005 * face.scores.clip(0, 100)) * size, rtol=0.05)
-    detector = middle_detector()
-    detector.checkpoint.calibration = ErrorCalibration.fit(scores, scores)
+    detector = changed(middle_detector(), calibration=ErrorCalibration.fit(scores, scores))
     assert detector.detect(image, box, scheme="middle-3")[0].expected_errors is None
 
 
@@ -421,12 +425,10 @@ MIDDLE = LandmarkScheme("middle-3", ("red", "middle", "green"))
 
 
 def middle_detector(face_detector: object = None) -> Detector:
-    """It carries a transfer that adds the point between the dots, exactly."""
+    """It has a transfer that adds the point between the dots, exactly."""
     x = np.random.default_rng(0).uniform(0, 100, (9, 2, 2))
     transfer = SchemeTransfer.fit(SCHEME, MIDDLE, x, np.stack([x[:, 0], x.mean(1), x[:, 1]], 1))
-    detector = dots_detector(face_detector)
-    detector.checkpoint.transfers = (transfer,)
-    return detector
+    return changed(dots_detector(face_detector), transfers=(transfer,))
 
 
 def test_landmarks_of_another_scheme() -> None:
@@ -445,9 +447,9 @@ def test_landmarks_of_another_scheme() -> None:
     assert other.to_dict()["scheme"] == "middle-3"
     assert list(other.by_name) == ["red", "middle", "green"]
     assert detector.checkpoint.scheme_of(None) is SCHEME
-    with pytest.raises(InputError, match="'wings': the model finds dots-2 and carries transfers to middle-3"):
+    with pytest.raises(InputError, match="'wings': the model finds dots-2 and has transfers to middle-3"):
         detector.detect(image, box, scheme="wings")
-    with pytest.raises(InputError, match="'middle-3': the model finds dots-2 and carries no transfer"):
+    with pytest.raises(InputError, match="'middle-3': the model finds dots-2 and has no transfer"):
         dots_detector().detect(image, box, scheme="middle-3")
 
 
@@ -508,7 +510,8 @@ def test_evaluate_with_every_kind_of_box(tmp_path: Path) -> None:
     missed = predict_samples(dots_detector(FindsBox(wrong)), samples, "detect").landmarks
     assert missed.shape == (3, 2, 2)
     assert np.isnan(missed).all()
-    detector.checkpoint.calibration = ErrorCalibration(np.array([0.0, 1.0]), np.array([0.1, 0.0]), np.ones(2), 20, 1e6)
+    never = ErrorCalibration(np.array([0.0, 1.0]), np.array([0.1, 0.0]), np.ones(2), 20, 1e6)
+    detector = changed(detector, calibration=never)
     assert np.isnan(predict_samples(detector, samples[1:2], "detect").landmarks).all()
     assert_close(predict_samples(detector, samples, "gt").landmarks, true, 0)
 

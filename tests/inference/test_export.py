@@ -71,14 +71,15 @@ def make_model(
     checkpoint = replace(checkpoint, box_from_detector=(0.0, 0.1, 0.9), teacher=None, licence="for tests")
     if teacher:
         judge = {"n_maps": k, "width": 8, "norm": "batch", "groups": [[0, 1], [1]], "peaks": True}
-        checkpoint.teacher = TeacherPart("teacher", judge, build_model("teacher", **judge))
-        for p in checkpoint.teacher.module.parameters():
+        module = build_model("teacher", **judge)
+        checkpoint = replace(checkpoint, teacher=TeacherPart("teacher", judge, module))
+        for p in module.parameters():
             p.data += 0.1 * torch.randn_like(p)
     if scheme is EYES:
         x = np.random.default_rng(0).uniform(0, 100, (9, 2, 2))
         middle = np.stack([x[:, 0], x.mean(1), x[:, 1]], 1)
-        checkpoint.label_bias = np.array([[0.05, 0.02], [0.04, -0.02]])
-        checkpoint.transfers = (SchemeTransfer.fit(EYES, THREE, x, middle),)
+        bias, transfer = np.array([[0.05, 0.02], [0.04, -0.02]]), SchemeTransfer.fit(EYES, THREE, x, middle)
+        checkpoint = replace(checkpoint, label_bias=bias, transfers=(transfer,))
     save_checkpoint(path, checkpoint, half=True)
     return path
 
@@ -110,7 +111,7 @@ def answers(path: Path, **options: Any) -> NDArray[np.float32]:
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 99), n=st.integers(1, 40), flip=st.sampled_from([None, True, False]))
-def test_it_says_what_torch_says(model: Path, exported: Path, seed: int, n: int, flip: bool | None) -> None:
+def test_it_predicts_what_torch_predicts(model: Path, exported: Path, seed: int, n: int, flip: bool | None) -> None:
     boxes = np.random.default_rng(seed).uniform(2, 20, (n, 4)) + np.array([0, 0, 20, 20])
     by_torch = Detector.load(model, runtime="torch").detect(make_image(seed), boxes, flip=flip, passes=2)
     by_onnx = Detector.load(exported).detect(make_image(seed), boxes, flip=flip, passes=2)
@@ -206,7 +207,7 @@ def test_flip_is_the_models_unless_another_is_asked_for(tmp_path: Path, model: P
     assert b.checkpoint.flip is True
 
 
-def test_beside_the_model_it_is_taken_if_it_was_made_from_it(tmp_path: Path) -> None:
+def test_alongside_its_model_it_is_used_if_it_was_made_from_it(tmp_path: Path) -> None:
     path = make_model(tmp_path / "m.safetensors")
     beside = tmp_path / "m.onnx"
 

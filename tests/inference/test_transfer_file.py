@@ -101,7 +101,7 @@ def test_inside_a_model(tmp_path: Path) -> None:
     assert read.transfer_to("ibug-68") is read.transfers[1]
     assert read.transfer_to(None) is None
     assert read.transfer_to("mtfl-5") is None
-    with pytest.raises(InputError, match="'wflw-98': the model finds mtfl-5 and carries transfers to lfw-10, ibug-68"):
+    with pytest.raises(InputError, match="'wflw-98': the model finds mtfl-5 and has transfers to lfw-10, ibug-68"):
         read.transfer_to("wflw-98")
     metadata = read_metadata(path)
     assert scheme_from_metadata(metadata, "ibug-68", "m")["landmarks"] == list(dense.target.landmarks)
@@ -139,7 +139,7 @@ def test_a_model_file_from_before_there_were_transfers(tmp_path: Path) -> None:
     raw = safetensors.numpy.save(safetensors.numpy.load_file(path), {"fewmark": json.dumps(data)})
     path.write_bytes(raw)
     assert load_checkpoint(path).transfers == ()
-    with pytest.raises(InputError, match="finds mtfl-5 and carries no transfer; put one in with `fewmark transfer fit"):
+    with pytest.raises(InputError, match="finds mtfl-5 and has no transfer; put one in with `fewmark transfer fit"):
         scheme_from_metadata(read_metadata(path), "ibug-68", "m")
     put_transfer(path, make_transfer())
     assert load_checkpoint(path).transfer_to("lfw-10") is not None

@@ -403,14 +403,14 @@ def test_the_second_pass_starts_from_the_angle_of_the_landmarks() -> None:
     """Face turned by 40 degrees: the first pass is reported what the angle stage says, the second one 40."""
     knows, cascade = Knows(), small_cascade()
     detector = Detector(checkpoint_of(cascade))
-    detector.checkpoint.cascade = Cascade((cascade.stages[0], knows))
+    detector.predictor.checkpoint = replace(detector.checkpoint, cascade=Cascade((cascade.stages[0], knows)))
     (face,) = detector.detect(scene(), BOX[None], passes=2, flip=False)
     assert len(knows.seen) == 2
     assert abs(knows.seen[0] - 40) > 1
     assert knows.seen[1] == pytest.approx(40, abs=0.5)
     assert face.angle == pytest.approx(40, abs=0.5)
     still = Knows()
-    detector.checkpoint.cascade = Cascade((still,))
+    detector.predictor.checkpoint = replace(detector.checkpoint, cascade=Cascade((still,)))
     (face,) = detector.detect(scene(), BOX[None], passes=2)
     assert set(still.seen) == {0.0}
     assert face.angle == 0.0

@@ -47,7 +47,7 @@ def test_the_faster_a_face_moves_the_less_it_is_late(fraction_a_second: float, m
 
 
 @given(st.floats(0.05, 40), st.floats(-180, 180))
-def test_size_and_turn_of_the_image_do_not_matter(scale: float, angle: float) -> None:
+def test_size_and_rotation_of_the_image_do_not_matter(scale: float, angle: float) -> None:
     points = np.cumsum(np.random.default_rng(2).normal(0, 1, (20, 5, 2)), axis=0)
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     turn = np.array([[c, s], [-s, c]])

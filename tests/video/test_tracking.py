@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def ids(faces: Sequence[TrackedFace]) -> list[int]:
     return [f.id for f in faces]
 
 
-def test_ids_stay_while_faces_move_and_new_ones_are_looked_for_seldom() -> None:
+def test_ids_stay_while_faces_move_and_the_face_detector_runs_seldom() -> None:
     stage = Stage()
     tracker = Tracker(stage, every=10)  # type: ignore[arg-type]
     for i in range(30):
@@ -95,7 +95,7 @@ def test_ids_stay_while_faces_move_and_new_ones_are_looked_for_seldom() -> None:
     assert faces[0].box_score == 0.8
 
 
-def test_quality_is_that_of_the_frames_look() -> None:
+def test_quality_is_that_of_the_frame() -> None:
     stage = Stage([((100.0, 100.0), 60.0)])
     tracker = Tracker(stage)  # type: ignore[arg-type]
     for i in range(3):
@@ -219,7 +219,7 @@ def test_bad_input() -> None:
         tracker(np.zeros((4, 4, 2), np.uint8), 1.0)
     tracker.reset()
     assert tracker(BLANK, 0.0) == []
-    with pytest.raises(InputError, match="carries no transfer"):
+    with pytest.raises(InputError, match="has no transfer"):
         Tracker(Detector.load("ibug-68"), scheme="wings")
 
 
@@ -229,7 +229,7 @@ def test_distance_to_the_mean_face() -> None:
     assert np.isnan(shape_distance(np.zeros((68, 2)), MEAN))
 
 
-def test_a_drawn_face_crosses_the_image() -> None:
+def test_a_synthetic_face_crosses_the_image() -> None:
     face = list(render_faces(7, SCHEME, 3, size=120))[6]
 
     def scene(i: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -260,7 +260,7 @@ def test_what_the_landmarks_take_for_no_face_is_not_followed() -> None:
     assert ids(tracker(BLANK, 1.0)) == [1]
 
 
-def test_a_turned_face_is_followed_without_the_face_detector() -> None:
+def test_a_rotated_face_is_followed_without_the_face_detector() -> None:
     face = render_face(np.random.default_rng(5), scheme=load_scheme("ibug-68"))
     height, width = face.image.shape[:2]
     side = math.ceil(math.hypot(height, width)) + 2
@@ -273,8 +273,9 @@ def test_a_turned_face_is_followed_without_the_face_detector() -> None:
         calls.append(image)
         return [DetectedFace(box_of_points(turn(face.landmarks)), 0.9)]
 
-    detector = Detector.load("ibug-68-nano", face_detector=find)
-    detector.checkpoint.box_from_detector = None
+    loaded = Detector.load("ibug-68-nano")
+    checkpoint = replace(loaded.checkpoint, box_from_detector=None)
+    detector = Detector(checkpoint, face_detector=find, predictor=loaded.predictor)
     tracker = Tracker(detector, every=100)
     for i in range(8):
         (seen,) = tracker(image, i / 25)

@@ -146,7 +146,7 @@ def test_a_folder_is_read_by_the_numbers_in_its_names(tmp_path: Path) -> None:
     assert "f3.png" in video.notes[0]
 
 
-def test_times_rise_whatever_the_source_says() -> None:
+def test_times_rise_whatever_the_source_gives() -> None:
     image = bars(1)[0]
     video = Video("x", iter([(5.0, image), (5.0, image), (4.0, image), (6.0, image)]), 10.0, None, [])
     np.testing.assert_allclose([f.time_s for f in video], [0, 0.1, 0.2, 1.0])
@@ -168,7 +168,7 @@ def test_a_written_video_plays_at_the_speed_of_its_times(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def drawn_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 frames of a synthetic face that goes to the right."""
     face = list(render_faces(7, load_scheme("ibug-68"), 3, size=120))[6]
     frames = []
@@ -179,8 +179,8 @@ def drawn_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("video") / "face.mp4", frames)
 
 
-def test_track(cli: Any, drawn_video: Path, tmp_path: Path) -> None:
-    words = ["track", "ibug-68", drawn_video, "--out", tmp_path / "r", "--overlay"]
+def test_track(cli: Any, synthetic_video: Path, tmp_path: Path) -> None:
+    words = ["track", "ibug-68", synthetic_video, "--out", tmp_path / "r", "--overlay"]
     summary = cli.json(*words, "--every", 4, "--max-faces", 1)
     assert summary == json.loads((tmp_path / "r/summary.json").read_text(encoding="utf-8"))
     assert summary["n_frames"] == summary["n_faces"] == 16
@@ -198,8 +198,10 @@ def test_track(cli: Any, drawn_video: Path, tmp_path: Path) -> None:
     assert film[0].image.shape == (160, 240, 3)
 
 
-def test_track_to_csv_of_a_part(cli: Any, drawn_video: Path, tmp_path: Path) -> None:
-    done = cli("track", "ibug-68", drawn_video, "--out", tmp_path, "--format", "csv", "--no-smooth", "--seconds", 0.3)
+def test_track_to_csv_of_a_part(cli: Any, synthetic_video: Path, tmp_path: Path) -> None:
+    done = cli(
+        "track", "ibug-68", synthetic_video, "--out", tmp_path, "--format", "csv", "--no-smooth", "--seconds", 0.3
+    )
     assert "1 track in 4 frames" in done.stdout
     with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -209,13 +211,13 @@ def test_track_to_csv_of_a_part(cli: Any, drawn_video: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["smoothing"] is None
 
 
-def test_track_says_what_is_wrong(cli: Any, drawn_video: Path, tmp_path: Path) -> None:
+def test_track_reports_what_is_wrong(cli: Any, synthetic_video: Path, tmp_path: Path) -> None:
     for words, says in (
         (["ibug-68", tmp_path / "none.mp4"], "no such video"),
         (["ibug-68", "96"], "camera 96: not there"),
-        (["ibug-68", drawn_video, "--every", 0], "every"),
-        (["ibug-68", drawn_video, "--scheme", "wings"], "wings"),
-        (["ibug-68", drawn_video, "--seconds", 0], "seconds"),
+        (["ibug-68", synthetic_video, "--every", 0], "every"),
+        (["ibug-68", synthetic_video, "--scheme", "wings"], "wings"),
+        (["ibug-68", synthetic_video, "--seconds", 0], "seconds"),
     ):
         assert says in cli.error("track", *words, "--out", tmp_path / "x")
         assert not (tmp_path / "x/faces.jsonl").exists()

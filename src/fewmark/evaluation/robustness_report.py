@@ -22,7 +22,7 @@ TITLES: Mapping[Kind, str] = {
     "scale": "Box scaled",
     "rotation": "Image rotated about the face",
     "size": "Face reduced",
-    "yaw": "Head turned to a side",
+    "yaw": "Head turned to either side",
     "roll": "Head tilted",
 }
 _AXES: Mapping[Kind, str] = {

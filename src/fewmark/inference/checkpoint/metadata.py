@@ -141,9 +141,9 @@ def scheme_from_metadata(metadata: Mapping[str, Any], name: str | None, where: s
 
 def unknown_scheme(name: str, own: str, targets: Sequence[str], where: str) -> InputError:
     """The error for a scheme that a model cannot answer in."""
-    carried = f"carries transfers to {', '.join(targets)}" if targets else "carries no transfer"
+    transfers = f"has transfers to {', '.join(targets)}" if targets else "has no transfer"
     return InputError(
-        f"{where}: scheme {name!r}: the model finds {own} and {carried}; "
+        f"{where}: scheme {name!r}: the model finds {own} and {transfers}; "
         "put one in with `fewmark transfer fit ... --into MODEL`"
     )
 

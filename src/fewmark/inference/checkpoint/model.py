@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fewmark.models.codec import HeatmapCodec
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class StudentPart:
     """A network that predicts landmarks.
 
@@ -46,7 +46,7 @@ class StudentPart:
     module: nn.Module
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class TeacherPart:
     """The network that estimates the quality of predicted landmarks; see `StudentPart`."""
 
@@ -55,9 +55,9 @@ class TeacherPart:
     module: nn.Module
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model and its provenance.
+    """A model and its provenance: a value, changed by `dataclasses.replace`.
 
     Attributes:
         scheme: Annotation scheme of the landmarks.

