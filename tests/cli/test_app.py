@@ -69,7 +69,7 @@ assert "torch" not in sys.modules and "lightning_fabric" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_without_torch_a_packaged_model_runs_and_training_says_what_to_install(tmp_path: Path) -> None:
+def test_without_torch_a_packaged_model_runs_and_export_names_what_to_install(tmp_path: Path) -> None:
     hidden = "import sys; sys.modules['torch'] = None; from fewmark.cli.app import app; app(sys.argv[1:])"
     image = Path(__file__).parents[2] / "docs/images/grace_hopper.png"
 
@@ -114,11 +114,11 @@ def test_version(cli: Any) -> None:
         ["evaluate", "m", "d", "--box", "mine"],
     ],
 )
-def test_bad_usage_is_2(cli: Any, words: list[str]) -> None:
+def test_usage_errors_exit_with_2(cli: Any, words: list[str]) -> None:
     cli(*words, code=2)
 
 
-def test_words_after_a_listing_option(cli: Any, synthetic: Path, tiny_model: Path) -> None:
+def test_values_after_an_option_that_takes_several(cli: Any, synthetic: Path, tiny_model: Path) -> None:
     """They belong to it only once the required arguments are there; an option in between ends it."""
     before = cli.json("evaluate", "--list", synthetic / "val.txt", tiny_model, synthetic)
     after = cli.json("evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--box", "gt")

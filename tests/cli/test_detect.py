@@ -29,7 +29,7 @@ def test_detect_goes_on_after_a_bad_image(cli: Any, synthetic: Path, tiny_model:
     assert [Path(p["file"]).name for p in data["failed"]] == ["bad.jpg"]
 
 
-def test_detect_says_the_same_with_any_number_of_jobs(
+def test_results_do_not_depend_on_the_number_of_jobs(
     cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.jpg"
@@ -83,7 +83,7 @@ def test_detect_with_given_boxes(cli: Any, form: str, synthetic: Path, tiny_mode
         assert face["occluded"] is None
 
 
-def test_images_of_one_name_get_places_of_their_own(synthetic: Path, tmp_path: Path) -> None:
+def test_images_of_the_same_name_get_different_output_names(synthetic: Path, tmp_path: Path) -> None:
     from fewmark.data.image_sources import find_images
 
     for folder in ("a", "b"):

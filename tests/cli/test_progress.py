@@ -33,12 +33,12 @@ def test_the_display(terminal: bool) -> None:
     plan = plan_training(config, load_scheme("ibug-68"), 20, 100)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)
-    about = {"name": "round0_unet", "student": "unet", "round": 0}
+    context = {"name": "round0_unet", "student": "unet", "round": 0}
     with TrainingDisplay(console, plan) as display:
         display({"kind": "reading", "n_faces": 120})
-        display({"kind": "training", "n_faces": 20, **about})
+        display({"kind": "training", "n_faces": 20, **context})
         assert plan.seconds_left() is None
-        display({"kind": "epoch", "epoch": 1, "n_epochs": 8, "loss": 0.5, "seconds": 2.0, **about})
+        display({"kind": "epoch", "epoch": 1, "n_epochs": 8, "loss": 0.5, "seconds": 2.0, **context})
         first = plan.seconds_left()
         display(
             {
@@ -48,7 +48,7 @@ def test_the_display(terminal: bool) -> None:
                 "loss": None,
                 "seconds": 4.0,
                 "val_nme": 0.05,
-                **about,
+                **context,
             }
         )
         second = plan.seconds_left()

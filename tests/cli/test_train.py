@@ -83,7 +83,7 @@ def test_labels_of_another_scheme_are_dropped_from_other_data(synthetic: Path, t
     assert [s.landmarks for s in lists.unlabelled] == [None]
 
 
-def test_stopping_leaves_a_run_that_goes_on(cli: Any, synthetic: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_can_be_resumed(cli: Any, synthetic: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["train", synthetic, "--labelled", synthetic / "few.txt", "--unlabelled", synthetic / "many.txt"]
     words += ["--scheme", "ibug-68", "--recipe", tiny_recipe, "--out", run]

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_from_di
 from fewmark.landmarks.scheme_check import check_scheme, mirror_residual
 from fewmark.visualization.scheme import draw_scheme
 
-DATA = Path(__file__).parents[3] / "shared/data"
 SIZES = {
     "ibug-68": 68, "ibug-51": 51, "ibug-49": 49, "menpo-39": 39, "megvii-81": 81, "scut-86": 86,
     "webmorph-189": 189, "aflw-19": 19, "wflw-98": 98, "cofw-29": 29, "lapa-106": 106, "mtfl-5": 5,
@@ -39,13 +39,10 @@ LABELS = {
 SAMPLES = {"wflw-98": "wflw", "cofw-29": "cofw", "lapa-106": "lapa", "aflw-19": "aflw"}
 
 
-def read_labels(name: str, n_landmarks: int, most: int = 300) -> NDArray[np.float64]:
+def read_labels(path: Path, n_landmarks: int, most: int = 300) -> NDArray[np.float64]:
     """(N, K, 2) the first complete labels of the file, of ibug68 only those of its training list."""
-    path = DATA / LABELS[name]
-    if not path.is_file():
-        pytest.skip(f"no real labels of {name}: {LABELS[name]} is not beside the checkout")
     allowed = None
-    if name == "ibug-68":
+    if path.parent.name == "ibug68":
         allowed = set((path.parent / "train.txt").read_text(encoding="utf-8").split())
     faces: list[NDArray[np.float64]] = []
     with path.open(encoding="utf-8", newline="") as file:
@@ -59,9 +56,9 @@ def read_labels(name: str, n_landmarks: int, most: int = 300) -> NDArray[np.floa
     return np.stack(faces)
 
 
-def mean_of_labels(scheme: LandmarkScheme) -> NDArray[np.float64]:
+def mean_of_labels(path: Path, scheme: LandmarkScheme) -> NDArray[np.float64]:
     assert scheme.mean_face is not None
-    faces = read_labels(scheme.name, scheme.n_landmarks)
+    faces = read_labels(path, scheme.n_landmarks)
     return np.mean([fit_similarity(face, scheme.mean_face)(face) for face in faces], axis=0)
 
 
@@ -171,10 +168,10 @@ def test_a_permuted_mirror_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LABELS))
-def test_the_mirror_fits_real_labels(name: str) -> None:
+def test_the_mirror_fits_real_labels(shared_data: Callable[..., Path], name: str) -> None:
     """The flip of many faces' mean lies on that mean, and no other mirror near by does as well."""
     scheme = load_scheme(name)
-    face = mean_of_labels(scheme)
+    face = mean_of_labels(shared_data(LABELS[name]), scheme)
     residual = mirror_residual(scheme, face)
     assert residual.max() < 0.025
     diagonal = np.linalg.norm(np.ptp(face, axis=0))
@@ -186,19 +183,20 @@ def test_the_mirror_fits_real_labels(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["scut-86", "webmorph-189"])
-def test_the_inferred_mirror_fits_every_real_face(name: str) -> None:
+def test_the_inferred_mirror_fits_every_real_face(shared_data: Callable[..., Path], name: str) -> None:
     """Not on the mean alone. One of SCUT's 1000 labels is broken (a mean residual of 12 %)."""
     scheme = load_scheme(name)
-    residuals = np.array([mirror_residual(scheme, f) for f in read_labels(name, scheme.n_landmarks, most=1000)])
+    faces = read_labels(shared_data(LABELS[name]), scheme.n_landmarks, most=1000)
+    residuals = np.array([mirror_residual(scheme, f) for f in faces])
     assert np.median(residuals, axis=0).max() < 0.03
     assert np.quantile(residuals.mean(1), 0.99) < 0.05
 
 
 @pytest.mark.parametrize("name", sorted(LABELS))
-def test_the_mean_face_is_that_of_the_labels(name: str) -> None:
+def test_the_mean_face_is_that_of_the_labels(shared_data: Callable[..., Path], name: str) -> None:
     scheme = load_scheme(name)
     assert scheme.mean_face is not None
-    np.testing.assert_allclose(mean_of_labels(scheme), scheme.mean_face, atol=0.03)
+    np.testing.assert_allclose(mean_of_labels(shared_data(LABELS[name]), scheme), scheme.mean_face, atol=0.03)
 
 
 def test_the_ibug_subsets_are_what_they_say() -> None:
@@ -214,14 +212,12 @@ def test_the_ibug_subsets_are_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_drawn_mean_faces_have_the_order_of_real_labels(name: str) -> None:
+def test_drawn_mean_faces_have_the_order_of_real_labels(shared_data: Callable[..., Path], name: str) -> None:
     """Each component of a real face, laid on the drawn one, is matched to it point by point in order."""
     assignment = pytest.importorskip("scipy.optimize").linear_sum_assignment
     scheme = load_scheme(name)
     assert scheme.mean_face is not None
-    path = DATA / f"format_samples/{SAMPLES[name]}/test_{SAMPLES[name]}.json"
-    if not path.is_file():
-        pytest.skip(f"no real labels of {name}: format_samples is not beside the checkout")
+    path = shared_data("format_samples", SAMPLES[name], f"test_{SAMPLES[name]}.json")
     faces = [np.array(a["keypoints"]).reshape(-1, 3)[:, :2] for a in json.loads(path.read_text())["annotations"]]
     assert len(faces) >= 2
     for face in faces:
