@@ -19,7 +19,7 @@ from typing import Any
 from fewmark.core.files import write_text
 from fewmark.evaluation.robustness_report import passes_text
 from fewmark.landmarks.scheme import load_scheme, scheme_names
-from fewmark.training.config import Config, StudentSettings, describe_settings, load_config, recipe_names
+from fewmark.training.config import describe_settings
 
 DOCS = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -30,19 +30,12 @@ def setting_names() -> list[str]:
 
 
 def settings_table() -> str:
-    """All but the students' settings: defaults and recipes."""
-    configs = {"default": Config(), **{name: load_config(name) for name in recipe_names()}}
-    columns = {name: config.model_dump() for name, config in configs.items()}
-    return _settings(columns, lambda path: not path.startswith("students."))
-
-
-def students_table() -> str:
-    """The students' settings: the default and every recipe's students."""
-    columns = {"default": {"students": {"NAME": StudentSettings().model_dump()}}}
-    for recipe in recipe_names():
-        for name, student in load_config(recipe).students.items():
-            columns[f"{recipe}: {name}"] = {"students": {"NAME": student.model_dump()}}
-    return _settings(columns, lambda path: path.startswith("students."))
+    """Every setting: its default, choices and description."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for s in describe_settings():
+        choices = f" ({s.type})" if "," in s.type else ""
+        lines.append(f"| `{s.name}` | {_value(s.default)} | {s.description}{choices} |")
+    return "\n".join(lines)
 
 
 def schemes_table() -> str:
@@ -63,9 +56,10 @@ def floors_table() -> str:
 
 
 def transfers_table() -> str:
-    """What experiments/scheme_transfer.py wrote."""
-    rows = json.loads((DOCS / "measured/scheme_transfer.json").read_text(encoding="utf-8"))
-    return str(_experiment("scheme_transfer").as_table(rows))
+    """NME of what experiments/scheme_transfer.py measured from five landmarks to 68, by number of training pairs."""
+    measured = [r for r in _measured("scheme_transfer.json")[0] if r["task"] == "mtfl-5 -> ibug-68"]
+    errors = {(r["method"], r["n_pairs"]): _percent(r["all"]) for r in measured}
+    return _pivot("method", errors, "{} pairs")
 
 
 def cascade_table() -> str:
@@ -135,13 +129,11 @@ def expected_errors_table() -> str:
 
 
 def dense_transfers_table() -> str:
-    """What experiments/dense_transfer.py wrote: errors."""
-    return str(_experiment("dense_transfer").as_table(_measured("dense_transfer.json")[0]["rows"]))
-
-
-def dense_boxes_table() -> str:
-    """What experiments/dense_transfer.py wrote: boxes."""
-    return str(_experiment("dense_transfer").boxes_table(_measured("dense_transfer.json")[0]["boxes"]))
+    """NME of what experiments/dense_transfer.py measured, by list of test faces."""
+    measured = _measured("dense_transfer.json")[0]["rows"]
+    errors = {(r["method"], r["list"]): _percent(r["all"]) for r in measured}
+    errors |= {(r["method"], "contour, full"): _percent(r["contour"]) for r in measured if r["list"] == "full"}
+    return _pivot("landmarks", errors, "{}")
 
 
 def video_table() -> str:
@@ -191,6 +183,18 @@ def _robustness_cells(level: Mapping[str, Any]) -> str:
     return f"{100 * level['nme']:.2f} % | {100 * level['failure_rate']:.1f} %"
 
 
+def _pivot(head: str, cells: Mapping[tuple[str, Any], str], column_name: str) -> str:
+    """A table of cells by row and column, both in the order in which they first occur."""
+    rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    lines = [f"| {head} | {' | '.join(column_name.format(c) for c in columns)} |", f"|---|{'---|' * len(columns)}"]
+    lines += [f"| {row} | {' | '.join(cells[row, c] for c in columns)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
 def _measured(pattern: str) -> list[Any]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((DOCS / "measured").glob(pattern))]
 
@@ -208,7 +212,6 @@ def _script(kind: str, name: str) -> Any:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings_table,
-    "students": students_table,
     "schemes": schemes_table,
     "codec-floor": floors_table,
     "scheme-transfer": transfers_table,
@@ -224,29 +227,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "label-bias": label_bias_table,
     "expected-errors": expected_errors_table,
     "dense-transfer": dense_transfers_table,
-    "dense-boxes": dense_boxes_table,
     "robustness": robustness_table,
     "rotated-images": rotated_table,
     "found-faces": unlikely_faces_table,
     "max-side": max_side_table,
 }
-
-
-def _settings(columns: Mapping[str, Mapping[str, Any]], wanted: Callable[[str], bool]) -> str:
-    lines = [f"| setting | {' | '.join(columns)} | meaning |", f"|---|{'---|' * len(columns)}---|"]
-    for s in describe_settings():
-        if wanted(s.name):
-            values = [_value(_look_up(data, s.name)) for data in columns.values()]
-            choices = f" ({s.type})" if "," in s.type else ""
-            lines.append(f"| `{s.name}` | {' | '.join(values)} | {s.description}{choices} |")
-    return "\n".join(lines)
-
-
-def _look_up(data: Mapping[str, Any], path: str) -> Any:
-    found: Any = data
-    for part in path.split("."):
-        found = found[part]
-    return found
 
 
 def _value(value: Any) -> str:
@@ -260,8 +245,8 @@ def _value(value: Any) -> str:
 
 
 def filled(text: str, tables: Mapping[str, str]) -> str:
-    """A page with its tables replaced."""
-    return BLOCK.sub(lambda m: f"{m[1]}{tables[m[2]]}\n{m[3]}", text)
+    """A page with its tables replaced; blocks of other names stay."""
+    return BLOCK.sub(lambda m: f"{m[1]}{tables[m[2]]}\n{m[3]}" if m[2] in tables else m[0], text)
 
 
 def pages() -> list[Path]:

@@ -186,7 +186,7 @@ def test_settings_exist(page: Path) -> None:
 
 
 def test_every_setting_is_listed() -> None:
-    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     for setting in tables().setting_names():
         assert f"| `{setting}` |" in text, setting
 
@@ -202,11 +202,9 @@ def rows_of(name: str) -> list[str]:
     "name",
     [
         "settings",
-        "students",
         "schemes",
         "scheme-transfer",
         "dense-transfer",
-        "dense-boxes",
         "peers",
         "peers-benchmark",
         "cascade",
