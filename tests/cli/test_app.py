@@ -69,6 +69,19 @@ assert "torch" not in sys.modules and "lightning_fabric" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_help_of_every_verb_imports_no_numpy_opencv_or_torch() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from fewmark.cli.app import app
+for words in sys.argv[1:]:
+    assert CliRunner().invoke(app, [*words.split()[1:], "--help"]).exit_code == 0, words
+print(*{"torch", "lightning_fabric", "numpy", "cv2"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code, *ALL], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == ""
+
+
 def test_without_torch_a_packaged_model_runs_and_export_names_what_to_install(tmp_path: Path) -> None:
     hidden = "import sys; sys.modules['torch'] = None; from fewmark.cli.app import app; app(sys.argv[1:])"
     image = Path(__file__).parents[2] / "docs/images/grace_hopper.png"
