@@ -209,7 +209,6 @@ def rows_of(name: str) -> list[str]:
         "peers-benchmark",
         "cascade",
         "cascade-scut86",
-        "cascade-share",
         "expected-errors",
         "robustness",
     ],
