@@ -20,15 +20,15 @@ from fewmark.inference.detector import Detector
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of the JSON file."""
-    head = ["model", "file", "box", *TESTS, "full", "AUC, full", "failures, common", "full"]
+    head = ["model", "file", *TESTS, "full", "full, detected boxes", "AUC, full", "failures, full"]
     table = []
     for row in sorted(rows, key=lambda r: int(r["n_bytes"])):
-        for box, name in (("gt", "true"), ("detect", "found")):
-            s = row[box]
-            nmes = [percent(s[part]["nme"]) for part in (*TESTS, "full")]
-            failures = [percent(s[part]["failure_rate"], 1) for part in ("common", "full")]
-            size = f"{row['n_bytes'] / 1e6:.2f} MB"
-            table.append([f"`{row['model']}`", size, name, *nmes, percent(s["full"]["auc"], 1), *failures])
+        true, detected = row["gt"], row["detect"]
+        nmes = [percent(true[part]["nme"]) for part in (*TESTS, "full")]
+        rest = [percent(true["full"][name], 1) for name in ("auc", "failure_rate")]
+        table.append(
+            [f"`{row['model']}`", f"{row['n_bytes'] / 1e6:.2f} MB", *nmes, percent(detected["full"]["nme"]), *rest]
+        )
     return markdown_table(head, table)
 
 

@@ -208,7 +208,6 @@ def rows_of(name: str) -> list[str]:
         "peers",
         "peers-benchmark",
         "cascade",
-        "cascade-scut86",
         "expected-errors",
         "robustness",
     ],
