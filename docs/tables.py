@@ -39,12 +39,10 @@ def settings_table() -> str:
 
 def schemes_table() -> str:
     """The packaged schemes."""
-    lines = ["| name | K | mirror | normalisers, the default in bold | order |", "|---|---|---|---|---|"]
+    lines = ["| name | K | default normaliser | order |", "|---|---|---|---|"]
     for scheme in map(load_scheme, scheme_names()):
-        names = [f"**{n}**" if n == scheme.default_normalizer else n for n in scheme.normalizer_names]
-        mirror = "no" if scheme.mirror is None else "yes"
         order = "inferred" if scheme.inferred else "published"
-        lines.append(f"| {scheme.name} | {scheme.n_landmarks} | {mirror} | {', '.join(names)} | {order} |")
+        lines.append(f"| {scheme.name} | {scheme.n_landmarks} | {scheme.default_normalizer} | {order} |")
     return "\n".join(lines)
 
 
@@ -96,25 +94,27 @@ def packaged_table() -> str:
 
 
 def profile_table() -> str:
-    """What benchmarks/face_profile.py wrote."""
-    return str(_script("benchmarks", "face_profile").as_table(_measured("face_profile.json")[0]))
+    """Times of one face and of one image that benchmarks/face_profile.py measured."""
+    rows = sorted(_measured("face_profile.json")[0], key=lambda r: (r["multiply_adds"], r["model"]))
+    lines = [
+        "| model | multiply-adds | face, ms | of peak | image, ms | face detector, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        size, image = f"{r['multiply_adds'] / 1e6:.0f} M", f"{r['detect_ms']:.1f} | {r['face_detector_ms']:.1f}"
+        lines.append(f"| `{r['model']}` | {size} | {r['whole_ms']:.2f} | {100 * r['of_peak']:.0f} % | {image} |")
+    return "\n".join(lines)
 
 
 def runtime_table() -> str:
-    """What benchmarks/runtime.py wrote."""
+    """Times of both runtimes that benchmarks/runtime.py measured."""
     (result,) = _measured("runtime.json")
-    lines = [
-        "| crops in a call | flip | torch, ms a face | ONNX Runtime, ms a face | torch / ONNX |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| batch | flip | torch, ms per face | ONNX Runtime, ms per face |", "|---|---|---|---|"]
     for r in result["faces"]:
-        times = f"{r['torch_ms']:.1f} | {r['onnx_ms']:.1f} | {r['ratio']:.1f}"
-        lines.append(f"| {r['batch']} | {'on' if r['flip'] else 'off'} | {times} |")
-    lines += ["", "| a process | seconds | of the processor |", "|---|---|---|"]
-    lines += [f"| {name} | {s['wall_s']:.2f} | {s['cpu_s']:.2f} |" for name, s in result["starts"].items()]
-    megabytes, parity = result["export"]["n_bytes"] / 1e6, result["export"]["parity_px"]
-    versions = ", ".join(f"{name} {v}" for name, v in result["versions"].items())
-    lines += ["", f"A whole export has {megabytes:.2f} MB and is within {parity:.1g} px of torch. {versions}."]
+        lines.append(f"| {r['batch']} | {'on' if r['flip'] else 'off'} | {r['torch_ms']:.1f} | {r['onnx_ms']:.1f} |")
+    start = {name: f"{s['wall_s']:.2f} s" for name, s in result["starts"].items()}
+    lines += ["", f"A new process has its first landmarks after {start['first landmarks by onnx']}; with torch after"]
+    lines += [f"{start['first landmarks by torch']}. `import fewmark` takes {start['import fewmark']}."]
     return "\n".join(lines)
 
 
