@@ -23,7 +23,7 @@ EYE_DISTANCE = 26.0
 """Distance of the outer eye corners in a crop of 64 px, in px (25.2 on average, 20.8 to 29.1)."""
 INSIDE = (9.0, 54.0)
 STRIDES = (2, 4, 8)
-SIGMAS = (2.0, 3.0, 4.0, 6.0)
+SIGMAS = (2.0, 3.0, 4.0)
 UNLIKE = (8, 4)
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 
