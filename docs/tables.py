@@ -32,7 +32,8 @@ def settings_table() -> str:
     """Every setting: its default, choices and description."""
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for s in describe_settings():
-        choices = f" ({s.type})" if "," in s.type else ""
+        unnamed = "," in s.type and not set(s.type.split(", ")) <= set(re.split(r"[\s,;:.()]+", s.description))
+        choices = f" ({s.type})" if unnamed else ""
         lines.append(f"| `{s.name}` | {_value(s.default)} | {s.description}{choices} |")
     return "\n".join(lines)
 
@@ -113,8 +114,8 @@ def runtime_table() -> str:
     for r in result["faces"]:
         lines.append(f"| {r['batch']} | {'on' if r['flip'] else 'off'} | {r['torch_ms']:.1f} | {r['onnx_ms']:.1f} |")
     start = {name: f"{s['wall_s']:.2f} s" for name, s in result["starts"].items()}
-    lines += ["", f"A new process has its first landmarks after {start['first landmarks by onnx']}; with torch after"]
-    lines += [f"{start['first landmarks by torch']}. `import fewmark` takes {start['import fewmark']}."]
+    onnx, torch = start["first landmarks by onnx"], start["first landmarks by torch"]
+    lines += ["", f"A new process has its first landmarks after {onnx}, with torch after {torch}."]
     return "\n".join(lines)
 
 
