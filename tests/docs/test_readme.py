@@ -88,3 +88,9 @@ def test_commands(folder: Path, model: str) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 80
+
+
+def test_all_pages_together_are_short() -> None:
+    pages = [README, *(README.parent / "docs").rglob("*.md")]
+    words = sum(len(re.findall(r"\S*\w\S*", p.read_text(encoding="utf-8"))) for p in pages)
+    assert words <= 15_000  # rules and bars of tables are no words
