@@ -232,7 +232,7 @@ def test_pts_header_variants(text: str, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("", ["given none"]),
-        ("version: 1\nn_points: 3\n{\n1 2\n3 4\n}\n", ["expected 3 points as its header says", "given 2"]),
+        ("version: 1\nn_points: 3\n{\n1 2\n3 4\n}\n", ["expected 3 points according to its header", "given 2"]),
         ("n_points: many\n1 2\n", ["line 1", "'many'"]),
         ("{\n1 2\n3\n}\n", ["line 3", "'3'"]),
         ("{\n1 2 3\n}\n", ["line 2"]),

@@ -1,4 +1,4 @@
-"""Reading and writing images: RGB uint8 arrays, upright, whatever the file."""
+"""Image reading and writing: every file becomes an upright RGB uint8 array."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _EXIF_ORIENTATION = 0x0112
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image as RGB uint8 (H, W, 3), EXIF orientation applied, alpha dropped, 16 bit scaled to 8.
+    """Read an image as RGB uint8 (H, W, 3) with EXIF orientation applied, alpha dropped and 16 bits scaled to 8.
 
     Raises:
-        InputError: the file is missing, empty, truncated or no image.
+        InputError: The file is missing, empty, truncated or not an image.
     """
     path = Path(path)
     try:
@@ -39,10 +39,10 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, where: str = "image") -> NDArray[np.uint8]:
-    """Decode an image's bytes; see `read_image`.
+    """Decode an image from bytes; see `read_image`.
 
     Raises:
-        InputError: the bytes are no image, a truncated one, or HEIC where the extra `heic` is not installed.
+        InputError: The bytes are not an image, are truncated, or are HEIC and the extra `heic` is not installed.
     """
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
         raise InputError(f"{where}: a truncated JPEG (no end marker); copy the file again")
@@ -52,7 +52,7 @@ def decode_image(data: bytes, where: str = "image") -> NDArray[np.uint8]:
         decoded = decode_heif(data, where)
         if decoded is not None:
             return decoded
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # obeys EXIF, drops alpha, keeps 16 bit
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # applies EXIF orientation, drops alpha, keeps 16 bits
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -60,17 +60,19 @@ def decode_image(data: bytes, where: str = "image") -> NDArray[np.uint8]:
     if image is None:
         raise InputError(f"{where}: not an image, or damaged; expected JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")
     if image.ndim == 3 and image.dtype in (np.uint8, np.uint16):
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fifty times as fast as turning the last axis round
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fifty times faster than reversing the last axis
     elif image.ndim == 3:
         image = image[..., ::-1]
     return as_rgb(image, where)
 
 
 def as_rgb(image: NDArray[np.generic], where: str = "image") -> NDArray[np.uint8]:
-    """An array as RGB uint8 (H, W, 3): grey is repeated, alpha dropped, 16 bit divided by 257, floats in [0, 1] times 255.
+    """Convert an array to RGB uint8 (H, W, 3).
+
+    Grey is repeated, alpha dropped, 16-bit values are divided by 257 and floats in [0, 1] multiplied by 255.
 
     Raises:
-        InputError: the array is no image.
+        InputError: The array is not an image.
     """
     array = np.asarray(image)
     if array.ndim == 2:
@@ -92,10 +94,10 @@ def as_rgb(image: NDArray[np.generic], where: str = "image") -> NDArray[np.uint8
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Width and height in px, EXIF orientation applied.
+    """Read the width and height in px, after EXIF orientation.
 
     Raises:
-        InputError: the file is missing or no image.
+        InputError: The file is missing or not an image.
     """
     try:
         with Path(path).open("rb") as file:
@@ -106,7 +108,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
                     return size
         with PilImage.open(path) as image:
             width, height = image.size
-            if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns a TIFF's size, but not its tags
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow rotates the size of a TIFF, but not its tags
                 width, height = image.tag_v2[256], image.tag_v2[257]
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except UnidentifiedImageError as error:
@@ -116,23 +118,23 @@ def read_size(path: str | Path) -> tuple[int, int]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read as an image ({error.strerror or error}); check the path") from error
     except PilImage.DecompressionBombError as error:
-        raise InputError(f"{path}: an image of too many pixels ({error})") from error
+        raise InputError(f"{path}: too many pixels ({error})") from error
     return (height, width) if turned else (width, height)
 
 
 def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Write an image by `atomic_path`.
+    """Write an image atomically, see `atomic_path`.
 
     Args:
-        path: its suffix is one of `WRITABLE_SUFFIXES`.
+        path: Image file, with one of `WRITABLE_SUFFIXES`.
         image: (H, W, 3) RGB.
 
     Raises:
-        InputError: another suffix, or the file cannot be written.
+        InputError: The suffix is not supported, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise InputError(f"{path}: expected a file name that ends in {', '.join(WRITABLE_SUFFIXES)}")
+        raise InputError(f"{path}: expected a file name ending in {', '.join(WRITABLE_SUFFIXES)}")
     suffix = path.suffix.lower()
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
     _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)

@@ -1,4 +1,4 @@
-"""Lists of faces: text files that name faces, one a line, and the faces of a training run that they select."""
+"""Face lists: text files with one face name per line, and the training faces they select."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fewmark.landmarks.scheme import LandmarkScheme
 
 
 def read_list(path: str | Path) -> list[str]:
-    """The names in a list file; blank lines and lines that begin with # are left out.
+    """Read the names in a list file, ignoring blank lines and lines starting with #.
 
     Raises:
-        InputError: the file cannot be read, has no name, or has one twice.
+        InputError: The file cannot be read, contains no names, or contains a name twice.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); expected a text file of names, one a line"
+            f"{path}: cannot be read ({error.strerror}); expected a text file with one name per line"
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: expected a UTF-8 text file of names, one a line, given other bytes at {error.start}"
+            f"{path}: expected a UTF-8 text file with one name per line, given an invalid byte at {error.start}"
         ) from error
     lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -40,22 +40,22 @@ def read_list(path: str | Path) -> list[str]:
             raise InputError(f"{path}: line {number}: {name!r} is there twice, first in line {lines[name]}; delete one")
         lines[name] = number
     if not lines:
-        raise InputError(f"{path}: the list is empty; expected the `file` names of faces, one a line")
+        raise InputError(f"{path}: the list is empty; expected one `file` name per line")
     return list(lines)
 
 
 def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSample]:
-    """The faces that a list names, in the list's order.
+    """Select the faces named in a list, in list order.
 
-    A line is a face's name; its image's file (all faces of that image); or, where only one image in
-    the data has it, the file without its folders, without its suffix, or without both.
+    Each line holds the name of a face or an image file (which selects all faces in that image). The folders,
+    the suffix or both may be omitted from the file name if the result matches only one image in the data.
 
     Raises:
-        InputError: the list is empty or cannot be read; a name is not in the data, fits several images, or
-            comes twice.
+        InputError: The list is empty or cannot be read; a name is not in the data, matches several images, or
+            appears twice.
     """
     names = read_list(list_path)
-    index: list[dict[str, list[int]]] = [{}, {}, {}]  # the face, its file, shorter forms of the file
+    index: list[dict[str, list[int]]] = [{}, {}, {}]  # by face name, by file, by shortened file name
     files = [_file_of(s) for s in samples]
     for i, (s, file) in enumerate(zip(samples, files, strict=True)):
         index[0].setdefault(_clean(s.name or file), []).append(i)
@@ -75,7 +75,7 @@ def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSam
         if len(images) > 1:
             raise InputError(
                 f"{list_path}: {name!r} fits {len(images)} images ({images[0]}, {images[1]}); "
-                "write the whole `file` name"
+                "write the full `file` name"
             )
         for i in found:
             if i in owner:
@@ -92,14 +92,14 @@ def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSam
 
 
 def check_disjoint(a: Sequence[FaceSample], b: Sequence[FaceSample], what: str = "labelled and unlabelled") -> None:
-    """See that no face is in both sets.
+    """Check that no face is in both sets.
 
     Args:
-        a, b: the sets; the same face has the same image and the same number in it.
-        what: the two sets' names, for the message.
+        a, b: Sets of faces; two faces are the same if they have the same image and the same number in it.
+        what: Names of the two sets, for the error message.
 
     Raises:
-        InputError: a face is in both.
+        InputError: A face is in both sets.
     """
     in_a = {_key(s) for s in a}
     both = [s for s in b if _key(s) in in_a]
@@ -125,12 +125,12 @@ def _key(sample: FaceSample) -> tuple[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class TrainingLists:
-    """The three parts of a run's faces.
+    """Labelled, unlabelled and validation faces of a run.
 
     Attributes:
-        labelled: every face has at least one landmark.
-        unlabelled: boxes and hidden labels are kept where the data has them.
-        validation: as `labelled`; may share images with `unlabelled`.
+        labelled: Faces with at least one landmark each.
+        unlabelled: Faces to pseudo-label; boxes and hidden labels are kept if the data has them.
+        validation: Faces with at least one landmark each; may share images with `unlabelled`.
     """
 
     labelled: list[FaceSample]
@@ -149,15 +149,15 @@ def read_training_lists(
     """Read the faces of a run.
 
     Args:
-        data: a folder or a label file, see `read_faces`.
-        labelled: a list over `data`, or None.
-        unlabelled: each a list over `data` (a .txt file), or other data (anything else). Landmarks of another
-            scheme are dropped from other data.
-        validation: a list over `data`, or None.
-        scheme: of the labels.
+        data: Folder or label file, see `read_faces`.
+        labelled: List of faces in `data`, or None.
+        unlabelled: Lists of faces in `data` (.txt files) or other data (anything else). Other data loses its
+            landmarks if they belong to another scheme.
+        validation: List of faces in `data`, or None.
+        scheme: Scheme of the labels.
 
     Raises:
-        InputError: a file cannot be read; a labelled or validation face has no landmarks; a face is both
+        InputError: A file cannot be read; a labelled or validation face has no landmarks; a face is both
             labelled and unlabelled, both labelled and validation, or unlabelled twice.
     """
     faces = read_faces(data, scheme=scheme)
@@ -182,17 +182,17 @@ def read_distillation_lists(
     *,
     scheme: LandmarkScheme,
 ) -> TrainingLists:
-    """Read the faces of a distillation, which needs no labels.
+    """Read the faces for distillation, which needs no labels.
 
     Args:
-        unlabelled: see `read_training_lists`; without `data`, other data.
-        data: a folder or a label file that the lists are of, or None.
-        labelled: a list over `data`, or None.
-        validation: a list over `data`, or None.
-        scheme: of the labels.
+        unlabelled: See `read_training_lists`; only other data is allowed without `data`.
+        data: Folder or label file that the lists refer to, or None.
+        labelled: List of faces in `data`, or None.
+        validation: List of faces in `data`, or None.
+        scheme: Scheme of the labels.
 
     Raises:
-        InputError: lists without data, or the reasons of `read_training_lists`.
+        InputError: Lists are given without `data`; or see `read_training_lists`.
     """
     if data is None:
         lists = [labelled, validation, *(u for u in unlabelled if Path(u).suffix.lower() == ".txt")]

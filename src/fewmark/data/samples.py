@@ -18,12 +18,12 @@ class FaceSample:
     """One face in one image: labelled, unlabelled or pseudo-labelled.
 
     Attributes:
-        image: the image's file.
-        box: (4,) x0 y0 x1 y1 image px, or None.
-        landmarks: (K, 2) image px, NaN rows where not annotated; None = unlabelled.
-        occluded: (K,) bool, or None where the annotation does not say.
-        group: person, scene or video; no split cuts a group.
-        name: how lists name the face (its file relative to the data), unique in a data set.
+        image: Image file.
+        box: (4,) x0 y0 x1 y1, image px, or None.
+        landmarks: (K, 2) image px, NaN rows where not annotated; None if unlabelled.
+        occluded: (K,) bool, or None if occlusion is not annotated.
+        group: Person, scene or video; splits keep a group together.
+        name: Name of the face in lists (its file relative to the data), unique within a data set.
     """
 
     image: Path
@@ -35,14 +35,14 @@ class FaceSample:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether at least one landmark is present: both of its coordinates are finite."""
+        """Whether at least one landmark has two finite coordinates."""
         return self.landmarks is not None and bool(np.isfinite(self.landmarks).all(1).any())
 
     def face_box(self) -> Box:
-        """The face's box: the one given, else the tight box of its landmarks.
+        """Return the given box, or else the tight box of the landmarks.
 
         Raises:
-            InputError: the face has neither.
+            InputError: The face has neither.
         """
         if self.box is not None:
             return self.box
@@ -54,5 +54,5 @@ class FaceSample:
 
 
 def stack_landmarks(samples: Sequence[FaceSample]) -> NDArray[np.float32]:
-    """Landmarks of the labelled faces among `samples`, all of one scheme: (N, K, 2) image px."""
+    """Stack the landmarks of the labelled faces, all of one scheme: (N, K, 2) image px."""
     return np.stack([s.landmarks for s in samples if s.landmarks is not None])

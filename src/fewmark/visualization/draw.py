@@ -1,4 +1,4 @@
-"""What people look at: landmarks over an image, faces as tiles, sheets of tiles."""
+"""Landmarks drawn on images and on face tiles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRUTH = (255, 255, 255)
 
 
 class HasLandmarks(Protocol):
-    """`Face`, `FaceSample`, ..."""
+    """Object with landmarks, such as `Face` or `FaceSample`."""
 
     @property
     def landmarks(self) -> NDArray[np.float32] | None: ...
@@ -34,18 +34,18 @@ def draw_landmarks(
     names: bool = False,
     truth: Sequence[FloatArray] | None = None,
 ) -> Image:
-    """A copy of the image with each face's edges and landmarks, their size following the face's.
+    """Draw the edges and landmarks of faces on a copy of the image, scaled with each face.
 
     Args:
         image: (H, W, 3) RGB.
-        faces: `Face`s, or arrays (K, 2) image px; missing points (NaN) and their edges are not drawn.
-        scheme: says which points to join and their colours.
-        numbers: write each landmark's index beside it.
-        names: write each landmark's name beside it instead.
-        truth: true landmarks of the same faces, drawn as white rings, joined to the found ones.
+        faces: `Face`s, or arrays (K, 2) image px; missing landmarks (NaN) and their edges are not drawn.
+        scheme: Scheme that gives the edges and colours.
+        numbers: Label each landmark with its index.
+        names: Label each landmark with its name instead.
+        truth: True landmarks of the same faces, drawn as white dots and joined to the predicted landmarks.
 
     Raises:
-        ValueError: a face has not K landmarks.
+        ValueError: A face does not have K landmarks.
     """
     canvas = image.copy()
     colours = landmark_colours(scheme)
@@ -73,18 +73,17 @@ def face_tile(
     box_xyxy: FloatArray | None = None,
     numbers: bool = False,
 ) -> Image:
-    """One face cut out, brought to one size, and drawn on at that size.
+    """Crop one face, resize it and draw its landmarks.
 
     Args:
         image: (H, W, 3) RGB.
         landmarks: (K, 2) image px.
-        scheme: see `draw_landmarks`.
-        size: side of the tile, px.
-        margin: of the box's side, on each side.
-        truth: (K, 2) image px, drawn as white rings.
-        box_xyxy: what to cut out; None: the box of the true points where they are given, else of the
-            landmarks.
-        numbers: see `draw_landmarks`.
+        scheme: See `draw_landmarks`.
+        size: Side of the tile, px.
+        margin: Margin on each side, as a fraction of the side of the box.
+        truth: True landmarks, (K, 2) image px, drawn as white dots.
+        box_xyxy: Box to crop, image px; None for the box of `truth` if given, otherwise of the landmarks.
+        numbers: See `draw_landmarks`.
     """
     if box_xyxy is None:
         points = landmarks if truth is None else truth
@@ -111,8 +110,7 @@ def _render_face(
     colours: Sequence[RGB],
     truth: NDArray[np.float64] | None,
 ) -> None:
-    """Draw into the canvas: on a finer layer of colour and cover, averaged down, so that hair lines stay
-    smooth."""
+    """Draw a face into the canvas by downsampling a finer layer of colour and coverage, so thin lines stay smooth."""
     seen = _present(points)
     if not seen.any():
         return
@@ -129,7 +127,7 @@ def _render_face(
     shape = ((y1 - y0) * fine, (x1 - x0) * fine)
     colour, cover = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
 
-    def place(point: FloatArray) -> tuple[int, int]:  # cv2 counts in sixteenths
+    def place(point: FloatArray) -> tuple[int, int]:  # cv2 takes sixteenths of a pixel
         fine_xy = (np.clip(point, -4 * width - 99, 5 * width + 4 * height + 99) - [x0, y0] + 0.5) * fine - 0.5
         return round(float(fine_xy[0]) * 16), round(float(fine_xy[1]) * 16)
 
@@ -154,7 +152,7 @@ def _render_face(
     for i in np.flatnonzero(seen).tolist():
         disc(points[i], dot * 1.35, (22, 26, 32), 150)
         disc(points[i], dot, colours[i], 255)
-    # colour reaches a little further than cover and is weighed by it: edges stay smooth and keep their hue
+    # colour extends slightly beyond cover and is weighted by it, so edges stay smooth and keep their hue
     alpha = cover.astype(np.float32) / 255
     small = (x1 - x0, y1 - y0)
     ink = cv2.resize(colour.astype(np.float32) * alpha[..., None], small, interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""report.html: one run on one page, in one file that needs nothing else."""
+"""report.html: a run summarised on one self-contained page."""
 
 from __future__ import annotations
 
@@ -70,33 +70,32 @@ def write_report(
     normalizer: str = "outer-eye-corners",
     threshold: float = 0.08,
 ) -> None:
-    """Write a run's report; what is not given has no section.
+    """Write the report of a run; sections without data are omitted.
 
     Args:
-        path: of the HTML file; replaced whole.
-        title: of the page.
-        config: the resolved settings, shown folded at the end.
-        rounds: one entry a round: `round`, `n_selected` (pseudo labels in its training set), `val_nme`
-            {network -> NME}; optionally `pseudo_nme` {name -> NME of the pseudo labels, where their truth is
-            known}.
-        metrics: one entry an epoch: `part` (a chart), `training` (a line in it), `epoch`, `loss`, `val_nme` (or None).
-        ced: name -> (N,) NME a face, a fraction; what is not finite counts as not found.
-        best: images (H, W, 3) RGB and captions.
-        worst: the same.
-        quality: one entry a round: `round`, `quality` (N,), `error` (N,) true NME of the same pseudo labels,
+        path: HTML file; an existing one is replaced.
+        title: Title of the page.
+        config: Resolved settings, shown collapsed at the end.
+        rounds: One entry per round: `round`, `n_selected` (pseudo labels in its training set), `val_nme`
+            {network -> NME}; optionally `pseudo_nme` {name -> NME of the pseudo labels with known truth}.
+        metrics: One entry per epoch: `part` (a chart), `training` (a line in it), `epoch`, `loss`, `val_nme` (or None).
+        ced: Name -> (N,) NME per face, as a fraction; faces with non-finite NME count as not found.
+        best: Images (H, W, 3) RGB with the lowest errors, and their captions.
+        worst: Images (H, W, 3) RGB with the highest errors, and their captions.
+        quality: One entry per round: `round`, `quality` (N,), `error` (N,) true NME of the same pseudo labels,
             `spearman`.
-        facts: what stands in large letters at the top: name -> text.
-        normalizer: whose NME it is, for the labels.
-        threshold: end of the CED and of its AUC, a fraction.
+        facts: Name -> text of the figures shown in large type at the top.
+        normalizer: Name of the NME normaliser, for the labels.
+        threshold: Upper limit of the CED and its AUC, as a fraction.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
     """
     sections = [
         _rounds_section(rounds, normalizer),
         _ced_section(ced or {}, normalizer, threshold),
-        _faces_section("Best faces", "Found most closely. White dots: the true landmarks.", best),
-        _faces_section("Worst faces", "What is still hard. White dots: the true landmarks.", worst),
+        _faces_section("Best faces", "Faces with the lowest error. White dots are the true landmarks.", best),
+        _faces_section("Worst faces", "Faces with the highest error. White dots are the true landmarks.", worst),
         _quality_section(quality, normalizer),
         _training_section(metrics, normalizer),
     ]
@@ -112,17 +111,17 @@ def write_report(
         f"<h1>{escape(title)}</h1>\n"
         + (f'<div class="facts">{cards}</div>\n' if cards else "")
         + "\n".join(s for s in sections if s)
-        + "\n<h2>Settings</h2><details><summary>Everything that this run was told</summary>"
+        + "\n<h2>Settings</h2><details><summary>All settings of this run</summary>"
         + f"<pre>{escape(settings)}</pre></details>\n</main></body></html>\n"
     )
     write_text(path, page)
 
 
 def image_uri(image: NDArray[np.uint8], quality: int = 88) -> str:
-    """An image (H, W, 3) RGB as a data: URI (JPEG)."""
+    """Encode an image (H, W, 3) RGB as a data: URI (JPEG)."""
     ok, raw = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise ValueError(f"image_uri: cannot be encoded, shape {image.shape}")
+        raise ValueError(f"image_uri: cannot encode an image of shape {image.shape}")
     return "data:image/jpeg;base64," + base64.b64encode(raw.tobytes()).decode("ascii")
 
 
@@ -142,7 +141,7 @@ def _rounds_section(rounds: Sequence[Mapping[str, Any]], normalizer: str) -> str
     chart = line_chart(
         {n: [(float(r["round"]), _percent(r.get("val_nme", {}).get(n))) for r in rounds] for n in names},
         title="Validation error after each round",
-        x_label="round (0: from the labels alone)",
+        x_label="round (0: labels only)",
         y_label=label,
         dots=True,
         whole_x=True,
@@ -165,8 +164,8 @@ def _rounds_section(rounds: Sequence[Mapping[str, Any]], normalizer: str) -> str
         for r in rounds
     )
     return (
-        "<h2>Rounds</h2><p class='note'>What the unlabelled faces gave: each round the best pseudo labels "
-        "join the labelled faces, and the networks are trained again. Validation faces are never trained on."
+        "<h2>Rounds</h2><p class='note'>Gain from the unlabelled faces: each round adds the best pseudo "
+        "labels to the labelled faces and retrains the networks. Validation faces are never used for training."
         "</p>"
         f'<div class="grid">{_card(chart)}{_card(selected)}</div>'
         f'<table style="margin-top:16px"><tr><th>round</th><th>pseudo labels</th>{head}</tr>{rows}</table>'
@@ -195,10 +194,10 @@ def _ced_section(ced: Mapping[str, NDArray[np.floating[Any]]], normalizer: str, 
         )
     at = f"{100 * threshold:g} %"
     table = (
-        "<table><tr><th>faces of</th><th>n</th><th>not found</th><th>mean, %</th><th>median, %</th>"
+        "<table><tr><th>faces</th><th>n</th><th>not found</th><th>mean, %</th><th>median, %</th>"
         f"<th>AUC, %</th><th>failed, %</th></tr>{rows}</table>"
-        f'<p class="note">Errors are NME by {escape(normalizer)}; the AUC ends at {at}, and a face above it '
-        "counts as failed, as does one that was not found.</p>"
+        f'<p class="note">Errors are NME by {escape(normalizer)}; the AUC ends at {at}. Faces with a larger '
+        "error and faces that were not found count as failures.</p>"
     )
     return f'<h2>Accuracy</h2><div class="grid">{_card(ced_chart(ced, normalizer=normalizer, end=threshold))}<div>{table}</div></div>'
 
@@ -226,7 +225,7 @@ def _quality_section(quality: Sequence[Mapping[str, Any]], normalizer: str) -> s
             scatter_chart(
                 {"pseudo labels": list(zip(judged.tolist(), error.tolist(), strict=True))},
                 title=f"Round {entry['round']}{said}",
-                x_label="quality that the teacher gives",
+                x_label="quality predicted by the teacher",
                 y_label=f"true NME by {normalizer}, %",
                 y_range=(0.0, max(top, 1e-6)),
             )
@@ -235,8 +234,8 @@ def _quality_section(quality: Sequence[Mapping[str, Any]], normalizer: str) -> s
         return ""
     return (
         "<h2>Does the teacher know?</h2><p class='note'>Each point is a pseudo label whose true landmarks "
-        "are known but were kept from the training. A good teacher gives high quality to low error: the "
-        "cloud falls to the right.</p>"
+        "are known but were not used for training. A good teacher predicts high quality for low errors, so "
+        "the cloud slopes down to the right.</p>"
         f'<div class="grid">{charts}</div>'
     )
 

@@ -1,7 +1,7 @@
 """COCO keypoints: one JSON file with images, annotations and categories.
 
-Visibility there: 0 missing, 1 occluded with a position, 2 visible. Boxes there: x, y, width, height.
-Positions are taken as they are, 0-based.
+Visibility is 0 for missing, 1 for occluded with a position and 2 for visible. Boxes are x, y, width, height.
+Positions are 0-based and used unchanged.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def read_coco(
     """Read faces from a COCO keypoints file.
 
     Args:
-        path: the JSON file.
-        image_root: the folder that `file_name` is relative to; by default the JSON's own.
-        n_landmarks: what the scheme has; an annotation with another number of keypoints is refused.
+        path: JSON file.
+        image_root: Folder that `file_name` is relative to; None for the folder of the JSON file.
+        n_landmarks: Required number of keypoints per annotation, or None for any.
 
     Returns:
-        image by image in the file's order; crowds are left out, an image without annotations is an
-        unlabelled face without a box. Where a file knows no visibility 2 at all (many face sets write 1 for
-        every point), 1 says only that the point is there, and `occluded` is None.
+        Faces grouped by image, in file order. Crowd annotations are skipped, and an image without annotations
+        is an unlabelled face without a box. If visibility 2 never occurs (many face data sets write 1 for every
+        point), 1 only means that the point is present, and `occluded` is None.
 
     Raises:
-        InputError: the file cannot be read, is no COCO file, or a field of it is wrong.
+        InputError: The file cannot be read, is not a COCO file, or has an invalid field.
     """
     path = Path(path)
     try:
@@ -85,7 +85,7 @@ def read_coco(
 def _sample(
     where: str, image: Path, annotation: Mapping[str, Any], n_landmarks: int | None
 ) -> tuple[FaceSample, set[float]]:
-    """One face, and the visibilities that it uses."""
+    """Read one face and the visibility values it uses."""
     landmarks = occluded = box = None
     levels: set[float] = set()
     keypoints = annotation.get("keypoints") or []
@@ -131,12 +131,12 @@ def _sample(
 
 
 def write_coco(path: str | Path, samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
-    """Write faces as COCO keypoints, the scheme's names and edges in the category.
+    """Write faces as COCO keypoints, with the landmark names and edges of the scheme in the category.
 
-    A face without box gets the tight box of its points; `group` is written as a field of the annotation.
+    A face without a box gets the tight box of its landmarks; `group` becomes a field of the annotation.
 
     Raises:
-        InputError: there is no face, a face has not the scheme's number of points, or the file cannot be
+        InputError: There are no faces, the number of landmarks does not match the scheme, or the file cannot be
             written.
     """
     path = Path(path)
@@ -153,16 +153,16 @@ def coco_data(
     *,
     sizes: Mapping[Path, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
-    """A COCO document; see `write_coco`.
+    """Build a COCO document; see `write_coco`.
 
     Args:
-        samples: the faces; one without box and landmarks gives its image no annotation.
-        scheme: of the landmarks.
-        folder: that the names of images are relative to.
-        sizes: width and height of images, px, where they are known; the others' headers are read.
+        samples: Faces; one without a box and landmarks adds its image but no annotation.
+        scheme: Scheme of the landmarks.
+        folder: Folder that the image file names are relative to.
+        sizes: Known widths and heights of images, px; other sizes are read from the image headers.
 
     Raises:
-        InputError: a face has not the scheme's number of points, or an image's size cannot be read.
+        InputError: The number of landmarks does not match the scheme, or an image size cannot be read.
     """
     ids: dict[str, int] = {}
     images: list[dict[str, Any]] = []

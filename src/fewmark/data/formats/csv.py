@@ -1,8 +1,8 @@
-"""fewmark's own plain form: one CSV row a face.
+"""fewmark's own CSV format, with one row per face.
 
-The header names the columns: `file` (relative to the CSV), `x0,y0,x1,y1,...` (0-based px, (0, 0) = centre of
-the top-left pixel), optional `box_x0,box_y0,box_x1,box_y1`, optional `v0,v1,...` (1 visible, 0 occluded with
-a position, -1 missing), optional `group`. An empty cell is missing. Other columns are not read.
+The header names the columns: `file` (relative to the CSV), `x0,y0,x1,y1,...` (0-based px, (0, 0) is the centre
+of the top-left pixel), optional `box_x0,box_y0,box_x1,box_y1`, optional `v0,v1,...` (1 visible, 0 occluded with
+a position, -1 missing), optional `group`. Empty cells are missing values. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -29,33 +29,32 @@ BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where in a row the cells are."""
+    """Positions of the columns in a row."""
 
     n_cells: int
     file: int
     group: int | None
-    box: tuple[int, ...]  # 4, or none
+    box: tuple[int, ...]  # 4 or 0 entries
     xy: tuple[int, ...]  # 2K: x0 y0 x1 y1 ...
-    visibility: tuple[int, ...]  # K, or none
+    visibility: tuple[int, ...]  # K or 0 entries
 
 
 def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSample]:
     """Read faces from a CSV file.
 
     Args:
-        path: the CSV.
-        n_landmarks: what the scheme has; a file with another number of points is refused. A file without any
-            point (unlabelled faces) is always read.
+        path: CSV file.
+        n_landmarks: Required number of landmarks, or None for any. Files without landmark columns (unlabelled
+            faces) are always accepted.
 
     Returns:
-        one sample a row, in the file's order; a row without any point is unlabelled (landmarks None). The
-        name is the `file` cell; where an image has several faces, "file#1", "file#2", ... A point with a
-        position and an empty `v` counts as visible.
+        One sample per row, in file order. A row without any point is an unlabelled face (landmarks None). The
+        name is the `file` cell, or "file#1", "file#2", ... for an image with several faces. A point with a
+        position and an empty `v` cell is visible.
 
     Raises:
-        InputError: the file cannot be read or has no rows, a column is missing, a cell is no finite number,
-            half a point or half a box is given, a box has no extent, the number of points is not
-            `n_landmarks`.
+        InputError: The file cannot be read or has no rows, a column is missing, a cell is not a finite number,
+            a point or box is incomplete, a box is empty, or the number of landmarks is not `n_landmarks`.
     """
     path = Path(path)
     try:
@@ -64,7 +63,7 @@ def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSa
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: expected a UTF-8 text file, given other bytes at {error.start}; save it as UTF-8 CSV"
+            f"{path}: expected a UTF-8 text file, given an invalid byte at {error.start}; save it as UTF-8 CSV"
         ) from error
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     rows: list[list[str]] = []
@@ -91,7 +90,7 @@ def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSa
 def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Columns:
     names = [name.strip() for name in header]
     if "file" not in names:
-        hint = "; separate the cells by commas" if len(names) == 1 and ";" in names[0] else ""
+        hint = "; separate the cells with commas" if len(names) == 1 and ";" in names[0] else ""
         raise InputError(
             f"{path}: header: expected a column `file`, given {', '.join(names[:4]) or 'an empty file'}{hint}"
         )
@@ -131,14 +130,14 @@ def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Col
 def _numbers(
     path: Path, rows: list[list[str]], lines: list[int], columns: tuple[int, ...], names: Sequence[str]
 ) -> NDArray[np.float64]:
-    """(N, len(columns)) finite numbers, NaN where the cell is empty or says nan."""
+    """Parse columns into (N, len(columns)) finite numbers, NaN for cells that are empty or "nan"."""
     pick = itemgetter(*columns)
     table = np.empty((len(rows), len(columns)), np.float64)
     for i, row in enumerate(rows):
         cells = pick(row)
         try:
             table[i] = list(map(float, cells))
-        except ValueError:  # an empty cell among them, or no number
+        except ValueError:  # a cell is empty or not a number
             for j, cell in enumerate(cells):
                 try:
                     table[i, j] = float(cell) if cell.strip() else np.nan
@@ -149,7 +148,7 @@ def _numbers(
         i, j = infinite[0]
         raise InputError(
             f"{path}: row {lines[i]}: {names[j]}: expected a position in px, given {table[i, j]}; leave "
-            "the cell empty where there is none"
+            "the cell empty if there is none"
         )
     return table
 
@@ -218,7 +217,7 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
 
 
 def name_faces(files: Sequence[str]) -> list[str]:
-    """The faces' names: the image's file, with #1, #2, ... where it has several faces.
+    """Name faces after their image files, adding #1, #2, ... if an image has several faces.
 
     >>> name_faces(["a.jpg", "b.jpg", "a.jpg"])
     ['a.jpg#1', 'b.jpg', 'a.jpg#2']
@@ -232,8 +231,7 @@ def name_faces(files: Sequence[str]) -> list[str]:
 
 
 def relative_file(image: Path, folder: Path) -> str:
-    """An image's path as a file in `folder` writes it: relative to the folder where it can be, with forward
-    slashes."""
+    """Format the path of an image for a file in `folder`: relative if possible, with forward slashes."""
     try:
         return Path(os.path.relpath(image, folder)).as_posix()
     except ValueError:  # another drive
@@ -241,12 +239,12 @@ def relative_file(image: Path, folder: Path) -> str:
 
 
 def write_csv(path: str | Path, samples: Sequence[FaceSample]) -> None:
-    """Write faces; `read_csv` gives them back to the last bit of their float32 positions.
+    """Write faces to a CSV file; `read_csv` restores their float32 positions exactly.
 
-    Columns for boxes, points, visibility and groups are there where at least one face has them.
+    Columns for boxes, points, visibility and groups are written only if at least one face has them.
 
     Raises:
-        InputError: there is no face, two faces have different numbers of points, or the file cannot be
+        InputError: There are no faces, faces have different numbers of landmarks, or the file cannot be
             written.
     """
     path = Path(path)
@@ -282,10 +280,10 @@ def write_csv(path: str | Path, samples: Sequence[FaceSample]) -> None:
 
 
 def count_landmarks(samples: Sequence[FaceSample]) -> int:
-    """K of these faces, 0 where none is labelled.
+    """Return the number of landmarks per face, or 0 if no face is labelled.
 
     Raises:
-        InputError: two faces have different numbers of points.
+        InputError: Faces have different numbers of landmarks.
     """
     labelled = [s for s in samples if s.landmarks is not None]
     counts = [len(s.landmarks) for s in labelled if s.landmarks is not None]
@@ -300,7 +298,7 @@ def count_landmarks(samples: Sequence[FaceSample]) -> int:
 
 
 def cells(values: NDArray[np.floating]) -> list[str]:
-    """The shortest text that reads back as the same float32; empty for NaN."""
+    """Format numbers as short texts that read back as the same float32; NaN becomes an empty text."""
     exact = np.asarray(values, np.float32).astype(np.float64).ravel()
     rounded = np.round(exact, 4)
     chosen = np.where(rounded.astype(np.float32) == exact.astype(np.float32), rounded, exact)

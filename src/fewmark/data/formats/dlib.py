@@ -1,7 +1,7 @@
-"""dlib's XML, as its tool imglab writes it: images, boxes in them, named parts in the boxes.
+"""XML files of dlib's tool imglab: images that contain boxes, which contain named parts.
 
-Positions are 0-based. imglab and dlib read whole pixels only, so the writer rounds: a round trip moves a
-point by up to half a pixel. A box covers the pixels left to left + width - 1.
+Positions are 0-based. imglab and dlib only read whole pixels, so the writer rounds: a round trip moves a point by
+up to half a pixel on each axis. A box covers the pixels from left to left + width - 1.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ def read_dlib_xml(
     """Read faces from an imglab file.
 
     Args:
-        path: the XML file; images are relative to it.
-        n_landmarks: what the scheme has; a file with another number of part names is refused.
-        names: the scheme's landmark names: their order is used where the parts bear them. Else parts are
-            taken in the order of their names, by value where all are numbers.
+        path: XML file; image paths are relative to it.
+        n_landmarks: Required number of part names, or None for any.
+        names: Landmark names of the scheme. Parts follow this order if all their names are in it; otherwise
+            they are sorted by name, or by value if all names are numbers.
 
     Returns:
-        one sample a box, boxes marked `ignore` left out; a box without parts is unlabelled, a part that one
-        box lacks and others have is missing there. An image without boxes is an unlabelled face.
+        One sample per box, without boxes marked `ignore`. A box without parts is an unlabelled face; a part
+        that is absent from a box but present in others is a missing landmark. An image without boxes is an
+        unlabelled face.
 
     Raises:
-        InputError: the file cannot be read, is not such a file, or a number in it is wrong.
+        InputError: The file cannot be read, is not an imglab file, or contains an invalid number.
     """
     path = Path(path)
     try:
@@ -113,13 +114,13 @@ def _number(path: Path, file: str, element: ElementTree.Element, key: str) -> fl
 
 
 def write_dlib_xml(path: str | Path, samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None) -> None:
-    """Write faces for imglab and dlib; parts are numbered 00, 01, ... as dlib's own examples are.
+    """Write faces for imglab and dlib, with parts numbered 00, 01, ... as in dlib's examples.
 
-    A face without box gets the tight box of its points; missing points are left out; numbers are rounded to
-    whole pixels. Groups and occlusion have no place in this form.
+    A face without a box gets the tight box of its landmarks, missing landmarks are omitted, and positions are
+    rounded to whole pixels. Groups and occlusion cannot be stored in this format.
 
     Raises:
-        InputError: there is no face, a face has not the scheme's number of points, or the file cannot be
+        InputError: There are no faces, the number of landmarks does not match the scheme, or the file cannot be
             written.
     """
     path = Path(path)

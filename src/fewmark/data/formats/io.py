@@ -1,4 +1,4 @@
-"""Faces in and out of files: csv (fewmark's own), pts, coco, dlib."""
+"""Reading and writing of faces in any supported format: csv (fewmark's own), pts, coco, dlib."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ _FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "coco", ".xml": "dlib", ".pts": "pt
 
 
 def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkScheme | None = None) -> list[FaceSample]:
-    """Read faces from whatever a person calls their data.
+    """Read faces from a folder, a label file or an image.
 
     Args:
-        path: a folder (the `annotations.csv` in it; else images, with .pts files beside them or bare:
-            unlabelled faces without a box), or a file: .csv, .json (COCO), .xml (dlib), .pts (one face), or
-            one image.
-        fmt: one of `FORMATS`, or None to go by what is there.
-        scheme: where given, every labelled face must have its number of landmarks.
+        path: Folder, or .csv, .json (COCO), .xml (dlib), .pts (one face) or image file. In a folder,
+            `annotations.csv` is read if it exists, or else the images with their .pts files. An image
+            without a .pts file is one unlabelled face without a box.
+        fmt: One of `FORMATS`, or None to detect the format.
+        scheme: If given, every labelled face must have its number of landmarks.
 
     Raises:
-        InputError: nothing is there, the format is unknown, or the reader's reasons.
+        InputError: The path does not exist, the format is unknown, or the data is invalid (see the reader of
+            the format).
     """
     path = Path(path)
     n = None if scheme is None else scheme.n_landmarks
@@ -81,9 +82,9 @@ def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkSche
     if fmt == "pts":
         image = find_image(path)
         if image is None:
-            raise InputError(f"{path}: no image of that name is beside it; put {path.stem}.jpg or .png there")
+            raise InputError(f"{path}: no image with the same name in its folder; add {path.stem}.jpg or .png")
         return [FaceSample(image, landmarks=read_pts(path, n_landmarks=n), name=image.name)]
-    raise InputError(f"{path}: cannot tell its format by {path.suffix!r}; say which, one of {', '.join(FORMATS)}")
+    raise InputError(f"{path}: cannot detect the format from {path.suffix!r}; choose one of {', '.join(FORMATS)}")
 
 
 def write_faces(
@@ -92,15 +93,15 @@ def write_faces(
     """Write faces in one of `FORMATS`.
 
     Args:
-        path: the file; for pts a folder, which gets the images too. For csv a folder gets
-            `annotations.csv`.
-        fmt: the format, or None to go by the suffix of `path`.
-        samples: the faces; at least one.
-        scheme: what their landmarks mean; coco needs it, the others check the number of points where it is
-            given.
+        path: Output file. For pts, a folder that also receives copies of the images. For csv, a folder means
+            `annotations.csv` in it.
+        fmt: Format, or None to choose it from the suffix of `path`.
+        samples: Faces to write, at least one.
+        scheme: Scheme of the landmarks. Required for coco; if given, the number of landmarks is checked.
 
     Raises:
-        InputError: the format is unknown, coco has no scheme, or the writer's reasons.
+        InputError: The format is unknown, coco has no scheme, or the faces cannot be written (see the writer
+            of the format).
     """
     path = Path(path)
     fmt = fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower()) or ("pts" if path.is_dir() else None)
@@ -121,9 +122,7 @@ def write_faces(
     elif fmt == "dlib":
         write_dlib_xml(path, samples, scheme)
     else:
-        raise InputError(
-            f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a suffix that says it"
-        )
+        raise InputError(f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a known suffix")
 
 
 def _check_count(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
@@ -136,14 +135,14 @@ def _check_count(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
 
 
 def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None) -> list[str]:
-    """What is wrong with these faces, one line each, nothing if all is well. Opens every image's header.
+    """List the problems of faces, one line each. Reads the header of every image.
 
-    Reported: an image that is missing or none, a number of landmarks other than the scheme's, a landmark
-    more than half the image's size outside of it (labels do cross the border a little), a box wholly
-    outside, a name given twice.
+    Reports missing or invalid images, numbers of landmarks that do not match the scheme, landmarks outside the
+    image by more than half its size (labels may cross the border slightly), boxes entirely outside the image,
+    and duplicate names.
     """
     problems = [
-        f"{name}: the name is there {n} times; names must be unique"
+        f"{name}: the name appears {n} times; names must be unique"
         for name, n in Counter(s.name for s in samples).items()
         if n > 1 and name
     ]

@@ -1,8 +1,7 @@
-"""iBUG's .pts: one face a file, beside its image.
+"""iBUG's .pts format: one file per face, alongside its image.
 
-The file counts pixels from 1 (Matlab): the centre of the top-left pixel is (1, 1) there and (0, 0) in
-memory. Usually there is a header (`version: 1`, `n_points: 68`) and braces round the points; files without
-either are read too.
+Files count pixels from 1 (Matlab): the centre of the top-left pixel is (1, 1) in the file and (0, 0) in memory.
+The usual header (`version: 1`, `n_points: 68`) and the braces around the points are optional.
 """
 
 from __future__ import annotations
@@ -27,31 +26,31 @@ _HEADER = re.compile(r"([A-Za-z_]\w*)\s*[:=]\s*(.*)")
 
 
 def read_pts(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[np.float32]:
-    """The landmarks of a .pts file.
+    """Read the landmarks in a .pts file.
 
     Args:
-        path: the file.
-        n_landmarks: what the scheme has; another number is refused.
+        path: .pts file.
+        n_landmarks: Required number of landmarks, or None for any.
 
     Returns:
-        (K, 2) image px, 0-based; NaN rows where the file says nan.
+        (K, 2) image px, 0-based; `nan nan` lines become NaN rows.
 
     Raises:
-        InputError: the file cannot be read, a line is no point, the number of points is not what the header
-            or `n_landmarks` says.
+        InputError: The file cannot be read, a line is not a point, or the number of points does not match the
+            header or `n_landmarks`.
     """
     return (read_points(path, n_landmarks=n_landmarks) - 1).astype(np.float32)
 
 
 def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[np.float64]:
-    """The points of a text file with one "x y" a line, as the file counts them; see `read_pts`."""
+    """Read a text file with one "x y" point per line, without shifting positions to 0-based; see `read_pts`."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected a text file of points, given other bytes at {error.start}") from error
+        raise InputError(f"{path}: expected a text file of points, given an invalid byte at {error.start}") from error
     points: list[tuple[float, float]] = []
     promised: int | None = None
     for number, raw in enumerate(text.splitlines(), 1):
@@ -67,7 +66,7 @@ def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[
         if not cells or line.startswith(("#", "//")):
             continue
         if len(cells) == 1 and not points and promised is None and cells[0].isdigit():
-            promised = int(cells[0])  # LaPa and others begin with the bare number of points
+            promised = int(cells[0])  # LaPa and others start with just the number of points
             continue
         try:
             x, y = (float(cell) for cell in cells)
@@ -80,24 +79,23 @@ def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[
         points.append((x, y))
     if promised is not None and promised != len(points):
         raise InputError(
-            f"{path}: expected {promised} points as its header says, given {len(points)}; the file is "
+            f"{path}: expected {promised} points according to its header, given {len(points)}; the file is "
             "damaged or cut off"
         )
     if not points:
-        raise InputError(f"{path}: expected points `x y`, one a line, given none")
+        raise InputError(f"{path}: expected one point `x y` per line, given none")
     if n_landmarks is not None and len(points) != n_landmarks:
         raise InputError(
-            f"{path}: expected {n_landmarks} points, given {len(points)}; mend the file or choose the "
-            "scheme it was made for"
+            f"{path}: expected {n_landmarks} points, given {len(points)}; fix the file or choose the matching scheme"
         )
     return np.array(points, np.float64)
 
 
 def write_pts(path: str | Path, landmarks: FloatArray) -> None:
-    """Write (K, 2) image px, 0-based; missing points as `nan nan`.
+    """Write landmarks, (K, 2) image px, 0-based, to a .pts file; missing landmarks become `nan nan`.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
     """
     one_based = np.asarray(landmarks, np.float64) + 1
     lines = [f"{x:.9g} {y:.9g}" for x, y in one_based.tolist()]
@@ -105,7 +103,7 @@ def write_pts(path: str | Path, landmarks: FloatArray) -> None:
 
 
 def find_image(labels: Path) -> Path | None:
-    """The image beside a label file: the same name with an image's suffix."""
+    """Find the image with the same name as a label file in the same folder, or return None."""
     for suffix in IMAGE_SUFFIXES:
         for candidate in (labels.with_suffix(suffix), labels.with_suffix(suffix.upper())):
             if candidate.is_file():
@@ -114,22 +112,22 @@ def find_image(labels: Path) -> Path | None:
 
 
 def read_images(folder: str | Path, *, labels: bool = True, n_landmarks: int | None = None) -> list[FaceSample]:
-    """Every image in a folder and in the folders below it, sorted by path, as one face each.
+    """Read all images in a folder and its subfolders, sorted by path, as one face each.
 
     Args:
-        folder: the folder; hidden files and folders are left out.
-        labels: read the .pts beside an image; an image without one is an unlabelled face.
-        n_landmarks: see `read_pts`.
+        folder: Image folder; hidden files and folders are skipped.
+        labels: Also read the .pts file of each image; an image without one is an unlabelled face.
+        n_landmarks: See `read_pts`.
 
     Returns:
-        box None; the name is the image's path in the folder.
+        Faces without boxes, named by the path of the image relative to the folder.
 
     Raises:
-        InputError: the folder is missing or has no image, a .pts is bad or has no image beside it.
+        InputError: The folder is missing or has no images, or a .pts file is invalid or has no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder with images; there is none")
+        raise InputError(f"{folder}: expected a folder of images; it does not exist")
     files = [f for f in sorted(folder.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
     images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
     pts = {f for f in files if f.suffix.lower() == ".pts"} if labels else set()
@@ -138,7 +136,7 @@ def read_images(folder: str | Path, *, labels: bool = True, n_landmarks: int | N
     for image in images:
         beside = next((p for p in (image.with_suffix(".pts"), image.with_suffix(".PTS")) if p in pts), None)
         if beside is not None and beside in used:
-            raise InputError(f"{beside}: fits two images, {image.name} and another; rename one of them")
+            raise InputError(f"{beside}: matches two images, {image.name} and another; rename one of them")
         if beside is not None:
             used.add(beside)
         points = None if beside is None else read_pts(beside, n_landmarks=n_landmarks)
@@ -148,7 +146,7 @@ def read_images(folder: str | Path, *, labels: bool = True, n_landmarks: int | N
     lonely = sorted(pts - used)
     if lonely:
         raise InputError(
-            f"{lonely[0]}: no image of that name is beside it ({len(lonely)} such files); put the images there"
+            f"{lonely[0]}: no image with the same name in its folder ({len(lonely)} such files); add the images"
         )
     if not samples:
         raise InputError(f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), given none")
@@ -156,25 +154,25 @@ def read_images(folder: str | Path, *, labels: bool = True, n_landmarks: int | N
 
 
 def read_pts_folder(folder: str | Path, *, n_landmarks: int | None = None) -> list[FaceSample]:
-    """Images with .pts files beside them; see `read_images`.
+    """Read a folder of images and .pts files; see `read_images`.
 
     Raises:
-        InputError: as `read_images`, and where the folder has no .pts at all.
+        InputError: The folder has no .pts file; or see `read_images`.
     """
     samples = read_images(folder, n_landmarks=n_landmarks)
     if all(s.landmarks is None for s in samples):
-        raise InputError(f"{folder}: expected .pts files beside the images, given {len(samples)} images and no .pts")
+        raise InputError(f"{folder}: expected .pts files with the images, given {len(samples)} images and no .pts")
     return samples
 
 
 def write_pts_folder(folder: str | Path, samples: Sequence[FaceSample]) -> None:
-    """Write a folder of images with a .pts beside each.
+    """Write a folder of images with one .pts file each.
 
-    An image that is not there yet is copied; of an image with several faces (name#1, name#2) each face
-    gets a copy, as in 300-W's AFW. Boxes, groups and occlusion have no place in this form.
+    Images not yet in the folder are copied. An image with several faces (name#1, name#2) is copied once per
+    face, as in AFW of 300-W. Boxes, groups and occlusion cannot be stored in this format.
 
     Raises:
-        InputError: there is no face, two faces would have the same file, or a file cannot be read or written.
+        InputError: There are no faces, two faces would have the same file, or a file cannot be read or written.
     """
     folder = Path(folder)
     if not samples:
@@ -197,7 +195,7 @@ def write_pts_folder(folder: str | Path, samples: Sequence[FaceSample]) -> None:
 
 
 def _place(s: FaceSample) -> PurePosixPath:
-    """Where a face's image goes, relative to the folder and never outside of it."""
+    """Return the path of a face's image relative to the folder, never outside it."""
     file = (s.name or s.image.name).replace("\\", "/")
     numbered = re.fullmatch(r"(.*)#(\d+)", file)
     file, number = numbered.groups() if numbered else (file, "")
