@@ -1,4 +1,4 @@
-"""HEIC and AVIF images: the kinds of file that cv2 reads nowhere, or not on every machine."""
+"""HEIC and AVIF images, which cv2 cannot read or cannot read on every machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AVIF = {b"avif", b"avis"}
 
 
 def heif_kind(data: bytes) -> str | None:
-    """ "avif" or "heic" by the brands that the file's head names, None for other files.
+    """Detect "avif" or "heic" from the brands in the file header; None for other files.
 
     >>> heif_kind(bytes([0, 0, 0, 20]) + b"ftypavif" + bytes(4) + b"mif1")
     'avif'
@@ -28,13 +28,13 @@ def heif_kind(data: bytes) -> str | None:
 
 
 def decode_heif(data: bytes, where: str) -> NDArray[np.uint8] | None:
-    """The image as RGB uint8 (H, W, 3), turned as its file says; None: this Pillow knows no AVIF, cv2 may.
+    """Decode an upright RGB uint8 image (H, W, 3), or return None if Pillow lacks AVIF support (cv2 may have it).
 
-    HEIC is turned by the container's own transformation, which the library applies; its EXIF orientation, which
-    repeats that one, is not applied again.
+    The library already applies the rotation stored in a HEIC container, so the EXIF orientation, which repeats it,
+    is ignored.
 
     Raises:
-        InputError: HEIC without the extra `heic`, or a damaged file.
+        InputError: The file is damaged, or it is HEIC and the extra `heic` is not installed.
     """
     try:
         image = _open(data, where)
@@ -47,10 +47,10 @@ def decode_heif(data: bytes, where: str) -> NDArray[np.uint8] | None:
 
 
 def heif_size(data: bytes, where: str) -> tuple[int, int] | None:
-    """Width and height in px of an upright image, from its head; None as in `decode_heif`.
+    """Read the upright width and height in px from the header; None as in `decode_heif`.
 
     Raises:
-        InputError: as `decode_heif`.
+        InputError: See `decode_heif`.
     """
     try:
         image = _open(data, where)

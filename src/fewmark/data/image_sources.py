@@ -1,4 +1,4 @@
-"""The images that a person names: files, folders, globs, standard input."""
+"""Images given by the user: files, folders, globs or standard input."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fewmark.data.heif import heif_kind
 from fewmark.data.images import IMAGE_SUFFIXES
 
 STDIN = Path("-")
-"""Stands for standard input."""
+"""Path that means standard input."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image to look at.
+    """An input image.
 
     Attributes:
-        path: the file; `STDIN` for an image that came by standard input.
-        place: where its results go, relative to the results' folder, without a suffix; unique.
-        data: the bytes of an image that is no file.
+        path: Image file; `STDIN` for an image from standard input.
+        place: Unique output path of its results, relative to the results folder and without a suffix.
+        data: Content of an image that is not a file.
     """
 
     path: Path
@@ -35,18 +35,18 @@ class ImageSource:
 
 
 def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> list[ImageSource]:
-    """The images that paths name.
+    """Find the images given by paths.
 
-    A folder is all images in it and below. A path that is not there and holds `*`, `?` or `[` is a glob (`**` is any
-    number of folders): the images among its matches. `-` is standard input: one image's bytes, or a list of
-    paths, one a line (or each ended by a NUL, as `find -print0` writes), each a file, a folder or a glob.
+    A folder stands for all images in it and its subfolders. A path that does not exist and contains `*`, `?` or `[`
+    is a glob (`**` matches any number of folders) and stands for the images it matches. `-` is standard input: the
+    bytes of one image, or a list of files, folders and globs, one per line or NUL-terminated as from `find -print0`.
 
     Args:
-        paths: files, folders, globs, "-".
-        stdin: what "-" reads; the process's own if None.
+        paths: Files, folders, globs or "-".
+        stdin: Stream read for "-"; None for the standard input of the process.
 
     Raises:
-        InputError: a path is missing, a folder or a glob has no image, or standard input is empty.
+        InputError: A path does not exist, a folder or glob contains no images, or standard input is empty.
     """
     found: dict[Path, str] = {}
     data: bytes | None = None
@@ -56,7 +56,7 @@ def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> l
         elif data is None and STDIN not in found:
             given = (stdin or sys.stdin.buffer).read()
             if not given.strip():
-                raise InputError("-: standard input is empty; expected an image, or paths of images one a line")
+                raise InputError("-: standard input is empty; expected an image, or image paths, one per line")
             if given.startswith(_MAGIC) or heif_kind(given) is not None:
                 data, found[STDIN] = given, "stdin"
             else:
@@ -81,18 +81,18 @@ def _lines(given: bytes) -> list[str]:
         text = given.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            "-: standard input is neither an image of a known format nor paths in UTF-8, one a line"
+            "-: standard input is neither an image of a known format nor UTF-8 paths, one per line"
         ) from error
     lines = text.split("\0") if "\0" in text else [line.strip() for line in text.splitlines()]
     return [line for line in lines if line]
 
 
 def _add(found: dict[Path, str], path: Path) -> None:
-    """Add a path's images with the places of their results."""
+    """Add the images of a path with their output paths."""
     if path.is_dir():
         files = _visible(path.rglob("*"), path)
         if not files:
-            raise InputError(f"{path}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without")
+            raise InputError(f"{path}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without images")
         for f in files:
             found.setdefault(f, f.relative_to(path).with_suffix("").as_posix())
     elif path.exists():
@@ -102,7 +102,7 @@ def _add(found: dict[Path, str], path: Path) -> None:
         root = Path(*path.parts[:fixed])
         files = _visible(map(Path, glob.glob(str(path), recursive=True)), root)
         if not files:
-            raise InputError(f"{path}: no image fits; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+            raise InputError(f"{path}: no image fits; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         for f in files:
             found.setdefault(f, f.relative_to(root).with_suffix("").as_posix())
     else:
@@ -110,6 +110,6 @@ def _add(found: dict[Path, str], path: Path) -> None:
 
 
 def _visible(files: Iterable[Path], folder: Path) -> list[Path]:
-    """The images among files, sorted, without hidden ones and those in hidden folders below `folder`."""
+    """Sort the images among files, skipping hidden files and hidden folders below `folder`."""
     images = sorted(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
     return [f for f in images if not any(p.startswith(".") for p in f.relative_to(folder).parts)]

@@ -1,4 +1,4 @@
-"""The same faces in two data sets: matched by their images' files and, within a file, by their order."""
+"""Matching of the same faces in two data sets, by image file and by order within a file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fewmark.data.samples import FaceSample, stack_landmarks
 
 @dataclass(frozen=True, eq=False)
 class FacePairs:
-    """Faces that are labelled in both of two data sets.
+    """Faces labelled in two data sets.
 
     Attributes:
-        source: N faces of the first, image by image.
-        target: the same faces in the second.
-        n_source: labelled faces of the first.
-        n_target: labelled faces of the second.
+        source: N faces of the first data set, grouped by image.
+        target: The same faces in the second data set.
+        n_source: Number of labelled faces in the first data set.
+        n_target: Number of labelled faces in the second data set.
     """
 
     source: list[FaceSample]
@@ -32,14 +32,14 @@ class FacePairs:
     n_target: int
 
     def only(self, rows: Sequence[int], why: str) -> FacePairs:
-        """Some of the pairs.
+        """Select a subset of the pairs.
 
         Args:
-            rows: which.
-            why: what chose them, for the message.
+            rows: Indices of the pairs.
+            why: Origin of the selection, for the error message.
 
         Raises:
-            InputError: none is left.
+            InputError: No pairs are left.
         """
         if not rows:
             raise InputError(
@@ -49,42 +49,42 @@ class FacePairs:
 
     @property
     def source_points(self) -> Floats:
-        """(N, Ks, 2) image px."""
+        """Landmarks of the first data set, (N, Ks, 2) image px."""
         return stack_landmarks(self.source).astype(np.float64)
 
     @property
     def target_points(self) -> Floats:
-        """(N, Kt, 2) image px."""
+        """Landmarks of the second data set, (N, Kt, 2) image px."""
         return stack_landmarks(self.target).astype(np.float64)
 
     @property
     def boxes(self) -> Floats:
-        """(N, 4) image px: what the second data set gives, else the tight box of its landmarks."""
+        """Boxes of the second data set, or else the tight boxes of its landmarks, (N, 4) image px."""
         return np.stack([s.face_box() for s in self.target]).astype(np.float64)
 
     @property
     def groups(self) -> list[str]:
-        """N persons, scenes or videos, as either data set says; else the image."""
+        """Person, scene or video of each face from either data set, or else its image (N entries)."""
         return [a.group or b.group or str(a.image) for a, b in zip(self.source, self.target, strict=True)]
 
 
 def match_faces(
     source: Sequence[FaceSample], target: Sequence[FaceSample], names: tuple[str, str] = ("SRC", "DST")
 ) -> FacePairs:
-    """Match two data sets' faces.
+    """Match the faces of two data sets.
 
-    Images are matched by the first of these by which any are: the same image on disk; the same `file` name; the same
-    name without folders and suffix. Faces of one image are matched by their order. What is in one data set alone, or
-    unlabelled in either, is left out.
+    Images are matched by the first criterion that yields any match: same image on disk, same `file` name, or same name
+    without folders and suffix. Faces in one image are matched by order. Faces that are in only one data set, or
+    unlabelled in either, are left out.
 
     Args:
-        source: faces of one scheme.
-        target: faces of another.
-        names: what to call the two in messages.
+        source: Faces of one scheme.
+        target: Faces of another scheme.
+        names: Names of the two data sets in error messages.
 
     Raises:
-        InputError: no image is in both, a name fits two images, an image has other numbers of faces in the two, or no
-            face is labelled in both.
+        InputError: No image is in both data sets, a name matches two images, an image has different numbers of faces
+            in the two data sets, or no face is labelled in both.
     """
     for key in (_image, _file, _stem):
         ours, theirs = _by_key(source, key), _by_key(target, key)

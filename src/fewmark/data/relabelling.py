@@ -1,4 +1,4 @@
-"""Transfers on labelled faces: fit one, convert labels with it, measure it."""
+"""Scheme transfers on labelled faces: fitting, label conversion and scoring."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ CONTOUR = "contour"
 
 @dataclass(frozen=True, eq=False)
 class TransferScore:
-    """How far transferred landmarks are from the true ones.
+    """Errors of transferred landmarks.
 
     Attributes:
-        score: over all landmarks.
-        tangent: mean error along the true contour, by the score's normaliser; NaN where the scheme has no contour.
-        normal: mean error across it.
-        inner: mean error of all components but the contour, each weighted by its number of landmarks; NaN where the scheme
-            has none.
-        tangent_per_landmark: (C,) the error along the true contour of each of its landmarks; empty where there is none.
-        normal_per_landmark: (C,) the error across it.
+        score: Score over all landmarks.
+        tangent: Mean error along the true contour, by the normaliser of the score; NaN if the scheme has no contour.
+        normal: Mean error across the true contour.
+        inner: Mean error of all components except the contour, weighted by their numbers of landmarks; NaN if the
+            scheme has none.
+        tangent_per_landmark: (C,) error of each contour landmark along the true contour; empty without a contour.
+        normal_per_landmark: (C,) error of each contour landmark across the true contour.
     """
 
     score: Score
@@ -50,7 +50,7 @@ class TransferScore:
 
     @property
     def by_part(self) -> dict[str, float]:
-        """The means of all, contour (also along and across it) and inner landmarks, as fractions; NaN where there are none."""
+        """Mean errors of all, contour (also along and across it) and inner landmarks, as fractions; NaN for absent parts."""
         return {
             "all": self.score.nme,
             "contour": self.score.per_component.get(CONTOUR, math.nan),
@@ -60,7 +60,7 @@ class TransferScore:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the values per face and landmark."""
+        """Convert to plain data for JSON, without the values per face and landmark."""
         data = {k: v for k, v in self.score.to_dict().items() if k not in ("per_face", "per_landmark")}
         known = math.isfinite(self.tangent)
         return {**data, CONTOUR: {"tangent": self.tangent, "normal": self.normal} if known else None}
@@ -88,7 +88,7 @@ def fit_transfer(
         licence: Licence of the faces, kept with the transfer.
 
     Returns:
-        The transfer, with the error that held-out faces let expect: `expected_error`.
+        The transfer, with `expected_error` estimated on held-out faces.
 
     Raises:
         InputError: See `match_faces` and `SchemeTransfer.fit`.
@@ -125,18 +125,19 @@ def fit_transfer_on_pairs(
 def relabel_faces(
     transfer: SchemeTransfer, samples: Sequence[FaceSample], contour_from: Sequence[FaceSample] | None = None
 ) -> list[FaceSample]:
-    """The faces with landmarks of the target scheme.
+    """Convert the landmarks of faces to the target scheme.
 
-    Boxes, groups and names stay; what was said of occlusion goes. An unlabelled face stays unlabelled, and one with a missing
-    source landmark has no landmarks but for a contour that is given.
+    Boxes, groups and names are kept; occlusion labels are dropped. Unlabelled faces stay unlabelled, and faces with a
+    missing source landmark lose all landmarks except a given contour.
 
     Args:
-        transfer: from the samples' scheme.
-        samples: faces of its source scheme.
-        contour_from: the same faces in the target scheme, found directly; their contour is taken, not the transfer's.
+        transfer: Transfer from the scheme of the samples.
+        samples: Faces labelled in the source scheme.
+        contour_from: The same faces with landmarks predicted directly in the target scheme; their contour replaces that
+            of the transfer.
 
     Raises:
-        InputError: a face has another number of landmarks; or see `contour_of`.
+        InputError: A face has the wrong number of landmarks; or see `contour_of`.
     """
     labelled = [s for s in samples if s.is_labelled]
     keep = None if contour_from is None else contour_of(transfer, labelled, contour_from)
@@ -152,20 +153,20 @@ def relabel_faces(
 
 
 def contour_of(transfer: SchemeTransfer, samples: Sequence[FaceSample], direct: Sequence[FaceSample]) -> Floats:
-    """(N, Kt, 2) image px: the contour of each face as it was found directly, NaN elsewhere; for `SchemeTransfer.apply`.
+    """Collect the directly predicted contours of faces for `SchemeTransfer.apply`: (N, Kt, 2) image px, NaN elsewhere.
 
     Args:
-        transfer: to the scheme of `direct`.
+        transfer: Transfer to the scheme of `direct`.
         samples: N faces.
-        direct: the same faces, and perhaps others, with landmarks of the target scheme.
+        direct: The same faces, possibly among others, with landmarks of the target scheme.
 
     Raises:
-        InputError: the target scheme has no component `contour`, or a face is not among `direct`.
+        InputError: The target scheme has no component `contour`, or a face is not in `direct`.
     """
     scheme = transfer.target
     if CONTOUR not in scheme.components:
         raise InputError(
-            f"scheme {scheme.name} has no component {CONTOUR!r} that could be found directly; its components are "
+            f"scheme {scheme.name} has no component {CONTOUR!r} to predict directly; its components are "
             f"{', '.join(scheme.components) or 'none'}"
         )
     pairs = match_faces(samples, direct, ("DATA", "the faces with the contour"))
@@ -191,16 +192,16 @@ def score_transfer(
     contour_from: Sequence[FaceSample] | None = None,
     normalizer: str | None = None,
 ) -> TransferScore:
-    """Score a transfer on faces that are labelled in both schemes.
+    """Score a transfer on faces labelled in both schemes.
 
     Args:
-        transfer: from the scheme of `pairs.source` to that of `pairs.target`.
-        pairs: faces that it was not fitted on.
-        contour_from: see `relabel_faces`.
-        normalizer: of the target scheme; None = its default.
+        transfer: Transfer from the scheme of `pairs.source` to that of `pairs.target`.
+        pairs: Faces not used to fit the transfer.
+        contour_from: See `relabel_faces`.
+        normalizer: Normaliser of the target scheme; None for its default.
 
     Raises:
-        InputError: see `relabel_faces` and `score`.
+        InputError: See `relabel_faces` and `score`.
     """
     keep = None if contour_from is None else contour_of(transfer, pairs.source, contour_from)
     predicted = transfer.apply(pairs.source_points, keep=keep)
@@ -210,13 +211,13 @@ def score_transfer(
 def score_landmarks(
     scheme: LandmarkScheme, predicted: Floats, pairs: FacePairs, normalizer: str | None = None
 ) -> TransferScore:
-    """Score landmarks of the target scheme, however they were found.
+    """Score landmarks of the target scheme from any source.
 
     Args:
-        scheme: of the landmarks.
-        predicted: (N, Kt, 2) image px of `pairs`.
-        pairs: the true ones.
-        normalizer: of the target scheme; None = its default.
+        scheme: Scheme of the landmarks.
+        predicted: (N, Kt, 2) image px, predicted landmarks of `pairs`.
+        pairs: Faces with the true landmarks.
+        normalizer: Normaliser of the target scheme; None for its default.
     """
     true, boxes = pairs.target_points, pairs.boxes
     whole = score(predicted, true, scheme, boxes=boxes, normalizer=normalizer)

@@ -1,4 +1,4 @@
-"""Splits: parts that cut no group, and a few labelled faces out of many."""
+"""Splits that keep groups together, and small labelled subsets of a training set."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from fewmark.data.samples import FaceSample
 def split_groups(
     samples: Sequence[FaceSample], fractions: Sequence[float], rng: np.random.Generator
 ) -> list[list[FaceSample]]:
-    """Split faces into parts so that no group (person, scene, video) is in two of them.
+    """Split faces into parts without dividing any group (person, scene or video).
 
-    Groups are taken in random order, the largest of them first where they differ much, and each goes to the
-    part that is furthest below its share. A face without a group is a group of its own; faces of one image
-    stay together.
+    Groups are assigned from largest to smallest, in random order among equal sizes, each to the part furthest below
+    its share. A face without a group forms its own group; faces in one image stay together.
 
     Args:
-        samples: the faces.
-        fractions: the parts' shares, positive, summing to 1.
-        rng: where the order is drawn from.
+        samples: Faces to split.
+        fractions: Shares of the parts, positive and summing to 1.
+        rng: Source of the random order.
 
     Returns:
-        one list a fraction, each in the order of `samples`; together they are all of them.
+        One list per fraction, each in the order of `samples`; together they contain every face once.
 
     Raises:
-        InputError: a fraction is not positive or they do not sum to 1, or there are fewer groups than parts.
+        InputError: A fraction is not positive, the fractions do not sum to 1, or there are fewer groups than parts.
 
     >>> from pathlib import Path
     >>> faces = [FaceSample(Path(f"{i}.jpg"), group=str(i // 2)) for i in range(8)]
@@ -56,21 +55,22 @@ def split_groups(
 
 
 def few_labels(samples: Sequence[FaceSample], fractions: Sequence[float], seed: int) -> dict[float, list[FaceSample]]:
-    """Nested sets of the few faces that are labelled: the 5 % are among the 10 %, those among the 20 %.
+    """Draw nested subsets of labelled faces: the 5 % subset is part of the 10 % subset, and so on.
 
-    The seed gives one random order, and a fraction is its beginning; so every seed is another draw and every
-    fraction of a seed is comparable with the next. Groups may be cut: all these faces are training faces.
+    The seed determines one random order, and each fraction takes the first faces of it. Fractions of one seed are
+    therefore comparable, and different seeds are independent draws. Groups may be divided, since all these faces are
+    training faces.
 
     Args:
-        samples: the training faces; those without landmarks are left out.
-        fractions: each in (0, 1].
-        seed: 0, 1, 2 for the three runs of a table.
+        samples: Training faces; those without landmarks are left out.
+        fractions: Fractions in (0, 1].
+        seed: Seed of the order; 0, 1 and 2 for the three runs of a table.
 
     Returns:
-        fraction -> round half up of fraction * n faces, at least one, in the order of `samples`.
+        Fraction -> fraction * n faces (rounded half up, at least one), in the order of `samples`.
 
     Raises:
-        InputError: no face is labelled, or a fraction is not in (0, 1].
+        InputError: No face is labelled, or a fraction is not in (0, 1].
 
     Source: TS3, section 4.1 (5, 10 and 20 % labelled).
 
@@ -91,8 +91,7 @@ def few_labels(samples: Sequence[FaceSample], fractions: Sequence[float], seed: 
 
 
 def _groups(samples: Sequence[FaceSample]) -> list[list[int]]:
-    """Indices that must stay together: faces joined by a group or by an image, in order of first
-    appearance."""
+    """Group the indices of faces that share a group or an image, in order of first appearance."""
     parent = list(range(len(samples)))
 
     def root(i: int) -> int:

@@ -19,7 +19,7 @@ _TITLE = "Cumulative error distribution"
 
 
 def ced_points(nme: FloatArray, end: float) -> list[Point]:
-    """Corners of the CED's steps from 0 to `end`.
+    """Compute the corners of the CED steps from 0 to `end`.
 
     Args:
         nme: (N,) per-face NME, a fraction; values that are not finite count as above every threshold.
@@ -62,7 +62,7 @@ def write_ced(path: str | Path, scores: Mapping[str, Score]) -> None:
     """Write the CED of one or more scores up to twice their threshold.
 
     Args:
-        path: output file; its suffix selects the form: .csv (list, nme, share), .html (a self-contained chart), or .png,
+        path: output file; its suffix selects the format: .csv (list, nme, share), .html (a self-contained chart), or .png,
             .svg, .pdf (drawn by matplotlib).
         scores: name -> score, all with one normaliser; at least one.
 
@@ -107,7 +107,7 @@ def check_ced_path(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in CED_SUFFIXES:
-        raise InputError(f"{path}: expected a file name that ends in {', '.join(CED_SUFFIXES)}")
+        raise InputError(f"{path}: expected a file name ending in {', '.join(CED_SUFFIXES)}")
     if path.suffix.lower() not in (".csv", ".html"):
         try:
             import matplotlib.figure  # noqa: F401

@@ -1,4 +1,4 @@
-"""Charts as SVG text, drawn by a few lines of our own: a report then needs neither network nor matplotlib."""
+"""Charts as SVG text, written directly so that a report needs neither network access nor matplotlib."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 INKS = ("#0f766e", "#d97706", "#4f46e5", "#be185d", "#0284c7", "#65a30d", "#7c3aed", "#57534e")
-"""One a series, in their order."""
+"""Colours of the series, in order."""
 
 Point = tuple[float, float]
 
@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 58, 48
 
 
 def nice_ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """Round numbers within [low, high], about n of them.
+    """Choose about n round numbers within [low, high].
 
     >>> nice_ticks(0.0, 1.0)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -46,22 +46,22 @@ def line_chart(
     dots: bool = False,
     whole_x: bool = False,
 ) -> str:
-    """Lines, each with its name in a legend.
+    """Draw lines with a legend.
 
     Args:
-        series: name -> points (x, y); a point that is not finite breaks its line.
-        title: above the chart.
-        x_label: with its unit.
-        y_label: with its unit.
-        width: px.
-        height: px.
-        x_range: of the axis; None: of the data.
-        y_range: of the axis; None: of the data, with room.
-        dots: mark every point.
-        whole_x: ticks at whole numbers only.
+        series: Name -> points (x, y); a non-finite point breaks its line.
+        title: Title above the chart.
+        x_label: Label of the x axis, with its unit.
+        y_label: Label of the y axis, with its unit.
+        width: Width of the chart, px.
+        height: Height of the chart, px.
+        x_range: Range of the x axis; None for the range of the data.
+        y_range: Range of the y axis; None for the range of the data plus a margin.
+        dots: Mark every point.
+        whole_x: Place x ticks only at whole numbers.
 
     Returns:
-        one <svg> element.
+        One <svg> element.
     """
     points = [p for line in series.values() for p in line]
     frame = _Frame(points, width, height, x_range, y_range, whole_x)
@@ -94,7 +94,7 @@ def scatter_chart(
     x_range: Point | None = None,
     y_range: Point | None = None,
 ) -> str:
-    """Points; see `line_chart`. Points outside a given range sit on its edge."""
+    """Draw points; see `line_chart`. Points outside a given range are placed on its edge."""
     points = [p for cloud in series.values() for p in cloud]
     frame = _Frame(points, width, height, x_range, y_range, False)
     body = []
@@ -110,7 +110,7 @@ def scatter_chart(
 
 
 class _Frame:
-    """Axes: data -> px of the chart."""
+    """Axes that map data to chart px."""
 
     def __init__(
         self,

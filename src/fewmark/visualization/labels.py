@@ -1,4 +1,4 @@
-"""Numbers or names beside landmarks."""
+"""Index or name labels of landmarks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from fewmark.landmarks.scheme import LandmarkScheme
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Label = Literal["none", "numbers", "names"]
 
-_SIDE = {"none": 0.0, "numbers": 500.0, "names": 1100.0}  # px of a face at which its labels can be read
-_LARGEST = 4096  # px of a magnified image
+_SIDE = {"none": 0.0, "numbers": 500.0, "names": 1100.0}  # face size in px at which its labels are legible
+_LARGEST = 4096  # largest side of a magnified image, px
 
 
 def magnify_for(
     label: Label, image: NDArray[np.uint8], landmarks: Sequence[FloatArray]
 ) -> tuple[NDArray[np.uint8], list[FloatArray]]:
-    """The image and the landmarks, magnified until labels beside those of the smallest face can be read.
+    """Magnify an image and its landmarks until labels on the smallest face are legible.
 
     Args:
-        label: none magnifies nothing.
+        label: Kind of label; "none" disables magnification.
         image: (H, W, 3) RGB.
-        landmarks: (K, 2) image px, a face each; NaN where missing.
+        landmarks: (K, 2) image px per face; NaN where missing.
 
     Returns:
-        at most 6 times the size, and no side beyond 4096 px unless the image's own is.
+        Image and landmarks, magnified at most 6 times and to at most 4096 px per side; larger images are unchanged.
     """
     sides = [float(box_size(box_of_points(p)).max()) for p in landmarks if np.isfinite(p).all(1).any()]
     longer = max(image.shape[:2])
@@ -48,13 +48,13 @@ def magnify_for(
 def write_labels(
     canvas: NDArray[np.uint8], points: NDArray[np.float64], scheme: LandmarkScheme, *, names: bool = False
 ) -> NDArray[np.uint8]:
-    """A copy with each landmark's index or name outward of its point, away from the middle of its component.
+    """Label each landmark on a copy of the image, on the side facing away from the middle of its component.
 
     Args:
         canvas: (H, W, 3) RGB.
-        points: (K, 2) image px; those missing (NaN) get none.
-        scheme: has the names and the components.
-        names: names instead of indices, each turned to where it covers the least.
+        points: (K, 2) image px; missing landmarks (NaN) get no label.
+        scheme: Scheme with the names and components.
+        names: Write names instead of indices, each rotated to the direction with the least overlap.
     """
     seen = np.asarray(np.isfinite(points).all(-1), np.bool_)
     if not seen.any():
@@ -64,7 +64,7 @@ def write_labels(
     directions = outward_directions(points, scheme)
     page = PilImage.fromarray(canvas)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size)
-    taken = points[seen]  # where nothing more may be written: points, and later names
+    taken = points[seen]  # occupied positions: points, then also names
     for i in np.flatnonzero(seen).tolist():
         away = directions[i]
         if names:
@@ -79,13 +79,14 @@ def write_labels(
 
 
 def outward_directions(points: FloatArray, scheme: LandmarkScheme) -> Floats:
-    """Unit vector at each landmark away from the middle of its component, for contour and brows of the face.
+    """Compute unit vectors from the middle of each component (of the face for contour and brows) to its landmarks.
 
     Args:
         points: (K, 2) px, NaN where missing.
+        scheme: Scheme with the components.
 
     Returns:
-        (K, 2); NaN where missing, straight down where a landmark lies on that middle.
+        (K, 2); NaN where missing, straight down for a landmark exactly on the middle.
     """
     points = np.asarray(points, np.float64)
     present = np.asarray(np.isfinite(points).all(1))
@@ -102,7 +103,7 @@ def outward_directions(points: FloatArray, scheme: LandmarkScheme) -> Floats:
 def _freest(
     point: FloatArray, away: FloatArray, reach: NDArray[np.float64], taken: NDArray[np.float64], size: float
 ) -> NDArray[np.float64]:
-    """The direction near `away` in which a text of height `size`, with letters at distances `reach`, covers the least."""
+    """Find the direction near `away` in which text of height `size`, with letters at distances `reach`, overlaps least."""
     best, least = np.asarray(away, np.float64), np.inf
     for turn in sorted(np.radians(np.arange(-180, 180, 10)).tolist(), key=abs):
         cos, sin = np.cos(turn), np.sin(turn)
@@ -116,7 +117,7 @@ def _freest(
 
 
 def _write_along(page: PilImage.Image, text: str, start: FloatArray, away: FloatArray, font: Font) -> None:
-    """Write a text that begins (or, to the left, ends) at a point and runs along a direction, never upside down."""
+    """Write text along a direction, never upside down; it starts at the point, or ends there if it runs to the left."""
     x0, y0, x1, y1 = font.getbbox(text, stroke_width=1)
     label = PilImage.new("RGBA", (int(x1 - x0) + 4, int(y1 - y0) + 4))
     ImageDraw.Draw(label).text(

@@ -1,4 +1,4 @@
-"""The numbered image of a landmark scheme: which index is which point."""
+"""Numbered image of a landmark scheme, which shows the index of each point."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from fewmark.visualization.labels import outward_directions
 
 PAPER = (255, 255, 255)
 MARGIN = 0.09
-"""Of the image's side, on each side of the face."""
+"""Margin on each side of the face, as a fraction of the image side."""
 DIRECTIONS = 24
 RINGS = (0.0, 0.4, 0.9, 1.6, 2.5, 3.6, 5.0, 6.6)
-"""How far a number may stand from its point, in heights of its digits."""
+"""Candidate distances of a number from its point, in digit heights."""
 
 
 def draw_scheme(scheme: LandmarkScheme, size: int = 1024) -> NDArray[np.uint8]:
-    """Draw the mean face with its edges, coloured by component, and every landmark's index beside it.
+    """Draw the mean face with its edges, coloured by component, and the index of every landmark.
 
     Args:
-        scheme: with a mean face.
-        size: the image's side, px.
+        scheme: Scheme with a mean face.
+        size: Side of the image, px.
 
     Returns:
         (size, size, 3) RGB.
 
     Raises:
-        InputError: the scheme has no mean face, or the image would be too small to read.
+        InputError: The scheme has no mean face, or the image is too small to be legible.
     """
     if scheme.mean_face is None:
         raise InputError(f"scheme {scheme.name} has no mean face to draw: add `mean_face` to its file")
@@ -103,9 +103,9 @@ def _place_numbers(
     edges: NDArray[np.int64],
     image_size: int,
 ) -> NDArray[np.float64]:
-    """Centres of the numbers: each at the cheapest of many places round its point, in turn, then revised.
+    """Place the centre of each number in turn at the cheapest position around its point, then revise all positions.
 
-    A place costs for covering a number (most), a point or an edge, for its distance and for standing inwards.
+    Positions are penalised for covering a number (most), a point or an edge, for distance, and for facing inwards.
     """
     height = float(sizes[:, 1].max())
     padding = height * 0.3
@@ -118,7 +118,7 @@ def _place_numbers(
     candidates, costs = [], []
     for i, point in enumerate(points):
         half = sizes[i] / 2 + padding
-        touching = point + rays / (np.abs(rays) / half).max(1, keepdims=True)  # boxes whose rim meets the point
+        touching = point + rays / (np.abs(rays) / half).max(1, keepdims=True)  # boxes with the point on their rim
         places = (touching[None] + rays[None] * rings[:, None, None]).reshape(-1, 2)
         cost = np.repeat(np.array(RINGS) * 1.2, DIRECTIONS) + np.tile(1 - rays @ outward[i], len(RINGS)) * 1.5
         around = [p[np.abs(p - point).max(-1) < 1.5 * farthest] for p in (np.delete(points, i, 0), on_edges)]
@@ -141,7 +141,7 @@ def _place_numbers(
 
 
 def _inside(places: NDArray[np.float64], half: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(P, N) whether a box of this half extent at each place covers each point."""
+    """Test whether a box of this half extent at each place covers each point, (P, N)."""
     return np.asarray((np.abs(places[:, None] - points[None]) < half).all(-1), np.bool_)
 
 
@@ -151,7 +151,7 @@ def _crossings(
     points: NDArray[np.float64],
     chosen: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """(P,) how many leaders, point to number, of the numbers already placed each new leader would cross."""
+    """Count the leader lines (point to number) of placed numbers that each new leader would cross, (P,)."""
 
     def side(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
         ab, ac = b - a, c - a

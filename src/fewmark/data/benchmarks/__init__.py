@@ -1,4 +1,4 @@
-"""Published benchmarks, read from the layout of their original archives, one file a set: 300-W, Menpo, 300-VW, AFLW, COFW, WFLW, LaPa.
+"""Readers of published benchmarks in their original layout: 300-W, Menpo, 300-VW, AFLW, COFW, WFLW, LaPa.
 
 Imports `fewmark.core`, label formats and samples; SciPy and h5py only to read Matlab files.
 """

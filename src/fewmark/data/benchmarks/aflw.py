@@ -1,4 +1,4 @@
-"""AFLW with 19 points: 20000 training faces, 4386 to test, 1165 of them frontal."""
+"""AFLW with 19 points: 20000 training faces and 4386 test faces, 1165 of them frontal."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ def read_aflw(
     images: str | Path | None = None,
     strict: bool = True,
 ) -> list[FaceSample]:
-    """Read AFLW by the revised annotation that the papers use.
+    """Read AFLW with the revised annotation used in the papers.
 
     Args:
-        root: holds AFLWinfo_release.mat (nameList, bbox, data, mask_new, ra).
-        subset: the first 20000 of the permutation `ra` to train, the rest to test; frontal is the test faces
-            whose 19 points are all visible and inside the face box.
-        images: the folder with 0/, 2/ and 3/; by default images, data/flickr or flickr under root.
-        strict: refuse counts other than the published ones.
+        root: Folder with AFLWinfo_release.mat (nameList, bbox, data, mask_new, ra).
+        subset: "train" (first 20000 of the permutation `ra`), "test" (the rest), or "frontal" (test faces with all 19
+            points visible and inside the face box).
+        images: Folder with 0/, 2/ and 3/; None for images, data/flickr or flickr under root.
+        strict: Reject counts that differ from the published ones.
 
     Returns:
-        19 points, invisible ones missing (NaN); the face box of the release, whose sqrt(area) is the
-        normaliser box-size; group: the photograph.
+        Faces with 19 points, invisible ones missing (NaN), and the face box of the release; sqrt(area) of this box is
+        the normaliser box-size. The group is the photograph.
 
     Raises:
-        InputError: the file or folder is missing or not what it should be, or a count is.
+        InputError: The file or folder is missing or invalid, or a count is wrong.
 
-    Source: Zhu et al., CVPR 2016 (the annotation); TS3, section 4.1. Differs: all-visible alone gives some
-    1314
-        frontal faces; the 1165 of the tables also need every point inside the box.
+    Source: Zhu et al., CVPR 2016 (the annotation); TS3, section 4.1. Differs: visibility alone gives about 1314
+    frontal faces; the 1165 of the tables also require every point inside the box.
     """
     root = need_folder(Path(root), "AFLW")
     check_subset("AFLW", subset, tuple(AFLW_COUNTS))
@@ -58,9 +57,11 @@ def read_aflw(
         if array.shape != shape:
             raise InputError(f"{path}: {name}: expected an array of shape {shape}, given {array.shape}")
     if sorted(order.tolist()) != list(range(n)):
-        raise InputError(f"{path}: ra: expected a permutation of 1 to {n}, given {order.size} numbers that are none")
-    landmarks = data.reshape(n, 2, 19).transpose(0, 2, 1)  # the row is x of all points, then y of all points
-    boxes = bbox[:, [0, 2, 1, 3]]  # the row is left, right, top, bottom
+        raise InputError(
+            f"{path}: ra: expected a permutation of 1 to {n}, given {order.size} numbers that are not a permutation"
+        )
+    landmarks = data.reshape(n, 2, 19).transpose(0, 2, 1)  # each row holds x of all points, then y of all points
+    boxes = bbox[:, [0, 2, 1, 3]]  # each row holds left, right, top, bottom
     visible = mask > 0
     inside = (landmarks > boxes[:, None, :2]).all(axis=2) & (landmarks < boxes[:, None, 2:]).all(axis=2)
     n_train = 20000 if n > 20000 else n * 20000 // 24386

@@ -1,4 +1,4 @@
-"""What the benchmark readers share: published counts, optional libraries, folders that must be there."""
+"""Checks shared by the benchmark readers: published counts, optional libraries, required folders."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fewmark.core.errors import InputError
 
 
 def check_count(what: str, expected: int, given: int, strict: bool) -> None:
-    """See that a set has as many faces as its protocol says.
+    """Check that a data set has the published number of faces.
 
     Raises:
-        InputError: it has not, and `strict` asks for it.
+        InputError: The count is wrong and `strict` is set.
     """
     if strict and expected != given:
         raise InputError(
@@ -22,31 +22,31 @@ def check_count(what: str, expected: int, given: int, strict: bool) -> None:
 
 
 def check_subset(what: str, subset: str, known: tuple[str, ...]) -> None:
-    """See that a subset's name is known.
+    """Check that the name of a subset is known.
 
     Raises:
-        InputError: it is not.
+        InputError: The name is unknown.
     """
     if subset not in known:
         raise InputError(f"{what}: subset {subset!r}: expected one of {', '.join(known)}")
 
 
 def need_folder(path: Path, what: str) -> Path:
-    """The folder itself.
+    """Return an existing folder.
 
     Raises:
-        InputError: it is not there.
+        InputError: The folder does not exist.
     """
     if not path.is_dir():
-        raise InputError(f"{path}: expected the folder of {what}; there is none")
+        raise InputError(f"{path}: expected the folder of {what}; it does not exist")
     return path
 
 
 def need_library(name: str, what: str) -> Any:
-    """An optional library, imported now.
+    """Import an optional library.
 
     Raises:
-        InputError: it is not installed.
+        InputError: The library is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -57,10 +57,10 @@ def need_library(name: str, what: str) -> Any:
 
 
 def read_matlab(path: Path, what: str) -> dict[str, Any]:
-    """A Matlab file of version 7 or older as plain arrays, lists and dicts.
+    """Read a Matlab file of version 7 or older as plain arrays, lists and dicts.
 
     Raises:
-        InputError: the file is missing or damaged, or scipy is not installed.
+        InputError: The file is missing or damaged, or scipy is not installed.
     """
     io = need_library("scipy.io", what)
     try:

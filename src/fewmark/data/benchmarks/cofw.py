@@ -1,5 +1,4 @@
-"""COFW: 29 points with occlusion; 1345 training faces, 507 to test; the images are inside the .mat
-files."""
+"""COFW: 29 points with occlusion, 1345 training faces and 507 test faces; the .mat files contain the images."""
 
 from __future__ import annotations
 
@@ -25,23 +24,23 @@ def read_cofw(
     images: str | Path | None = None,
     strict: bool = True,
 ) -> list[FaceSample]:
-    """Read COFW (colour) and write its images out, once.
+    """Read COFW (colour) and extract its images to files.
 
     Args:
-        root: holds COFW_train_color.mat and COFW_test_color.mat (HDF5).
-        subset: train (1345: 845 of LFPW and 500 of COFW) or test (507).
-        images: where the images go, as train/000001.png and so on; by default cofw_images under root.
-            Images that are there already are kept.
-        strict: refuse counts other than the published ones.
+        root: Folder with COFW_train_color.mat and COFW_test_color.mat (HDF5).
+        subset: "train" (1345 faces: 845 of LFPW and 500 of COFW) or "test" (507 faces).
+        images: Output folder of the images (train/000001.png, ...); None for cofw_images under root. Existing images
+            are kept.
+        strict: Reject counts that differ from the published ones.
 
     Returns:
-        29 points, 0-based, with `occluded`; the box of the release.
+        Faces with 29 points, 0-based, with `occluded` and the box of the release.
 
     Raises:
-        InputError: the file is missing or not what it should be, h5py is not installed, images cannot be
-            written, or a count is wrong.
+        InputError: The file is missing or invalid, h5py is not installed, images cannot be written, or a count is
+            wrong.
 
-    Source: Burgos-Artizzu et al., ICCV 2013. Differs: positions are Matlab's and moved by one pixel.
+    Source: Burgos-Artizzu et al., ICCV 2013. Differs: Matlab positions are shifted by one pixel to be 0-based.
     """
     root = need_folder(Path(root), "COFW")
     check_subset("COFW", subset, tuple(_FILES))
@@ -76,7 +75,7 @@ def read_cofw(
 
 
 def _rows(path: Path, key: str, array: Any, n: int, width: int) -> Any:
-    """(n, width): HDF5 holds Matlab's arrays transposed."""
+    """Return (n, width) numbers, undoing the transposition of Matlab arrays in HDF5."""
     table = np.asarray(array, np.float64)
     if table.shape == (width, n):
         table = table.T
@@ -86,7 +85,7 @@ def _rows(path: Path, key: str, array: Any, n: int, width: int) -> Any:
 
 
 def _write_image(image: Path, array: Any, where: str) -> None:
-    """HDF5 holds Matlab's (H, W) as (W, H) and (H, W, 3) as (3, W, H)."""
+    """Write an image that HDF5 stores transposed: (H, W) as (W, H) and (H, W, 3) as (3, W, H)."""
     pixels = np.asarray(array).T
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise InputError(f"{where}: expected a grey or RGB uint8 image, given {pixels.dtype} of shape {pixels.shape}")

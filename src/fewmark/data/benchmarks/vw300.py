@@ -1,4 +1,4 @@
-"""300-VW: videos with 68 points a frame; 50 to train, 64 to test in three categories."""
+"""300-VW: videos with 68 points per frame, 50 for training and 64 for testing in three categories."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _NUMBERS = {
     ],
 }  # fmt: skip
 VIDEOS_300VW = {subset: tuple(f"{n:03d}" for n in numbers) for subset, numbers in _NUMBERS.items()}
-"""The videos of each set; A: well lit, B: mild, C: arbitrary conditions."""
+"""Videos of each subset. Category A is well lit, B has mild and C arbitrary conditions."""
 
 INNER_49 = tuple(i for i in range(17, 68) if i not in (60, 64))
-"""The 49 of the 68 points on which 300-VW is scored: no contour, no inner mouth corners."""
+"""The 49 of the 68 points used to score 300-VW, without the contour and the inner mouth corners."""
 
 
 def read_300vw(
@@ -47,23 +47,23 @@ def read_300vw(
     skip: Mapping[str, Collection[int]] | None = None,
     strict: bool = True,
 ) -> list[FaceSample]:
-    """Read 300-VW, its frames extracted to images.
+    """Read 300-VW after its frames have been extracted to images.
 
     Args:
-        root: holds a folder a video with annot/000001.pts and so on; ffmpeg -i vid.avi -start_number 1
-            imgs/%06d.png makes the images.
-        subset: train (50 videos), test-a (31), test-b (19), test-c (14).
-        n_landmarks: 49, as it is scored, or all 68.
-        image_name: a frame's image under root, by video (text) and frame (number).
-        every: take frame 1, 1 + every, ... of each video's annotated frames.
-        skip: frames to leave out, video -> numbers; some annotations of the release are known to be broken.
-        strict: refuse a release that lacks a video of the subset; else what is there is read.
+        root: Folder with one subfolder per video, which contains annot/000001.pts and so on. Extract the images with
+            ffmpeg -i vid.avi -start_number 1 imgs/%06d.png.
+        subset: "train" (50 videos), "test-a" (31), "test-b" (19) or "test-c" (14).
+        n_landmarks: 49, the scored points, or all 68.
+        image_name: Pattern of image files under root, with video (text) and frame (number).
+        every: Step between the annotated frames used: 1, 1 + every, ...
+        skip: Video -> numbers of frames to leave out; some annotations of the release are known to be broken.
+        strict: Reject a release without all videos of the subset; otherwise read the available ones.
 
     Returns:
-        tight landmark boxes (of the points returned); group: the video.
+        Faces with the tight box of the returned landmarks. The group is the video.
 
     Raises:
-        InputError: a video, frame or point file is missing or wrong.
+        InputError: A video, frame or point file is missing or invalid.
 
     Source: Shen et al., ICCVW 2015; TS3, section 4.1 for category C and the 49 points.
     """
@@ -86,14 +86,14 @@ def read_300vw(
                 continue
             name = _format_name(image_name, video, frame)
             if not (root / name).is_file():
-                raise InputError(f"{root / name}: the frame of {labels.name} is missing; extract it or say image_name")
+                raise InputError(f"{root / name}: the frame of {labels.name} is missing; extract it or set image_name")
             landmarks = read_pts(labels, n_landmarks=68)
             if n_landmarks == 49:
                 landmarks = np.ascontiguousarray(landmarks[list(INNER_49)])
             samples.append(FaceSample(root / name, box_of_points(landmarks), landmarks, group=video, name=name))
     if not samples:
         raise InputError(
-            f"{root}: no frame of {subset} is there; expected folders such as {VIDEOS_300VW[subset][0]}/annot"
+            f"{root}: no frame of {subset} found; expected folders such as {VIDEOS_300VW[subset][0]}/annot"
         )
     return samples
 

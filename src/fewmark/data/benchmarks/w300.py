@@ -1,4 +1,4 @@
-"""300-W: 68 points; 3148 training faces, 554 common, 135 challenging. And Menpo, the same kind of tree."""
+"""300-W (68 points; 3148 training, 554 common and 135 challenging faces), and Menpo, which has a similar layout."""
 
 from __future__ import annotations
 
@@ -37,22 +37,21 @@ def read_300w(
     """Read 300-W as iBUG distributes it.
 
     Args:
-        root: holds afw, helen/trainset, helen/testset, lfpw/trainset, lfpw/testset and ibug (images with
-            .pts), and the unzipped `Bounding Boxes` with bounding_boxes_afw.mat and so on.
-        subset: train (3148), common (554), challenging (135), full (689).
-        box: ground-truth or detector, the two in the .mat files (often GTB and DET), or landmarks: the tight
-            box of the points (GTL), for which no .mat is needed.
-        strict: refuse counts other than the published ones.
+        root: Folder with afw, helen/trainset, helen/testset, lfpw/trainset, lfpw/testset and ibug (images with .pts
+            files), and the unzipped `Bounding Boxes` with bounding_boxes_afw.mat and so on.
+        subset: "train" (3148 faces), "common" (554), "challenging" (135) or "full" (689).
+        box: "ground-truth" or "detector" from the .mat files (often called GTB and DET), or "landmarks" for the tight
+            box of the points (GTL), which needs no .mat file.
+        strict: Reject counts that differ from the published ones.
 
     Returns:
-        landmarks and boxes 0-based; group: the photograph, where several faces are cut from one.
+        Faces with 0-based landmarks and boxes. The group is the photograph, which may contain several faces.
 
     Raises:
-        InputError: a folder, image, point file or box is missing or wrong, or a count is.
+        InputError: A folder, image, point file or box is missing or invalid, or a count is wrong.
 
-    Source: Sagonas et al., ICCVW 2013. Differs: the boxes of the .mat files are Matlab's and moved by one
-    pixel, as the
-        points are; public code for the papers leaves both as they are.
+    Source: Sagonas et al., ICCVW 2013. Differs: Matlab boxes are shifted by one pixel to be 0-based, like the points;
+    public code for the papers leaves both unchanged.
     """
     root = need_folder(Path(root), "300-W")
     check_subset("300-W", subset, tuple(_PARTS))
@@ -67,7 +66,7 @@ def read_300w(
         for labels in pts:
             image = find_image(labels)
             if image is None:
-                raise InputError(f"{labels}: no image of that name is beside it")
+                raise InputError(f"{labels}: no image with the same name in its folder")
             landmarks = read_pts(labels, n_landmarks=68)
             key = _key(labels.stem)
             if box != "landmarks" and key not in boxes:
@@ -85,7 +84,7 @@ def read_300w(
 
 
 def _key(stem: str) -> str:
-    """`image_092 _01` has a space in some copies and none in others."""
+    """Remove spaces, since some copies have `image_092 _01` and others `image_092_01`."""
     return stem.replace(" ", "")
 
 
@@ -120,17 +119,16 @@ def read_menpo(
     split: str = "train",
     strict: bool = True,
 ) -> list[FaceSample]:
-    """Read one folder tree of the Menpo 2D challenge: images with .pts, the pose told by the number of
-    points.
+    """Read a split of the Menpo 2D challenge: images with .pts files, in which the number of points gives the pose.
 
     Args:
-        root: the folder of the split; folders below it are read too.
-        subset: semi-frontal (68 points) or profile (39).
-        split: train or test; says only which count to expect (5658 and 1906, 5335 and 1946).
-        strict: refuse counts other than the published ones.
+        root: Folder of the split, read with its subfolders.
+        subset: "semi-frontal" (68 points) or "profile" (39 points).
+        split: "train" or "test"; only determines the expected count (5658 and 1906, or 5335 and 1946).
+        strict: Reject counts that differ from the published ones.
 
     Raises:
-        InputError: a folder or image is missing, a point file is wrong, or the count is.
+        InputError: A folder or image is missing, a point file is invalid, or the count is wrong.
 
     Source: Zafeiriou et al., CVPRW 2017.
     """
@@ -146,7 +144,7 @@ def read_menpo(
             continue
         image = find_image(labels)
         if image is None:
-            raise InputError(f"{labels}: no image of that name is beside it")
+            raise InputError(f"{labels}: no image with the same name in its folder")
         landmarks = (points - 1).astype(np.float32)
         name = image.relative_to(root).as_posix()
         samples.append(FaceSample(image, box_of_points(landmarks), landmarks, name=name))

@@ -1,4 +1,4 @@
-"""Sets whose labels are plain text beside a folder of images: WFLW (98 points) and LaPa (106)."""
+"""Data sets with plain text labels and a folder of images: WFLW (98 points) and LaPa (106 points)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewmark.data.formats.pts import find_image, read_points
 from fewmark.data.samples import FaceSample
 
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
-"""The order of the six flags in a line."""
+"""Attributes in the order of the six flags in a line."""
 
 WFLW_COUNTS = {"train": 7500, "test": 2500, "pose": 326, "expression": 314, "illumination": 698,
                "make-up": 206, "occlusion": 736, "blur": 773}  # fmt: skip
@@ -31,16 +31,16 @@ def read_wflw(
     """Read WFLW as it is distributed.
 
     Args:
-        root: holds WFLW_images and WFLW_annotations/list_98pt_rect_attr_train_test.
-        subset: train (7500), test (2500), or the test faces that bear an attribute: pose (326), expression
-            (314), illumination (698), make-up (206), occlusion (736), blur (773).
-        strict: refuse counts other than the published ones.
+        root: Folder with WFLW_images and WFLW_annotations/list_98pt_rect_attr_train_test.
+        subset: "train" (7500 faces), "test" (2500), or the test faces with one attribute: "pose" (326), "expression"
+            (314), "illumination" (698), "make-up" (206), "occlusion" (736) or "blur" (773).
+        strict: Reject counts that differ from the published ones.
 
     Returns:
-        98 points and the box of the release; group: the photograph.
+        Faces with 98 points and the box of the release. The group is the photograph.
 
     Raises:
-        InputError: a file is missing, a line is not 196 numbers, 4 of the box, 6 flags and a name, or the
+        InputError: A file is missing, a line does not have 196 coordinates, 4 box values, 6 flags and a name, or the
             count is wrong.
 
     Source: Wu et al., CVPR 2018.
@@ -89,10 +89,10 @@ def read_wflw(
 
 
 def read_lapa(root: str | Path, subset: str, *, strict: bool = True) -> list[FaceSample]:
-    """Read LaPa: `subset`/landmarks/NAME.txt (106 and then 106 points, 0-based) and `subset`/images/NAME.jpg.
+    """Read LaPa from `subset`/landmarks/NAME.txt (the number 106, then 106 points, 0-based) and `subset`/images/NAME.jpg.
 
     Raises:
-        InputError: a folder, image or point file is missing or wrong, or the count (18176, 2000, 2000) is.
+        InputError: A folder, image or point file is missing or invalid, or the count (18176, 2000 or 2000) is wrong.
 
     Source: Liu et al., AAAI 2020.
     """
@@ -103,7 +103,7 @@ def read_lapa(root: str | Path, subset: str, *, strict: bool = True) -> list[Fac
     for labels in sorted(folder.glob("*.txt")):
         image = find_image(root / subset / "images" / labels.name)
         if image is None:
-            raise InputError(f"{labels}: no image of that name is in {root / subset / 'images'}")
+            raise InputError(f"{labels}: no image with the same name in {root / subset / 'images'}")
         landmarks = read_points(labels, n_landmarks=106).astype(np.float32)
         name = image.relative_to(root).as_posix()
         samples.append(FaceSample(image, box_of_points(landmarks), landmarks, name=name))

@@ -1,4 +1,4 @@
-"""What a drawn person looks like, apart from shape: colours, age, hair on the face, make-up."""
+"""Appearance of a synthetic person apart from shape: colours, age, facial hair, make-up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _IRIS_SHARES = np.array([0.45, 0.2, 0.1, 0.08, 0.12, 0.05])
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a person looks like, apart from shape. Colours are (3,) RGB 0..255.
+    """Appearance of a person apart from shape. Colours are (3,) RGB 0..255.
 
     Attributes:
         age: 0 smooth to 1 deeply lined.
@@ -69,7 +69,7 @@ class Look:
 
 
 def sample_look(rng: np.random.Generator) -> Look:
-    """A random person, over the whole human range."""
+    """Draw a random person from the full range of human appearance."""
     u = rng.random(24)
     tone = u[0] ** 1.25 * (len(_SKINS) - 1)
     skin = np.array([np.interp(tone, np.arange(len(_SKINS)), _SKINS[:, c]) for c in range(3)])

@@ -1,8 +1,8 @@
-"""Synthetic faces: parametric portraits whose landmarks are exact, in any scheme that has a mean face.
+"""Synthetic faces: parametric portraits with exact landmarks, in any scheme that has a mean face.
 
-A person's shape and expression give 68 landmarks seen from the front. The skin is painted round them, laid
-over a relief, lit, turned in space and photographed; hair, glasses, hands come before it. Another scheme's
-landmarks ride on the same deformation and the same relief: one seed draws one image, whatever the scheme.
+The shape and expression of a person give 68 landmarks seen from the front. The skin is painted around them, mapped
+onto a relief, lit, rotated in space and photographed; hair, glasses and hands may occlude it. Landmarks of other
+schemes follow the same deformation and relief, so a seed gives the same image in every scheme.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def render_face(
     """Draw one face.
 
     Args:
-        rng: everything random comes from it; the scheme uses none of it.
-        scheme: whose landmarks are returned.
-        size: side of the image, px.
-        pose: None for a random one.
+        rng: Source of all randomness, independent of the scheme.
+        scheme: Scheme of the returned landmarks.
+        size: Side of the image, px.
+        pose: Pose of the head; None for a random one.
 
     Raises:
-        InputError: the scheme has no mean face, or the size is below 16.
+        InputError: The scheme has no mean face, or the size is below 16.
     """
     if size < 16:
         raise InputError(f"synthetic face: expected an image of at least 16 px, given {size}")
@@ -111,7 +111,7 @@ def _lay_face(
     outline: Floats,
     edge: float,
 ) -> tuple[tuple[int, int], NDArray[np.float32]]:
-    """Show the lit skin inside an outline (image px) whose edge is blurred by `edge` px; in place.
+    """Show the lit skin inside an outline (image px) with its edge blurred by `edge` px; in place.
 
     Returns:
         x, y where the covered part of the image begins, px, and that part's depths, one for each _CELL px.

@@ -1,4 +1,4 @@
-"""What comes between a synthetic face and the camera: glasses, hats, masks, scarves, hands and things."""
+"""Objects between a synthetic face and the camera: glasses, hats, masks, scarves, hands and things."""
 # ruff: noqa: RUF005 - arrays are added here, not joined
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fewmark.data.synthetic.scene import BALL, SKULL, SKULL_AXES, Scene, hull
 
 
 def paint_covers(rng: np.random.Generator, scene: Scene) -> None:
-    """Put nothing, one or several things over the face."""
+    """Cover the face with zero or more objects."""
     u = rng.random(6)
     if u[0] < 0.03:
         _mask(rng, scene)
@@ -75,7 +75,7 @@ def _hat(rng: np.random.Generator, scene: Scene) -> None:
         front = SKULL[2] + swell[2] * 0.8 + np.sin(t) * rng.uniform(0.3, 0.9)
         visor = np.column_stack([np.cos(t) * 0.85, np.full(13, line + 0.03), front])
         scene.fill(hull(scene.camera(visor)), cv2.convertScaleAbs(cloth, alpha=0.7), covers=True)
-    elif kind < 0.65:  # a brim all round
+    elif kind < 0.65:  # a full brim
         brim = np.column_stack([np.cos(2 * t) * swell[0] * 1.5, np.full(13, line), np.sin(2 * t) * swell[2] * 1.4])
         scene.fill(hull(scene.camera(brim + (0, 0, SKULL[2]))), cv2.convertScaleAbs(cloth, alpha=0.75), covers=True)
 

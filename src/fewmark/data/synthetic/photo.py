@@ -1,4 +1,4 @@
-"""What light and a camera do to a synthetic face."""
+"""Light and camera effects on a synthetic face."""
 
 from __future__ import annotations
 

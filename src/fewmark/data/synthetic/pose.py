@@ -1,4 +1,4 @@
-"""The relief of a synthetic face, the camera that looks at it, and the map from image to face frame.
+"""The relief of a synthetic face, the camera, and the map from image to face frame.
 
 Source: relief mapping as in Policarpo et al., I3D 2005: rays are marched through a height field.
 """

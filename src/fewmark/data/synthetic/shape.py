@@ -100,8 +100,8 @@ def face_controls(rng: np.random.Generator | None, expression: Expression) -> Fl
     """The landmarks and hairline of one face seen from the front.
 
     Args:
-        rng: draws the person's shape; None for the mean person, whose face is mirror-symmetric.
-        expression: what the face does.
+        rng: Source of the shape of the person; None for the mean person, which is mirror-symmetric.
+        expression: Facial expression.
 
     Returns:
         (75, 2) face frame: 68 landmarks, 7 points of the hairline.

@@ -1,6 +1,6 @@
 """The skin of a synthetic face as a texture.
 
-Everything is painted from the front, in the face frame, round the landmarks; pose and light come later.
+Everything is painted from the front, in the face frame, around the landmarks; pose and light are applied later.
 """
 # ruff: noqa: RUF005 - arrays are added here, not joined
 
@@ -74,7 +74,7 @@ def _skin(rng: np.random.Generator, c: Floats, look: Look, size: int) -> Image:
 
 
 def _lines(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
-    """Folds beside the mouth, bags, wrinkles."""
+    """Folds at the sides of the mouth, eye bags and wrinkles."""
     dark = look.skin * np.array([0.66, 0.56, 0.54])
     off = brush.off
     smile = max(0.0, float(p[62, 1] - p[[48, 54], 1].mean()) / brush.unit * 4)
