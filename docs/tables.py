@@ -65,17 +65,37 @@ def cascade_table() -> str:
     return str(_experiment("cascade_stages").as_table(_measured("cascade_seed*.json")))
 
 
-def share_table() -> str:
-    """What experiments/cascade_share.py wrote."""
-    return str(_experiment("cascade_share").as_table(_measured("cascade_share.json")[0]))
-
-
 def peers_table() -> str:
     """What experiments/peers_landmarks.py wrote, and below it the cascade's stages of experiments/cascade_figures.py, once it has."""
     rows = [*_measured("peers.json")[0]]
     for figures in _measured("cascade_figures.json"):
         rows += [r for r in figures["fewmark"] if r["name"].startswith("cascade")]
     return str(_experiment("peers_landmarks").as_table(rows))
+
+
+def readme_table() -> str:
+    """Three packaged models and the peers: dlib in the box that suits it of benchmarks/peers.py, the others of experiments/peers_landmarks.py."""
+    peers = {r["name"]: r for r in _measured("peers.json")[0]}
+    (dlib,) = (r for r in _measured("peers_benchmark.json")[0]["rows"] if r["name"] == "dlib")
+    accuracy = {name.removeprefix("test_"): score for name, score in dlib["accuracy"].items()}
+    own = peers["dlib68-own-hog-box"]["full"]
+    own_name = f"dlib †, in its own boxes: {own['n_faces'] - own['n_undetected']} of {own['n_faces']} faces"
+    rows = {
+        **{
+            f"**`{name}`**": peers[f"fewmark {name}"] for name in ("ibug-68-nano-int8", "ibug-68", "ibug-68-large-int8")
+        },
+        "dlib †": {**accuracy, "ms": dlib["times"]["1"]["ms"], "model_mb": dlib["model_mb"]},
+        own_name: peers["dlib68-own-hog-box"],
+        "MediaPipe mesh": peers["mediapipe-mesh"],
+        "face-api": peers["face-api-68"],
+        "PFLD †": peers["pfld68-cunjian"],
+    }
+    lines = ["| | ms a face | model | NME, common | challenging | failures |", "|---|---|---|---|---|---|"]
+    for name, r in rows.items():
+        nmes = " | ".join(_percent(r[part]["nme"]) for part in ("common", "challenging"))
+        failures = f"{100 * r['full']['failure_rate']:.1f} %"
+        lines.append(f"| {name} | {r['ms']:.1f} | {r['model_mb']:.1f} MB | {nmes} | {failures} |")
+    return "\n".join(lines)
 
 
 def peers_benchmark_table() -> str:
@@ -218,6 +238,7 @@ def _script(kind: str, name: str) -> Any:
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
+    "readme": readme_table,
     "settings": settings_table,
     "schemes": schemes_table,
     "codec-floor": floors_table,
@@ -255,7 +276,7 @@ def filled(text: str, tables: Mapping[str, str]) -> str:
 
 
 def pages() -> list[Path]:
-    return sorted(DOCS.rglob("*.md"))
+    return [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from transfer_errors import COLUMNS, Row, cells, measure
 from fewmark.data.formats.io import read_faces
 from fewmark.data.lists import select
 from fewmark.data.pairs import FacePairs, match_faces
+from fewmark.data.relabelling import fit_transfer_on_pairs
 from fewmark.data.samples import FaceSample
 from fewmark.data.splits import split_groups
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
@@ -55,15 +56,7 @@ def _with_person(sample: FaceSample) -> FaceSample:
 def fit_linear(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs, ridge: Any) -> SchemeTransfer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # singular for a landmark that few of the faces have
-        return SchemeTransfer.fit(
-            source,
-            target,
-            pairs.source_points,
-            pairs.target_points,
-            ridge=ridge,
-            groups=pairs.groups,
-            boxes_xyxy=pairs.boxes,
-        )
+        return fit_transfer_on_pairs(pairs, source, target, ridge=ridge)
 
 
 def fit_network(source: LandmarkScheme, target: LandmarkScheme, pairs: FacePairs, seed: int, width: int) -> Any:

@@ -198,9 +198,17 @@ def rows_of(name: str) -> list[str]:
     return list(found[0][0].splitlines()[1:-1])
 
 
+def test_every_table_stands_on_one_page() -> None:
+    for name in tables().TABLES:
+        rows_of(name)
+
+
 @pytest.mark.parametrize(
     "name",
     [
+        "readme",
+        "max-side",
+        "found-faces",
         "settings",
         "schemes",
         "scheme-transfer",
