@@ -29,7 +29,7 @@ from fewmark.inference.cascade.frames import scheme_mean_face
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import predict_samples
-from fewmark.landmarks.label_bias import cross_fitted
+from fewmark.landmarks.label_bias import cross_fit_label_bias
 from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 
@@ -124,7 +124,7 @@ def main() -> None:
     assert scheme.mirror is not None
     for name, detector in plain.items():
         points = predict_samples(detector, validation).landmarks
-        both = {"without": points, "with": cross_fitted(points, truth, scheme.mirror)}
+        both = {"without": points, "with": cross_fit_label_bias(points, truth, scheme.mirror)}
         found["models"][name] = {k: score(p, truth, scheme).nme for k, p in both.items()}
     print(as_table(found))
     if arguments.json:

@@ -160,7 +160,7 @@ def test_fit_never_reflects() -> None:
     ("source", "message"),
     [
         (np.array([[1.0, 1.0], [np.nan, 0.0]]), "at least 2 points"),
-        (np.array([[1.0, 1.0], [1.0, 1.0]]), "in one place"),
+        (np.array([[1.0, 1.0], [1.0, 1.0]]), "coincide"),
     ],
 )
 def test_fit_refuses_too_little(source: NDArray[np.float64], message: str) -> None:

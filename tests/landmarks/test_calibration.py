@@ -103,13 +103,13 @@ def test_bad_input_is_named() -> None:
         ErrorCalibration.from_dict(data, 5)
     with pytest.raises(InputError, match="a field is missing"):
         ErrorCalibration.from_dict({"scores": []}, 4)
-    with pytest.raises(InputError, match="rising scores"):
+    with pytest.raises(InputError, match="increasing scores"):
         ErrorCalibration.from_dict(data | {"scores": data["scores"][::-1]}, 4)
     with pytest.raises(InputError, match=r"one shape \(N, K\)"):
         ErrorCalibration.fit(np.zeros((3, 2)), np.zeros((3, 4)))
     with pytest.raises(InputError, match=r"scores \(..., 4\)"):
         calibration.expected_errors(np.zeros((2, 3)), np.ones(2))
-    with pytest.raises(InputError, match="share numbers"):
+    with pytest.raises(InputError, match="with elements present in both"):
         reliability(np.full(3, np.nan), np.ones(3))
 
 

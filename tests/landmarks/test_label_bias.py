@@ -20,7 +20,7 @@ from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint, save_ch
 from fewmark.inference.checkpoint.metadata import read_metadata
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import predict_samples
-from fewmark.landmarks.label_bias import cross_fitted, fit_label_bias, with_bias
+from fewmark.landmarks.label_bias import apply_label_bias, cross_fit_label_bias, fit_label_bias
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training.config import load_config
 from fewmark.training.validation import find_bias, measure
@@ -144,18 +144,18 @@ def test_faces_without_extent_tell_nothing(checkpoint: Checkpoint, faces: list[F
 def test_held_out_faces_are_measured_with_what_the_others_tell() -> None:
     found, truth = made_up(400, ODD, 0.01)
     for faces in (slice(0, 30), slice(30, 400)):
-        crossed = cross_fitted(found[faces], truth[faces], MIRROR)
+        crossed = cross_fit_label_bias(found[faces], truth[faces], MIRROR)
         whole = fit_label_bias(found[faces], truth[faces], MIRROR)
         assert whole is not None
         before, crossed_error, fitted = (
             float(
                 np.linalg.norm((p - truth[faces]) / np.ptp(found[faces], axis=1).max(1)[:, None, None], axis=2).mean()
             )
-            for p in (found[faces], crossed, with_bias(found[faces], whole))
+            for p in (found[faces], crossed, apply_label_bias(found[faces], whole))
         )
         assert fitted < crossed_error < before  # a bias fits the faces that told it better than others
     np.testing.assert_array_equal(
-        cross_fitted(found[:11], truth[:11], MIRROR), found[:11]
+        cross_fit_label_bias(found[:11], truth[:11], MIRROR), found[:11]
     )  # eight or nine tell nothing
 
 

@@ -296,10 +296,10 @@ def test_spearman_sees_order_only(pairs: list[tuple[int, int]]) -> None:
     [
         (
             lambda: score(FACE[None], np.stack([FACE] * 2), SCHEME),
-            "one shape (N, K, 2), given (1, 5, 2) and (2, 5, 2)",
+            "the same shape (N, K, 2), given (1, 5, 2) and (2, 5, 2)",
         ),
-        (lambda: score(FACE, FACE, SCHEME), "one shape (N, K, 2), given (5, 2) and (5, 2)"),
-        (lambda: score(FACE[None, :4], FACE[None, :4], SCHEME), "scheme five has 5 a face, given 4"),
+        (lambda: score(FACE, FACE, SCHEME), "the same shape (N, K, 2), given (5, 2) and (5, 2)"),
+        (lambda: score(FACE[None, :4], FACE[None, :4], SCHEME), "scheme five has 5 per face, given 4"),
         (lambda: score(FACE[None], FACE[None] * math.inf, SCHEME), "true face 0 has an infinite coordinate"),
         (
             lambda: score(FACE[None], FACE[None], SCHEME, normalizer="iris"),
@@ -314,10 +314,10 @@ def test_spearman_sees_order_only(pairs: list[tuple[int, int]]) -> None:
             "x0 y0 x1 y1 of 1 faces, given an array of shape (4,)",
         ),
         (lambda: score(FACE[None], FACE[None] * NAN, SCHEME), "none of 1 faces can be scored"),
-        (lambda: score(FACE[None], FACE[None], SCHEME, threshold=0), "expected a fraction above 0"),
+        (lambda: score(FACE[None], FACE[None], SCHEME, threshold=0), "expected a positive fraction"),
         (lambda: auc(np.array([NAN])), "no face to score"),
         (lambda: ced(np.array([])), "no face to score"),
-        (lambda: spearman(np.array([1.0]), np.array([1.0])), "2 or more"),
+        (lambda: spearman(np.array([1.0]), np.array([1.0])), "at least 2"),
         (lambda: spearman(np.array([1.0, NAN]), np.array([1.0, 2.0])), "without NaN"),
     ],
 )
@@ -366,5 +366,5 @@ def test_contour_errors_are_the_distance_and_turn_with_the_face(seed: int, angle
 
 
 def test_contour_errors_need_one_shape() -> None:
-    with pytest.raises(InputError, match=r"one shape \(N, K, 2\)"):
+    with pytest.raises(InputError, match=r"the same shape \(N, K, 2\)"):
         contour_errors(np.zeros((2, 3, 2)), np.zeros((2, 4, 2)))

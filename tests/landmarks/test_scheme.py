@@ -93,8 +93,8 @@ def test_a_scheme_offers_its_own_and_the_box_normalizers() -> None:
         ({"default_normalizer": "outer-eye-corners"}, "'outer-eye-corners' is not among pupils"),
         ({"mean_face": [[0, 0]] * 4}, "expected 5 finite xy pairs"),
         ({"mean_face": [[0, float("nan")]] * 5}, "expected 5 finite xy pairs"),
-        ({"edges": [[0, 1, 2]]}, "not the form of a scheme file"),
-        ({"mirror": "flip"}, "not the form of a scheme file"),
+        ({"edges": [[0, 1, 2]]}, "does not have the format of a scheme file"),
+        ({"mirror": "flip"}, "does not have the format of a scheme file"),
     ],
 )
 def test_a_wrong_field_is_named(changed: dict[str, Any], message: str) -> None:
@@ -149,7 +149,7 @@ def test_a_scheme_file_of_your_own(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"own.toml: cannot be read as a TOML scheme file"):
         load_scheme(file)
-    with pytest.raises(InputError, match=r"'nowhere.toml': no packaged scheme of that name and no such file"):
+    with pytest.raises(InputError, match=r"'nowhere.toml': no packaged scheme or file of that name"):
         load_scheme("nowhere.toml")
 
 
@@ -186,7 +186,7 @@ def test_a_flip_is_not_undone_by_a_half_turn() -> None:
     [
         (
             {"components": {"eyes": [0, 1], "mouth": [1, 2, 3, 4]}},
-            "1 (right_eye) is in more than one: eyes, mouth",
+            "1 (right_eye) is in several: eyes, mouth",
         ),
         (
             {"components": {"eyes": [0, 1, 1], "rest": [2, 3, 4]}},

@@ -171,7 +171,7 @@ def test_cross_validation_finds_the_ridge() -> None:
     assert few.errors[few.ridge] == min(few.errors.values())
     auto = SchemeTransfer.fit(SOURCE, TARGET, *faces(0, 9, noise=0.3), ridge="auto")
     assert auto.ridge == few.ridge
-    with pytest.warns(UserWarning, match="one group leave nothing to cross-validate with; ridge 1 is used"):
+    with pytest.warns(UserWarning, match="cannot cross-validate with a single group of pairs; ridge 1 is used"):
         SchemeTransfer.fit(SOURCE, TARGET, *faces(0, 9), ridge="auto", groups=["same"] * 9)
     x, y = faces(1, 500, noise=0.3)
     plain = SchemeTransfer.fit(SOURCE, TARGET, *faces(0, 9, noise=0.3))
@@ -237,7 +237,7 @@ def test_a_missing_source_landmark_leaves_the_whole_pair_out() -> None:
 def test_a_landmark_that_no_pair_has_stays_missing() -> None:
     x, y = faces(0, 20)
     y[:, 1] = np.nan
-    with pytest.warns(UserWarning, match="no pair has the landmark right; it stays missing"):
+    with pytest.warns(UserWarning, match="no pair has the landmark right; it will be missing from every prediction"):
         transfer = SchemeTransfer.fit(SOURCE, TARGET, x, y)
     answers = transfer.apply(x)
     assert np.isnan(answers[:, 1]).all()
@@ -323,7 +323,7 @@ def test_the_boxes_of_a_box_normaliser() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"ridge": -0.1}, "ridge: expected a number from 0 on, or 'auto', given -0.1"),
+        ({"ridge": -0.1}, "ridge: expected a non-negative number or 'auto', given -0.1"),
         ({"ridge": math.nan}, "ridge"),
         ({"ridge": "most"}, "ridge.*'most'"),
         ({"n_folds": 1}, "n_folds: expected 2 or more"),

@@ -37,7 +37,7 @@ def calibrate(
     from fewmark.landmarks.calibration import (
         MIN_FACES,
         ErrorCalibration,
-        cross_validated,
+        cross_validated_errors,
         relative_errors,
         reliability,
     )
@@ -52,7 +52,7 @@ def calibrate(
             f"{int(np.isfinite(scores).any(1).sum())} of {len(samples)}; a cascade needs a coarse stage with heatmaps"
         )
     put_calibration(model, calibration)
-    expected = cross_validated(scores, errors)
+    expected = cross_validated_errors(scores, errors)
     if not np.isfinite(expected).any():  # too few faces to leave some out
         expected = calibration.expected_errors(scores, np.ones(len(scores))).astype(np.float64)
     bins = reliability(expected, errors)

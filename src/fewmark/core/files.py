@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ _DISK_PROBLEMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EI
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Write a file so that whoever reads `path` sees the old content or the whole new one.
+    """Write a file atomically: readers of `path` see the old content or all of the new.
 
-    Yields a temporary path in the same folder, with the same suffix and an empty file behind it. When the
-    block ends, that file is flushed to disk and takes the place of `path`; when the block raises, it goes
-    and the old file stays. Missing folders are made. A symbolic link stays one: the file that it points to
-    is replaced.
+    Yields the path of an empty temporary file in the same folder, with the same suffix. At the end of the block that
+    file is flushed to disk and replaces `path`; if the block raises, it is deleted and `path` is left unchanged. Missing
+    folders are created. If `path` is a symbolic link, its target is replaced.
 
     Raises:
-        InputError: the folder cannot be written to, `path` is a folder, or the disk is full.
+        InputError: the folder is not writable, `path` is a folder, or the disk is full.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +50,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, target)
         except OSError as error:
             raise _cannot_write(path, error) from error
-        with suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe
+        with suppress(OSError):  # some file systems cannot flush a folder
             _flush(target.parent)
     except OSError as error:
         if error.errno in _DISK_PROBLEMS:
@@ -63,7 +62,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file (UTF-8, line ends as they are) by `atomic_path`.
+    """Write a UTF-8 text file atomically; line ends are not translated.
 
     Raises:
         InputError: see `atomic_path`.
@@ -82,6 +81,5 @@ def _flush(path: Path) -> None:
 
 def _cannot_write(path: str | Path, error: OSError) -> InputError:
     return InputError(
-        f"{path}: cannot be written ({error.strerror}); what stood there is unchanged; free space or "
-        "choose another place"
+        f"{path}: cannot be written ({error.strerror}); the old file is unchanged; free space or choose another path"
     )

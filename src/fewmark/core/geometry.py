@@ -1,7 +1,7 @@
-"""Points, boxes and the maps between frames.
+"""Points, boxes and similarity maps between frames.
 
 Points are xy, and (0, 0) is the centre of the top-left pixel; an image of width W covers x from -0.5 to W - 0.5.
-Boxes are x0 y0 x1 y1 in the same frame. Angles are degrees, counter-clockwise as a person sees the image (y down).
+Boxes are x0 y0 x1 y1 in the same frame. Angles are degrees, counter-clockwise as displayed (y points down).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
-"""(H, W, 3) RGB, or (H, W) grey where a function says so."""
+"""(H, W, 3) RGB, or (H, W) grey where a docstring says so."""
 Box = NDArray[np.float32]
 """(4,) x0 y0 x1 y1 image px."""
 
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """A map between two frames of an image: turn, uniform scale, shift and, for the flip of an image, a reflection.
+    """A map between two image frames: rotation, uniform scale, translation and, for flips, a reflection.
 
-    Name an instance `target_from_source`: ``target_points = target_from_source(source_points)``, and maps compose as
+    Instances are named `target_from_source`: ``target_points = target_from_source(source_points)``. Maps compose as
     ``c_from_a = c_from_b @ b_from_a``.
 
     Attributes:
@@ -59,26 +59,26 @@ class Similarity:
         return np.asarray(points, dtype=np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     def __matmul__(self, other: Similarity) -> Similarity:
-        """self after other."""
+        """Compose: `other` first, then `self`."""
         matrix = self.matrix[:, :2] @ other.matrix
         matrix[:, 2] += self.matrix[:, 2]
         return Similarity(matrix)
 
     def inverse(self) -> Similarity:
-        """source_from_target."""
+        """The inverse map, source_from_target."""
         (a, b, x), (c, d, y) = self.matrix.tolist()
         e = a * d - b * c
         return Similarity(np.array([[d / e, -b / e, (b * y - d * x) / e], [-c / e, a / e, (c * x - a * y) / e]]))
 
     @property
     def scale(self) -> float:
-        """Target px for one source px."""
+        """Target px per source px."""
         (a, b, _), (c, d, _) = self.matrix.tolist()
         return math.sqrt(abs(a * d - b * c))
 
     @property
     def angle(self) -> float:
-        """Degrees counter-clockwise by which the content of the image is turned, in (-180, 180]."""
+        """Counter-clockwise rotation of the image content, degrees in (-180, 180]."""
         return math.degrees(math.atan2(self.matrix[0, 1], self.matrix[0, 0]))
 
     @classmethod
@@ -95,7 +95,7 @@ class Similarity:
 
     @classmethod
     def flip(cls, width: float) -> Similarity:
-        """The left-right flip of an image of this width (px): x -> width - 1 - x."""
+        """Left-right flip of an image `width` px wide: x -> width - 1 - x."""
         return cls(np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]]))
 
     @classmethod
@@ -107,37 +107,37 @@ class Similarity:
         scale: float = 1.0,
         angle: float = 0.0,
     ) -> Similarity:
-        """The map that takes one centre to the other, turning the content by `angle` degrees counter-clockwise."""
+        """Rotate by `angle` degrees counter-clockwise and scale about `source_centre`, and move it to `target_centre`."""
         c, s = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
         (x, y), (u, v) = map(float, source_centre), map(float, target_centre)
         return cls(np.array([[c, s, u - c * x - s * y], [-s, c, v + s * x - c * y]]))
 
 
 def fit_similarity(source: FloatArray, target: FloatArray, weights: FloatArray | None = None) -> Similarity:
-    """The similarity (no reflection) that takes `source` to `target` with the least weighted squared error.
+    """Fit the similarity (without reflection) from `source` to `target` by weighted least squares.
 
     Args:
         source: (K, 2) source px; rows with NaN in either set are left out.
         target: (K, 2) target px.
-        weights: (K,) not negative, or None for equal ones.
+        weights: (K,) non-negative; None for equal weights.
 
     Raises:
-        ValueError: fewer than two usable points, or all of them in one place.
+        ValueError: fewer than two usable points, or all usable points coincide.
 
     Source: Umeyama, PAMI 1991, Eq. 40-42.
     """
     source = np.asarray(source, np.float64)
     target = np.asarray(target, np.float64)
     w = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
-    seen = np.isfinite(source).all(1) & np.isfinite(target).all(1) & (w > 0)
-    if seen.sum() < 2:
-        raise ValueError(f"fit_similarity: expected at least 2 points present in both sets, given {int(seen.sum())}")
-    source, target, w = source[seen], target[seen], w[seen] / w[seen].sum()
+    present = np.isfinite(source).all(1) & np.isfinite(target).all(1) & (w > 0)
+    if present.sum() < 2:
+        raise ValueError(f"fit_similarity: expected at least 2 points present in both sets, given {int(present.sum())}")
+    source, target, w = source[present], target[present], w[present] / w[present].sum()
     source_mean, target_mean = w @ source, w @ target
     a, b = source - source_mean, target - target_mean
     variance = float(w @ (a**2).sum(1))
     if variance <= 1e-12:
-        raise ValueError("fit_similarity: all source points are in one place")
+        raise ValueError("fit_similarity: all source points coincide")
     u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
     sign = np.array([1.0, np.sign(np.linalg.det(u @ vt)) or 1.0])
     rotation = u @ np.diag(sign) @ vt
@@ -146,28 +146,28 @@ def fit_similarity(source: FloatArray, target: FloatArray, weights: FloatArray |
 
 
 def box_of_points(points: FloatArray) -> Box:
-    """The tight box round the points that are present.
+    """Tight box around the points that are present.
 
     Args:
-        points: (K, 2) px, NaN rows left out.
+        points: (K, 2) px; NaN rows are ignored.
 
     Raises:
         ValueError: no point is present.
     """
-    seen = np.asarray(points)[np.isfinite(points).all(-1)]
-    if len(seen) == 0:
+    present = np.asarray(points)[np.isfinite(points).all(-1)]
+    if len(present) == 0:
         raise ValueError("box_of_points: no landmark is present")
-    return np.concatenate([seen.min(0), seen.max(0)]).astype(np.float32)
+    return np.concatenate([present.min(0), present.max(0)]).astype(np.float32)
 
 
 def box_centre(box_xyxy: FloatArray) -> NDArray[np.float64]:
-    """(..., 4) -> (..., 2) px."""
+    """Centres of boxes: (..., 4) -> (..., 2) px."""
     box = np.asarray(box_xyxy, np.float64)
     return (box[..., :2] + box[..., 2:]) / 2
 
 
 def box_size(box_xyxy: FloatArray) -> NDArray[np.float64]:
-    """(..., 4) -> (..., 2) width and height, px."""
+    """Width and height of boxes: (..., 4) -> (..., 2) px."""
     box = np.asarray(box_xyxy, np.float64)
     return box[..., 2:] - box[..., :2]
 
@@ -196,10 +196,10 @@ def face_sizes(landmarks: FloatArray) -> Floats:
 
 
 def crop_from_box(box_xyxy: FloatArray, size: int, *, margin: float = 0.0, angle: float = 0.0) -> Similarity:
-    """The map from the image to a square crop of `size` px round a box.
+    """Map the image to a square crop of `size` px around a box.
 
-    The crop's side is the box's longer side widened by `margin` of it on each side. The box's centre lands on the
-    crop's centre, (size - 1) / 2, and `angle` turns the content counter-clockwise.
+    The crop covers the longer side of the box plus `margin` times that side at each end. The centre of the box maps to
+    the centre of the crop, (size - 1) / 2, and the content is rotated by `angle` counter-clockwise.
 
     Raises:
         ValueError: the box has no extent.
@@ -213,7 +213,7 @@ def crop_from_box(box_xyxy: FloatArray, size: int, *, margin: float = 0.0, angle
 
 
 def wrap_angle(angle: float) -> float:
-    """The same direction in (-180, 180].
+    """Wrap an angle to (-180, 180].
 
     >>> wrap_angle(190.0), wrap_angle(-180.0), wrap_angle(360.0)
     (-170.0, 180.0, 0.0)

@@ -1,4 +1,4 @@
-"""Values that JSON can hold: it has neither NaN and infinity nor NumPy's types."""
+"""Conversion to values that JSON can represent: no NaN, no infinity, no NumPy types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages whose public names are imported when first used (PEP 562)."""
+"""Lazy imports of a package's public names (PEP 562)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def attach(
     package: str, names: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Make `__getattr__`, `__dir__` and `__all__` for a package's `__init__.py`.
+    """Make `__getattr__`, `__dir__` and `__all__` for a package's `__init__.py`, which import each name at its first use.
 
     Args:
-        package: Its `__name__`.
-        names: Module inside the package, dots allowed -> the public names that it defines.
+        package: `__name__` of the package.
+        names: module in the package (may contain dots) -> public names it defines.
 
     >>> _, directory, public = attach("fewmark.core", {"errors": ["InputError"]})
     >>> public

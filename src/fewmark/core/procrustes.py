@@ -1,4 +1,4 @@
-"""Many faces brought to one shape: similarities to a mean shape, all at once, and the mean shape itself."""
+"""Procrustes analysis: similarities of many shapes to one target, and mean shapes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, Floats, box_centre, box_of_points, box_size, fit_similarity
 
 _N_STEPS = 100
-_SMALL = 1e-12  # of the shape's size: a mean that moves less than this has settled
+_CONVERGED = 1e-12  # largest move of the mean in the last step, relative to the shape's size
 
 
 def fit_similarities(shapes: FloatArray, target: FloatArray) -> Floats:
-    """`fit_similarity` of every shape to one target, in one go.
+    """Fit a similarity from every shape to one target; a vectorised `fit_similarity`.
 
     Args:
-        shapes: (N, K, 2) each in a frame of its own.
-        target: (K, 2) all present, not all in one place.
+        shapes: (N, K, 2), each in its own frame.
+        target: (K, 2), no point missing, not all equal.
 
     Returns:
-        (N, 2, 3) target_from_shape; NaN for a shape with a missing point, or whose points are in one place.
+        (N, 2, 3) target_from_shape; NaN for a shape with a missing point or whose points coincide.
 
-    Source: Umeyama, PAMI 1991; in the plane it is one complex factor, sum(conj(a) b) / sum(|a|^2) of the centred points.
+    Source: Umeyama, PAMI 1991; in the plane the solution is one complex factor, sum(conj(a) b) / sum(|a|^2) of centred points.
 
     >>> square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     >>> fit_similarities(square[None] * 2 + 3, square).round(6)[0, :, 2].tolist()
@@ -45,35 +45,36 @@ def fit_similarities(shapes: FloatArray, target: FloatArray) -> Floats:
 
 
 def map_each(target_from_shape: FloatArray, shapes: FloatArray) -> Floats:
-    """Every shape by its own map: (N, 2, 3), (N, K, 2) -> (N, K, 2); NaN stays NaN."""
+    """Map every shape by its own similarity: (N, 2, 3), (N, K, 2) -> (N, K, 2); NaN stays NaN."""
     x_axis, y_axis, shift = (target_from_shape[:, None, :, i] for i in range(3))
     return np.asarray(shapes[..., :1] * x_axis + shapes[..., 1:] * y_axis + shift, np.float64)
 
 
 def invert_each(target_from_shape: FloatArray) -> Floats:
-    """shape_from_target of similarities without reflection: (N, 2, 3) -> (N, 2, 3)."""
+    """Invert similarities without reflection: (N, 2, 3) -> (N, 2, 3) shape_from_target."""
     linear = target_from_shape[:, :, :2]
     factor = linear[:, 0, 0] + 1j * linear[:, 1, 0]
     shift = target_from_shape[:, 0, 2] + 1j * target_from_shape[:, 1, 2]
-    back = 1 / factor
-    gone = -back * shift
-    rows = [back.real, -back.imag, gone.real, back.imag, back.real, gone.imag]
+    inverse = 1 / factor
+    shift = -inverse * shift
+    rows = [inverse.real, -inverse.imag, shift.real, inverse.imag, inverse.real, shift.imag]
     return np.stack(rows, -1).reshape(-1, 2, 3)
 
 
 def mean_shape(shapes: FloatArray, like: FloatArray | None = None) -> Floats:
-    """The Procrustes mean: shapes aligned to their mean, and averaged, until it stands still.
+    """The Procrustes mean: align the shapes to their mean and average them, until convergence.
 
     Args:
-        shapes: (N, K, 2) each in a frame of its own; those with a missing point are left out.
-        like: (K, 2) a shape whose place, size and turn the mean takes, e.g. a scheme's mean face; None: it is turned as
-            the first shape, and the longer side of its tight box spans 0 to 1, the shorter is centred.
+        shapes: (N, K, 2), each in its own frame; shapes with a missing point are ignored.
+        like: (K, 2) shape that gives the mean its position, size and orientation, such as a scheme's mean face. None: the
+            orientation of the first shape, in the unit square: the longer side of the tight box spans 0 to 1, the
+            shorter one is centred.
 
     Returns:
         (K, 2).
 
     Raises:
-        ValueError: no shape is whole and has an extent.
+        ValueError: no complete shape with an extent.
 
     Source: Gower, Psychometrika 1975 (generalised Procrustes analysis).
     """
@@ -87,7 +88,7 @@ def mean_shape(shapes: FloatArray, like: FloatArray | None = None) -> Floats:
         new = _unit(map_each(fit_similarities(shapes, mean), shapes).mean(0))
         moved = np.abs(new - mean).max()
         mean = new
-        if moved < _SMALL:
+        if moved < _CONVERGED:
             break
     if like is not None:
         return fit_similarity(mean, like)(mean)
@@ -97,16 +98,16 @@ def mean_shape(shapes: FloatArray, like: FloatArray | None = None) -> Floats:
 def mirrored_mean_shape(
     shapes: FloatArray, upright: FloatArray, mirror: Sequence[int] | None = None, *, n_steps: int = 5
 ) -> Floats:
-    """The Procrustes mean of faces, some of whose landmarks may be missing, made symmetric by the scheme's mirror.
+    """Procrustes mean of faces with missing landmarks, made symmetric by the scheme's mirror.
 
     Args:
-        shapes: (N, K, 2) px, NaN where missing; every landmark must be present in one face.
-        upright: (K, 2) what to begin with (the scheme's mean face, or one upright face); it gives the mean its direction.
-        mirror: (K,) the mean is made symmetric by it.
-        n_steps: of aligning and averaging.
+        shapes: (N, K, 2) px, NaN where missing; every landmark must be present in at least one face.
+        upright: (K, 2) initial mean, which sets the orientation: the scheme's mean face or any upright face.
+        mirror: (K,) mirror of the scheme; None: the mean is not made symmetric.
+        n_steps: iterations of aligning and averaging.
 
     Returns:
-        (K, 2) in the unit square: the longer side of the tight box spans 0 to 1, the shorter is centred.
+        (K, 2) in the unit square: the longer side of the tight box spans 0 to 1, the shorter one is centred.
 
     Raises:
         InputError: a landmark is missing in all faces.
@@ -117,8 +118,8 @@ def mirrored_mean_shape(
         raise InputError(f"mean face: landmark {int(absent[0])} is missing in all {len(shapes)} faces")
     mean = _in_unit_square(np.asarray(upright, np.float64))
     for _ in range(n_steps):
-        laid = np.stack([fit_similarity(s, mean)(s) for s in shapes])
-        mean = np.nanmean(laid, axis=0)
+        aligned = np.stack([fit_similarity(s, mean)(s) for s in shapes])
+        mean = np.nanmean(aligned, axis=0)
         if mirror is not None:
             mean = _in_unit_square(mean)
             flipped = mean[list(mirror)] * [-1, 1] + [1, 0]
@@ -133,13 +134,13 @@ def _in_unit_square(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _unit(shape: Floats) -> Floats:
-    """Centred, with a root mean square distance of 1 from the centre."""
+    """Centre a shape and scale it to a root mean square distance of 1 from its centre."""
     centred = shape - shape.mean(0)
     return np.asarray(centred / np.sqrt((centred**2).sum(-1).mean()), np.float64)
 
 
 def _any_target(k: int) -> Floats:
-    """(k, 2) points that are not in one place: what a shape could be aligned to, if it can be aligned at all."""
+    """Any (k, 2) points that do not coincide: a shape that can be aligned at all can be aligned to them."""
     return np.stack([np.arange(k), np.zeros(k)], -1).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formatting of numbers for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def percent(fraction: float | None, *, missing: str = "-") -> str:
-    """A fraction such as an NME as a percentage; `missing` for None, NaN and infinity.
+    """Format a fraction, such as an NME, as a percentage; `missing` replaces None, NaN and infinity.
 
     >>> percent(0.0312), percent(None), percent(float("nan"), missing="not known")
     ('3.12 %', '-', 'not known')
@@ -15,7 +15,7 @@ def percent(fraction: float | None, *, missing: str = "-") -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """A number and its noun.
+    """Format a count with its noun.
 
     >>> count(1, "face"), count(3, "face")
     ('1 face', '3 faces')

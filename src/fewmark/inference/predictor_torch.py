@@ -17,7 +17,7 @@ from fewmark.inference.cascade.serialization import cascade_modules
 from fewmark.inference.cascade.state import FaceState
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.predictor import CropPrediction, LandmarkPredictor, Prediction, next_box
-from fewmark.landmarks.label_bias import with_bias
+from fewmark.landmarks.label_bias import apply_label_bias
 from fewmark.models.ensemble import Ensemble, to_tensor
 
 
@@ -78,7 +78,7 @@ class TorchPredictor(LandmarkPredictor):
         for j, face in enumerate(run_cascade(cascade, [images[i] for i in rows], starts, flip=flip)):
             found.landmarks[j] = face.landmarks
             if bias is not None:  # relative to the landmarks' box: there is no crop with a box of known size
-                found.landmarks[j] = with_bias(found.landmarks[j : j + 1], bias)[0]
+                found.landmarks[j] = apply_label_bias(found.landmarks[j : j + 1], bias)[0]
             if face.scores is not None:
                 found.scores[j] = face.scores
             found.angles[j] = face.angle

@@ -20,21 +20,21 @@ from fewmark.core.json import json_value
 from fewmark.landmarks.scheme import BoxDiagonal, BoxSize, LandmarkScheme, Normalizer
 
 THRESHOLD = 0.08
-"""Where AUC and failure rate are cut by default, as on 300-W and 300-VW."""
+"""Default threshold of the AUC and the failure rate, as for 300-W and 300-VW."""
 
 
 def landmark_errors(predicted: FloatArray, true: FloatArray) -> Floats:
-    """Distance of every predicted landmark from the true one.
+    """Distance between each predicted landmark and the true one.
 
     Args:
         predicted: (N, K, 2) image px; NaN where nothing was predicted.
         true: (N, K, 2) image px; NaN where not annotated.
 
     Returns:
-        (N, K) px; NaN where the true landmark is missing, infinite where only the predicted one is.
+        (N, K) px; NaN where the true landmark is missing, infinite where only the prediction is missing.
 
     Raises:
-        InputError: the shapes differ, or a true landmark is infinite.
+        InputError: The shapes differ, or a true landmark is infinite.
 
     >>> true = np.array([[[0.0, 0.0], [np.nan, np.nan]]])
     >>> landmark_errors(np.array([[[3.0, 4.0], [1.0, 1.0]]]), true).tolist()
@@ -43,7 +43,7 @@ def landmark_errors(predicted: FloatArray, true: FloatArray) -> Floats:
     predicted, true = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     if true.ndim != 3 or true.shape[2] != 2 or predicted.shape != true.shape:
         raise InputError(
-            "landmarks: expected predicted and true ones of one shape (N, K, 2), "
+            "landmarks: expected predicted and true landmarks of the same shape (N, K, 2), "
             f"given {predicted.shape} and {true.shape}"
         )
     infinite = np.isinf(true).any((1, 2))
@@ -57,21 +57,21 @@ def landmark_errors(predicted: FloatArray, true: FloatArray) -> Floats:
 
 
 def contour_errors(predicted: FloatArray, true: FloatArray) -> tuple[Floats, Floats]:
-    """The errors of a contour's landmarks, split along the true contour and across it.
+    """Errors of contour landmarks, split into components along and across the true contour.
 
-    The tangent at a landmark is the direction from the true landmark before it to the one after it; at an end, or where
-    one of these is missing, from or to the landmark itself.
+    The tangent at a landmark is the direction from the previous true landmark to the next one. At the ends of the
+    contour, or where a neighbour is missing, the landmark itself takes the neighbour's place.
 
     Args:
-        predicted: (N, C, 2) image px, the landmarks of one open contour in order; NaN where nothing was predicted.
+        predicted: (N, C, 2) image px, landmarks of one open contour in order; NaN where nothing was predicted.
         true: (N, C, 2) image px; NaN where not annotated.
 
     Returns:
-        tangent and normal error, (N, C) px each; their squares sum to the squared distance. NaN where the true landmark is
-        missing or nothing gives a tangent, infinite where only the predicted one is missing.
+        Tangential and normal error, (N, C) px each; their squares sum to the squared distance. NaN where the true
+        landmark is missing or the tangent is undefined, infinite where only the prediction is missing.
 
     Raises:
-        InputError: see `landmark_errors`.
+        InputError: See `landmark_errors`.
 
     Source: Deep convolutional coarse-to-fine cascade, section 4.3 and Fig. 6.
 
@@ -95,18 +95,18 @@ def contour_errors(predicted: FloatArray, true: FloatArray) -> tuple[Floats, Flo
 
 
 def normalising_lengths(true: FloatArray, boxes: FloatArray | None, normalizer: Normalizer) -> Floats:
-    """The length that each face's errors are divided by.
+    """Normalising length of each face, by which its errors are divided.
 
     Args:
         true: (N, K, 2) image px.
-        boxes: (N, 4) x0 y0 x1 y1 image px, NaN rows where there is none, or None; for box normalisers.
-        normalizer: of the scheme.
+        boxes: (N, 4) x0 y0 x1 y1 image px, with NaN rows for faces without a box, or None. Used by box normalisers.
+        normalizer: Normaliser of the scheme.
 
     Returns:
-        (N,) px; NaN where there is none: a landmark or box that it needs is missing, or it would be 0.
+        (N,) px; NaN if a landmark or box it needs is missing, or if the length would be 0.
 
     Raises:
-        InputError: the normaliser needs boxes and there are none, or their number is wrong.
+        InputError: The normaliser needs boxes and none are given, or their number is wrong.
     """
     true = np.asarray(true, np.float64)
     needs_box = isinstance(normalizer, BoxSize | BoxDiagonal)
@@ -128,32 +128,32 @@ def normalising_lengths(true: FloatArray, boxes: FloatArray | None, normalizer: 
 
 
 def nme_per_face(errors: FloatArray, lengths: FloatArray) -> Floats:
-    """Mean over each face's annotated landmarks, divided by its length.
+    """Mean error of each face over its annotated landmarks, divided by its normalising length.
 
     Args:
-        errors: (N, K) px, of `landmark_errors`.
-        lengths: (N,) px, of `normalising_lengths`.
+        errors: (N, K) px, from `landmark_errors`.
+        lengths: (N,) px, from `normalising_lengths`.
 
     Returns:
-        (N,) NaN for a face left out (no landmark or no length), infinite for one undetected.
+        (N,); NaN for a face that is left out (no landmark or no length), infinite for an undetected face.
     """
     return _mean(_normalised(errors, lengths), axis=1)
 
 
 def nme_per_landmark(errors: FloatArray, lengths: FloatArray) -> Floats:
-    """(K,) mean over the detected faces, NaN where none has the landmark. Arguments as for `nme_per_face`."""
+    """Mean error per landmark (K,) over the detected faces; NaN if no face has the landmark. Arguments as in `nme_per_face`."""
     return _mean(_detected(errors, lengths), axis=0)
 
 
 def nme_per_component(
     errors: FloatArray, lengths: FloatArray, components: Mapping[str, tuple[int, ...]]
 ) -> dict[str, float]:
-    """Mean over the detected faces of the mean over a component's landmarks; NaN where there are none.
+    """Mean error per component: over its landmarks, then over the detected faces; NaN if there are none.
 
     Args:
-        errors: (N, K) px.
-        lengths: (N,) px.
-        components: of the scheme, name -> indices.
+        errors: (N, K) px, from `landmark_errors`.
+        lengths: (N,) px, from `normalising_lengths`.
+        components: Components of the scheme, name -> indices.
     """
     normalised = _detected(errors, lengths)
     return {
@@ -163,16 +163,16 @@ def nme_per_component(
 
 
 def auc(nme: FloatArray, threshold: float = THRESHOLD) -> float:
-    """Area under the CED from 0 to the threshold, as a fraction of the threshold; 1 is perfect.
+    """Area under the CED curve from 0 to the threshold, as a fraction of the threshold; 1 is perfect.
 
     Args:
-        nme: (N,) of the faces; NaN ones are left out.
-        threshold: where the curve is cut.
+        nme: (N,) NME of the faces; NaN values are left out.
+        threshold: Upper end of the curve.
 
     Raises:
-        InputError: no face is left, or the threshold is not above 0.
+        InputError: No face is left, or the threshold is not positive.
 
-    Source: the mean over the faces of max(0, 1 - e / t), which is what the usual sums over steps tend to.
+    Source: Mean over the faces of max(0, 1 - e / t), the limit of the usual sum over steps.
 
     >>> auc(np.array([0.0, 0.04, 0.2, np.inf]), 0.08)
     0.375
@@ -182,7 +182,7 @@ def auc(nme: FloatArray, threshold: float = THRESHOLD) -> float:
 
 
 def failure_rate(nme: FloatArray, threshold: float = THRESHOLD) -> float:
-    """Fraction of the faces whose NME is above the threshold. Arguments as for `auc`.
+    """Fraction of faces with an NME above the threshold. Arguments as in `auc`.
 
     >>> failure_rate(np.array([0.0, 0.08, 0.2, np.inf]), 0.08)
     0.5
@@ -191,17 +191,17 @@ def failure_rate(nme: FloatArray, threshold: float = THRESHOLD) -> float:
 
 
 def ced(nme: FloatArray, thresholds: FloatArray | None = None) -> tuple[Floats, Floats]:
-    """Cumulative error distribution: which fraction of the faces has an NME of at most x.
+    """Cumulative error distribution: the fraction of faces with an NME of at most x.
 
     Args:
-        nme: (N,) of the faces; NaN ones are left out, infinite ones are never reached.
-        thresholds: (M,) where to look; None = 0 and every NME that occurs, where the curve steps.
+        nme: (N,) NME of the faces; NaN values are left out, infinite ones are never reached.
+        thresholds: (M,) values of x; None: 0 and every finite NME, i.e. the steps of the curve.
 
     Returns:
         x (M,) and y (M,).
 
     Raises:
-        InputError: no face is left.
+        InputError: No face is left.
 
     >>> [a.tolist() for a in ced(np.array([0.25, 0.5, 0.5, np.inf]))]
     [[0.0, 0.25, 0.5], [0.0, 0.25, 0.75]]
@@ -216,22 +216,22 @@ def ced(nme: FloatArray, thresholds: FloatArray | None = None) -> tuple[Floats, 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """How good predictions are on a set of faces.
+    """Accuracy of predictions on a set of faces.
 
     Attributes:
-        nme: mean over the detected faces, a fraction; infinite where none was detected.
-        auc: up to the threshold, over all scored faces; a fraction.
-        failure_rate: fraction of the scored faces above the threshold, undetected ones among them.
-        normalizer: what the errors are divided by.
-        threshold: of `auc` and `failure_rate`.
-        n_faces: faces scored, detected or not.
-        n_undetected: of these, how many have an annotated landmark without a prediction.
-        n_left_out: faces that could not be scored: no landmark is annotated, or the normaliser has no length.
-        n_landmarks: landmarks of the scheme, K.
-        n_missing: landmarks that are not annotated in the scored faces, left out of every mean.
-        per_face: (N,) NME of every face given; NaN left out, infinite undetected.
-        per_landmark: (K,) NME over the detected faces.
-        per_component: NME over the detected faces.
+        nme: Mean NME of the detected faces, as a fraction; infinite if no face was detected.
+        auc: Area under the CED curve up to the threshold, over all scored faces, as a fraction.
+        failure_rate: Fraction of scored faces with an NME above the threshold, undetected faces included.
+        normalizer: Name of the normaliser.
+        threshold: Threshold of `auc` and `failure_rate`.
+        n_faces: Number of scored faces, detected or not.
+        n_undetected: Number of scored faces with an annotated landmark that has no prediction.
+        n_left_out: Number of faces that could not be scored: no annotated landmark, or no normalising length.
+        n_landmarks: Number of landmarks in the scheme, K.
+        n_missing: Number of unannotated landmarks in the scored faces, left out of every mean.
+        per_face: (N,) NME of each face; NaN if left out, infinite if undetected.
+        per_landmark: (K,) mean NME of each landmark over the detected faces.
+        per_component: Mean NME of each component over the detected faces.
     """
 
     nme: float
@@ -249,7 +249,7 @@ class Score:
     per_component: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; numbers that are not finite become None."""
+        """Convert to plain data for JSON; non-finite numbers become None."""
         return {f.name: json_value(getattr(self, f.name)) for f in fields(self)}
 
     def __str__(self) -> str:
@@ -277,32 +277,32 @@ def score(
     normalizer: str | None = None,
     threshold: float = THRESHOLD,
 ) -> Score:
-    """Score predicted landmarks against true ones.
+    """Score predicted landmarks against the true ones.
 
     Args:
         predicted: (N, K, 2) image px; NaN where nothing was predicted.
         true: (N, K, 2) image px; NaN where not annotated.
-        scheme: of both.
+        scheme: Scheme of both.
         boxes: (N, 4) x0 y0 x1 y1 image px, for the normalisers "box-size" and "box-diagonal".
-        normalizer: one of the scheme's; None = its default.
-        threshold: for AUC and failure rate, in units of NME.
+        normalizer: Name of a normaliser of the scheme; None: the default one.
+        threshold: Threshold of the AUC and the failure rate, in units of NME.
 
     Raises:
-        InputError: shapes that do not fit the scheme or each other, an unknown normaliser, no boxes where
-            they are needed, or no face that can be scored.
+        InputError: The shapes do not match the scheme or each other, the normaliser is unknown, boxes are needed but
+            not given, or no face can be scored.
     """
     name = scheme.default_normalizer if normalizer is None else normalizer
     rule = scheme.get_normalizer(name)
     errors = landmark_errors(predicted, true)
     if errors.shape[1] != scheme.n_landmarks:
-        raise InputError(f"landmarks: scheme {scheme.name} has {scheme.n_landmarks} a face, given {errors.shape[1]}")
+        raise InputError(f"landmarks: scheme {scheme.name} has {scheme.n_landmarks} per face, given {errors.shape[1]}")
     lengths = normalising_lengths(true, boxes, rule)
     per_face = nme_per_face(errors, lengths)
     scored = ~np.isnan(per_face)
     if not scored.any():
         raise InputError(
             f"none of {len(per_face)} faces can be scored with the normalizer {name!r}: landmarks or boxes "
-            f"that it needs are missing; choose among {', '.join(scheme.normalizer_names)}"
+            f"that it needs are missing; choose one of {', '.join(scheme.normalizer_names)}"
         )
     detected = np.isfinite(per_face)
     return Score(
@@ -323,17 +323,17 @@ def score(
 
 
 def spearman(a: FloatArray, b: FloatArray) -> float:
-    """Rank correlation: Pearson's correlation of the ranks, equal values sharing their mean rank.
+    """Spearman rank correlation: Pearson correlation of the ranks, where ties share their mean rank.
 
     Args:
-        a: (N,) no NaN.
-        b: (N,) no NaN.
+        a: (N,) without NaN.
+        b: (N,) without NaN.
 
     Returns:
-        In [-1, 1]; NaN where one side is constant, since it then ranks nothing.
+        Correlation in [-1, 1]; NaN if `a` or `b` is constant.
 
     Raises:
-        InputError: other shapes, fewer than two values, or NaN.
+        InputError: The shapes differ or are not (N,), there are fewer than two values, or a value is NaN.
 
     >>> round(spearman(np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0, 40.0, 30.0])), 6)
     0.8
@@ -341,7 +341,7 @@ def spearman(a: FloatArray, b: FloatArray) -> float:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
         raise InputError(
-            f"rank correlation: expected two lists of one length, 2 or more, given {a.shape} and {b.shape}"
+            f"rank correlation: expected two lists of the same length, at least 2, given {a.shape} and {b.shape}"
         )
     if np.isnan(a).any() or np.isnan(b).any():
         raise InputError("rank correlation: expected values without NaN; leave those pairs out")
@@ -361,12 +361,12 @@ def _normalised(errors: FloatArray, lengths: FloatArray) -> Floats:
 
 
 def _detected(errors: FloatArray, lengths: FloatArray) -> Floats:
-    """(M, K) normalised errors of the faces with a finite NME: the ones that means are taken over."""
+    """Normalised errors (M, K) of the faces with a finite NME, over which means are taken."""
     return _normalised(errors, lengths)[np.isfinite(nme_per_face(errors, lengths))]
 
 
 def _mean(values: Floats, axis: int) -> Floats:
-    """The mean of what is not NaN, NaN where nothing is."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     present = ~np.isnan(values)
     n = present.sum(axis)
     total = np.where(present, values, 0.0).sum(axis)
@@ -375,7 +375,7 @@ def _mean(values: Floats, axis: int) -> Floats:
 
 def _scored(nme: FloatArray, threshold: float = THRESHOLD) -> Floats:
     if not 0 < threshold < math.inf:
-        raise InputError(f"threshold: expected a fraction above 0, such as 0.08 for 8 %, given {threshold}")
+        raise InputError(f"threshold: expected a positive fraction, such as 0.08 for 8 %, given {threshold}")
     scored = np.asarray(nme, np.float64).ravel()
     scored = scored[~np.isnan(scored)]
     if len(scored) == 0:

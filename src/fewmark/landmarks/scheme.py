@@ -1,4 +1,4 @@
-"""LandmarkScheme: what a set of landmarks means, as data. One TOML file each, see schemes/."""
+"""LandmarkScheme: the definition of a set of landmarks, as data. One TOML file per scheme, see schemes/."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BetweenPoints:
 
 @dataclass(frozen=True)
 class BetweenMeans:
-    """Distance between the means of two groups of landmarks, e.g. the pupils as means of the eyes' points."""
+    """Distance between the means of two groups of landmarks, e.g. pupils as the means of the eye points."""
 
     first: tuple[int, ...]
     second: tuple[int, ...]
@@ -42,7 +42,7 @@ class BetweenMeans:
 
 @dataclass(frozen=True)
 class BoxSize:
-    """Square root of the face box's area; AFLW's "face size"."""
+    """Square root of the area of the face box, AFLW's "face size"."""
 
     def __call__(self, landmarks: FloatArray, box_xyxy: FloatArray | None = None) -> float:
         return float(np.sqrt(box_size(_need(box_xyxy, "box-size")).prod()))
@@ -58,15 +58,15 @@ class BoxDiagonal:
 
 @dataclass(frozen=True)
 class PointsDiagonal:
-    """Diagonal of the tight box round the true landmarks; Menpo's."""
+    """Diagonal of the tight box around the true landmarks, as Menpo uses it."""
 
     def __call__(self, landmarks: FloatArray, box_xyxy: FloatArray | None = None) -> float:
         return float(np.linalg.norm(box_size(box_of_points(landmarks))))
 
 
 Normalizer = BetweenPoints | BetweenMeans | BoxSize | BoxDiagonal | PointsDiagonal
-"""Called with the true landmarks (K, 2) and the face box, it gives the length (px) that errors are divided by;
-NaN where a landmark that it needs is missing."""
+"""Callable from the true landmarks (K, 2) and the face box to the length (px) that divides the errors;
+returns NaN if a landmark it needs is missing."""
 
 BOX_NORMALIZERS: Mapping[str, Normalizer] = {
     "box-size": BoxSize(),
@@ -84,21 +84,23 @@ def _need(box_xyxy: FloatArray | None, name: str) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class LandmarkScheme:
-    """The meaning of K landmarks.
+    """Definition of K landmarks.
 
     Attributes:
-        name: "ibug-68".
-        landmarks: K unique names; order = index.
-        mirror: (K,) the index that each landmark takes in a flipped image, or None where nothing is known: then no
-            face is ever flipped.
-        components: name -> indices ("contour", "left_eyebrow", ...). Left is the image's left unless the name says subject.
-        edges: pairs of indices to draw.
-        normalizers: what this scheme's landmarks allow ("outer-eye-corners", "pupils"); the box ones always exist.
-        default_normalizer: the one that the scheme's benchmark uses.
-        mean_face: (K, 2) in the unit square, or None; proportions kept: the longer side of its tight box spans 0 to 1,
-            the shorter is centred, so the mirrored mean face is the mean face at x -> 1 - x.
-        source: where the definition is from.
-        inferred: True where the order was inferred and not published.
+        name: Name of the scheme, e.g. "ibug-68".
+        landmarks: K unique names, in index order.
+        mirror: (K,) index of each landmark in a flipped image, or None if unknown, in which case faces are never
+            flipped.
+        components: Name -> indices ("contour", "left_eyebrow", ...). Left is the left of the image unless the name
+            contains "subject".
+        edges: Pairs of indices to draw.
+        normalizers: Normalisers defined by the landmarks ("outer-eye-corners", "pupils"); the box normalisers are
+            always available.
+        default_normalizer: Name of the normaliser used by the scheme's benchmark.
+        mean_face: (K, 2) in the unit square, or None. The aspect ratio is kept: the longer side of the tight box spans
+            0 to 1 and the shorter side is centred, so mirroring the mean face maps x to 1 - x.
+        source: Origin of the definition.
+        inferred: Whether the landmark order was inferred rather than published.
     """
 
     name: str
@@ -122,7 +124,7 @@ class LandmarkScheme:
 
     @property
     def normalizer(self) -> Normalizer:
-        """The default one."""
+        """The default normaliser."""
         return self.get_normalizer(self.default_normalizer)
 
     @property
@@ -130,10 +132,10 @@ class LandmarkScheme:
         return (*self.normalizers, *BOX_NORMALIZERS)
 
     def get_normalizer(self, name: str) -> Normalizer:
-        """A normaliser by its name.
+        """Get a normaliser by name.
 
         Raises:
-            InputError: this scheme does not have it.
+            InputError: The scheme has no normaliser of this name.
         """
         found = self.normalizers.get(name) or BOX_NORMALIZERS.get(name)
         if found is None:
@@ -143,14 +145,14 @@ class LandmarkScheme:
         return found
 
     def flip_landmarks(self, landmarks: FloatArray, width: float) -> FloatArray:
-        """Landmarks of the flipped image: x -> width - 1 - x, then every landmark takes its mirror's place.
+        """Flip landmarks with their image: x -> width - 1 - x, then reorder them by `mirror`.
 
         Args:
             landmarks: (..., K, 2) px.
-            width: the image's width, px.
+            width: Image width, px.
 
         Raises:
-            InputError: the scheme has no mirror.
+            InputError: The scheme has no mirror.
         """
         if self.mirror is None:
             raise InputError(f"scheme {self.name} has no mirror: add `mirror` to its file, or train without flips")
@@ -159,7 +161,7 @@ class LandmarkScheme:
         return flipped
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, the same as in the TOML file; `scheme_from_dict` reads it back."""
+        """Convert to plain data, laid out as in the TOML file; `scheme_from_dict` reads it back."""
         data: dict[str, Any] = {
             "name": self.name,
             "source": self.source,
@@ -219,16 +221,16 @@ def _problems(s: LandmarkScheme) -> list[str]:
 
 
 def scheme_from_dict(data: Mapping[str, Any], where: str = "scheme") -> LandmarkScheme:
-    """A scheme from plain data (TOML or a checkpoint's metadata).
+    """Build a scheme from plain data (TOML or the metadata of a checkpoint).
 
     Args:
-        data: the fields of a scheme file: `name`, `landmarks`, and optionally `mirror`, `components`, `edges` (pairs) or
-            `chains` (lists of indices joined one to the next), `normalizers`, `default_normalizer`, `mean_face`, `source`,
-            `inferred`.
-        where: the file, for messages.
+        data: Fields of a scheme file: `name`, `landmarks`, and optionally `mirror`, `components`, `edges` (pairs) or
+            `chains` (lists of indices, each joined to the next), `normalizers`, `default_normalizer`, `mean_face`,
+            `source`, `inferred`.
+        where: Name of the file, for error messages.
 
     Raises:
-        InputError: a field is missing, unknown or wrong.
+        InputError: A field is missing, unknown or invalid.
     """
     known = {"name", "landmarks", "mirror", "components", "edges", "chains", "normalizers", "default_normalizer",
              "mean_face", "source", "inferred"}  # fmt: skip
@@ -268,20 +270,20 @@ def scheme_from_dict(data: Mapping[str, Any], where: str = "scheme") -> Landmark
     except InputError as error:
         raise InputError(f"{where}: {error}" if not str(error).startswith(where) else str(error)) from None
     except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{where}: a field has not the form of a scheme file ({error})") from error
+        raise InputError(f"{where}: a field does not have the format of a scheme file ({error})") from error
 
 
 def scheme_names() -> list[str]:
-    """The packaged schemes."""
+    """Names of the packaged schemes."""
     folder = resources.files("fewmark") / "landmarks/schemes"
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
 
 
 def load_scheme(name_or_path: str | Path) -> LandmarkScheme:
-    """A packaged scheme by its name, or one of your own by its file.
+    """Load a packaged scheme by name, or your own scheme from a file.
 
     Raises:
-        InputError: no such scheme, or the file is not a scheme.
+        InputError: There is no such scheme, or the file is not a valid scheme.
 
     >>> load_scheme("ibug-68").n_landmarks
     68
@@ -293,7 +295,7 @@ def load_scheme(name_or_path: str | Path) -> LandmarkScheme:
         path = Path(name_or_path)
         if not path.is_file():
             raise InputError(
-                f"scheme {text_name!r}: no packaged scheme of that name and no such file; packaged are {', '.join(scheme_names())}"
+                f"scheme {text_name!r}: no packaged scheme or file of that name; packaged schemes: {', '.join(scheme_names())}"
             )
         try:
             text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Checks of a landmark scheme that a parser cannot make: the mirror as geometry, components, edges."""
+"""Plausibility checks of a landmark scheme: mirror against geometry, components, edges, mean face."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from fewmark.core.geometry import FloatArray, Similarity, fit_similarity
 from fewmark.landmarks.scheme import LandmarkScheme
 
 MAX_MIRROR_ERROR = 0.08
-"""A mirrored landmark that misses its partner by more than this share of the face's diagonal is wrong."""
-NOTICEABLE = 0.01
-"""Misses below this share of the diagonal are the mean face's own asymmetry."""
+"""Largest distance between a mirrored landmark and its counterpart, as a fraction of the face diagonal."""
+ASYMMETRY = 0.01
+"""Distances below this fraction of the diagonal are attributed to asymmetry of the mean face."""
 
 
 def mirror_distances(scheme: LandmarkScheme, landmarks: FloatArray) -> NDArray[np.float64]:
-    """How far each landmark of the flipped face lies from each landmark of the face.
+    """Distance between each landmark of the flipped face and each landmark of the face.
 
-    The face is flipped, its landmarks are renamed by the mirror and laid on the face by the best similarity.
+    The face is flipped, its landmarks are exchanged by the mirror and aligned to the face by a similarity.
 
     Args:
-        scheme: with a mirror.
-        landmarks: (K, 2) any unit, a near-frontal face or a mean of many, less than 45 degrees from upright;
-            NaN where missing.
+        scheme: scheme with a mirror.
+        landmarks: (K, 2) any unit, a near-frontal or mean face less than 45 degrees from upright; NaN where missing.
 
     Returns:
-        (K, K) share of the diagonal of the landmarks' tight box: [i, j] is how far the flipped landmark
-        that the mirror puts at i lies from landmark j. A good mirror has the small ones on the diagonal.
+        (K, K) fractions of the diagonal of the tight box: [i, j] is the distance between the flipped landmark that the
+        mirror maps to i and landmark j. A correct mirror has its smallest distances on the diagonal.
 
     Raises:
-        InputError: the scheme has no mirror, or fewer than two different landmarks are there with partners.
+        InputError: the scheme has no mirror, or fewer than two distinct landmarks with counterparts are present.
     """
     if scheme.mirror is None:
         raise InputError(f"scheme {scheme.name} has no mirror to check: add `mirror` to its file")
@@ -38,27 +37,26 @@ def mirror_distances(scheme: LandmarkScheme, landmarks: FloatArray) -> NDArray[n
     if points.shape != (scheme.n_landmarks, 2):
         raise InputError(f"scheme {scheme.name}: expected landmarks ({scheme.n_landmarks}, 2), given {points.shape}")
     flipped = points[list(scheme.mirror)] * (-1.0, 1.0)
-    seen = np.isfinite(points).all(1) & np.isfinite(flipped).all(1)
-    diagonal = float(np.linalg.norm(np.ptp(points[seen], axis=0))) if seen.any() else 0.0
+    present = np.isfinite(points).all(1) & np.isfinite(flipped).all(1)
+    diagonal = float(np.linalg.norm(np.ptp(points[present], axis=0))) if present.any() else 0.0
     if diagonal == 0:
-        raise InputError(f"scheme {scheme.name}: expected two different landmarks at least to check the mirror on")
+        raise InputError(f"scheme {scheme.name}: expected at least two distinct landmarks to check the mirror")
     face_from_flipped = fit_similarity(flipped, points)
-    if abs(face_from_flipped.angle) > 90:  # a half turn undoes a flip where the points lie on a line
-        face_from_flipped = Similarity.translation(*(points[seen].mean(0) - flipped[seen].mean(0)))
+    if abs(face_from_flipped.angle) > 90:  # for collinear points a rotation by 180 degrees undoes a flip
+        face_from_flipped = Similarity.translation(*(points[present].mean(0) - flipped[present].mean(0)))
     distances = np.linalg.norm(face_from_flipped(flipped)[:, None] - points[None], axis=-1)
     return np.asarray(distances / diagonal, np.float64)
 
 
 def mirror_residual(scheme: LandmarkScheme, landmarks: FloatArray) -> NDArray[np.float64]:
-    """How badly the scheme's mirror fits a face, per landmark.
+    """Distance between each landmark and its counterpart in the flipped face.
 
     Args:
-        scheme: with a mirror.
-        landmarks: (K, 2) any unit, see `mirror_distances`.
+        scheme: scheme with a mirror.
+        landmarks: (K, 2) any unit; see `mirror_distances`.
 
     Returns:
-        (K,) distance between each landmark and its partner in the flipped face, as a share of the diagonal of
-        the landmarks' tight box; NaN where one of the two is missing. About 0 for a right mirror.
+        (K,) fractions of the diagonal of the tight box; NaN where either landmark is missing. Near 0 for a correct mirror.
 
     Raises:
         InputError: as `mirror_distances`.
@@ -67,9 +65,9 @@ def mirror_residual(scheme: LandmarkScheme, landmarks: FloatArray) -> NDArray[np
 
 
 def check_scheme(scheme: LandmarkScheme) -> list[str]:
-    """What a person should look at in a scheme, one line each; an empty list means that nothing was found.
+    """Suspicious properties of a scheme, one line each; empty if there are none.
 
-    A scheme that cannot be used at all does not get this far: `load_scheme` refuses it.
+    Schemes that cannot be used at all are rejected by `load_scheme`.
     """
     return [
         *_check_components(scheme),
@@ -88,40 +86,42 @@ def _check_components(scheme: LandmarkScheme) -> list[str]:
     if not scheme.components:
         return ["components: none; group the landmarks into contour, left_eye, mouth, ... to get errors per part"]
     found = []
-    homes: list[list[str]] = [[] for _ in scheme.landmarks]
+    components_of: list[list[str]] = [[] for _ in scheme.landmarks]
     for name, indices in scheme.components.items():
         if len(set(indices)) < len(indices):
-            twice = sorted({i for i in indices if indices.count(i) > 1})
-            found.append(f"components.{name}: lists a landmark twice: {_names(scheme, twice)}")
+            duplicates = sorted({i for i in indices if indices.count(i) > 1})
+            found.append(f"components.{name}: lists a landmark twice: {_names(scheme, duplicates)}")
         for i in set(indices):
-            homes[i].append(name)
-    for i, home in enumerate(homes):
-        if len(home) > 1:
-            found.append(f"components: landmark {_names(scheme, [i])} is in more than one: {', '.join(home)}")
-    outside = [i for i, home in enumerate(homes) if not home]
+            components_of[i].append(name)
+    for i, component_names in enumerate(components_of):
+        if len(component_names) > 1:
+            found.append(f"components: landmark {_names(scheme, [i])} is in several: {', '.join(component_names)}")
+    outside = [i for i, component_names in enumerate(components_of) if not component_names]
     if outside:
         found.append(f"components: in none: landmark {_names(scheme, outside)}")
     return found
 
 
 def _check_edges(scheme: LandmarkScheme) -> list[str]:
-    home = {i: name for name, indices in scheme.components.items() for i in indices}
+    component_names = {i: name for name, indices in scheme.components.items() for i in indices}
     found = []
     for a, b in scheme.edges:
         if a == b:
             found.append(f"edges: landmark {_names(scheme, [a])} is joined to itself")
-        elif a in home and b in home and home[a] != home[b]:
-            found.append(f"edges: {_names(scheme, [a, b])} joins {home[a]} to {home[b]}; expected one component")
+        elif a in component_names and b in component_names and component_names[a] != component_names[b]:
+            found.append(
+                f"edges: {_names(scheme, [a, b])} joins {component_names[a]} to {component_names[b]}; expected one component"
+            )
     return found
 
 
 def _other_side(name: str) -> str:
-    """The name with left and right exchanged."""
+    """Exchange left and right in a name."""
     return name.replace("left", "\0").replace("right", "left").replace("\0", "right")
 
 
 def _is_one_sided(scheme: LandmarkScheme) -> bool:
-    """Whether this is a profile whose landmarks keep their places: its mean face is not like its flip."""
+    """Whether the scheme is a profile with an identity mirror: its mean face differs from its flip."""
     if scheme.mean_face is None or scheme.mirror != tuple(range(scheme.n_landmarks)):
         return False
     face = scheme.mean_face.astype(np.float64)
@@ -144,17 +144,17 @@ def _check_mirror(scheme: LandmarkScheme) -> list[str]:
             )
     for name, indices in scheme.components.items():
         other = scheme.components.get(_other_side(name), indices)
-        stray = [i for i in indices if scheme.mirror[i] not in other]
-        if stray:
-            found.append(f"mirror: component {name} does not go to {_other_side(name)}: {_names(scheme, stray)}")
+        misplaced = [i for i in indices if scheme.mirror[i] not in other]
+        if misplaced:
+            found.append(f"mirror: component {name} does not go to {_other_side(name)}: {_names(scheme, misplaced)}")
     if scheme.mean_face is None or np.ptp(scheme.mean_face, axis=0).max() == 0 or _is_one_sided(scheme):
         return found
     distances = mirror_distances(scheme, scheme.mean_face)
     for i, mirror in enumerate(scheme.mirror):
-        off, nearest = float(distances[i, i]), int(distances[i].argmin())
-        if off > MAX_MIRROR_ERROR or (off > NOTICEABLE and distances[i, nearest] < off / 2):
+        distance, nearest = float(distances[i, i]), int(distances[i].argmin())
+        if distance > MAX_MIRROR_ERROR or (distance > ASYMMETRY and distances[i, nearest] < distance / 2):
             line = f"mirror: on the mean face {_names(scheme, [mirror])} flipped misses {_names(scheme, [i])}"
-            line += f" by {off:.1%} of the diagonal"
+            line += f" by {distance:.1%} of the diagonal"
             found.append(line + (f"; {_names(scheme, [nearest])} is nearer" if nearest != i else ""))
     return found
 

@@ -1,7 +1,7 @@
-"""SchemeTransfer: the landmarks of one scheme from those of another, by least squares in the mean-face frame.
+"""SchemeTransfer: predict the landmarks of one scheme from those of another, by least squares in the mean-face frame.
 
-Every face is brought into one frame by the similarity that takes its source landmarks to their mean shape; there the
-target landmarks are a linear function of the source landmarks, with a bias. So a transfer commutes with every similarity.
+Each face is aligned by the similarity that maps its source landmarks to their mean shape. In this frame the target
+landmarks are an affine function of the source landmarks, so a transfer commutes with every similarity.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from fewmark.landmarks.transfer_fitting import (
 
 __all__ = ["N_FOLDS", "RIDGES", "RidgeChoice", "SchemeTransfer", "cross_validate_ridge"]
 
-_LONE_RIDGE = 1.0  # where a single group of pairs leaves nothing to cross-validate with
+_LONE_RIDGE = 1.0  # used when there is only one group of pairs, so cross-validation is impossible
 
 
 @dataclass(frozen=True, eq=False)
 class SchemeTransfer:
-    """Landmarks of `target` from landmarks of `source`.
+    """Linear map from the landmarks of `source` to those of `target`.
 
     Attributes:
-        source: what goes in.
-        target: what comes out.
-        mean_shape: (Ks, 2) mean-face frame: the Procrustes mean of the training faces' source landmarks.
-        matrix: (2 Ks + 1, 2 Kt) mean-face frame: what a shift of each source coordinate from the mean shape adds to each
-            target coordinate; the last row is the bias, the target landmarks of the mean face. NaN columns for a target
-            landmark that no training face has.
-        ridge: see `fit`.
-        n_pairs: faces that it was fitted on.
-        normalizer: of the target scheme; what the expected errors are fractions of.
-        expected_error: mean over held-out faces of the mean over their landmarks (cross-validated), for source landmarks
-            as exact as those it was fitted on; NaN where there was nothing to hold out.
-        expected_error_per_landmark: (Kt,) the same by landmark.
-        provenance: what it was fitted on.
-        licence: under which it may be used, as its training data allows.
+        source: Input scheme.
+        target: Output scheme.
+        mean_shape: (Ks, 2) mean-face frame, Procrustes mean of the source landmarks of the training faces.
+        matrix: (2 Ks + 1, 2 Kt) mean-face frame, coefficients from the offsets of the source coordinates from the mean
+            shape to the target coordinates. The last row is the bias: the target landmarks of the mean face. Columns
+            are NaN for a target landmark that no training face has.
+        ridge: Ridge penalty, see `fit`.
+        n_pairs: Number of pairs used.
+        normalizer: Name of the normaliser of the target scheme used for the expected errors.
+        expected_error: Cross-validated NME, averaged over the landmarks and then over the faces. Assumes source
+            landmarks as accurate as those in the fit; NaN if no faces could be held out.
+        expected_error_per_landmark: (Kt,) cross-validated NME per landmark.
+        provenance: Description of the training data.
+        licence: Licence of the transfer, as permitted by its training data.
 
-    Source: Deep convolutional coarse-to-fine cascade, section 3.4, Eq. 1 and 2. Differs: fitted in the mean-face frame, where
-    a face's place, size and turn are gone; an optional ridge; a missing target landmark leaves its pair out for that
-    landmark alone.
+    Source: Deep convolutional coarse-to-fine cascade, section 3.4, Eq. 1 and 2. Differs: fitted in the mean-face frame,
+    which removes position, scale and rotation; the ridge is optional; a missing target landmark excludes its pair for
+    that landmark only.
     """
 
     source: LandmarkScheme
@@ -94,29 +94,30 @@ class SchemeTransfer:
         provenance: str = "",
         licence: str = "",
     ) -> SchemeTransfer:
-        """Fit a transfer on faces that are labelled in both schemes.
+        """Fit a transfer on faces labelled in both schemes.
 
-        A pair with a missing source landmark is left out. A missing target landmark leaves its pair out for that landmark
-        alone. Where there are fewer pairs than unknowns (2 Ks - 3 for each coordinate: 2 Ks and the bias, less the four that
-        the alignment takes away), or the pairs are too much alike, it warns and takes a cross-validated ridge instead of none.
+        Pairs with a missing source landmark are excluded. A missing target landmark excludes its pair for that landmark
+        only. If there are fewer pairs than unknowns (2 Ks - 3 per coordinate: 2 Ks and the bias, minus the four degrees
+        of freedom removed by the alignment), or the pairs are too similar, a ridge of 0 is replaced with a
+        cross-validated one and a warning is issued.
 
         Args:
-            source: what the source points are.
-            target: what the target points are.
+            source: Scheme of the source points.
+            target: Scheme of the target points.
             source_points: (N, Ks, 2) image px, NaN where missing.
             target_points: (N, Kt, 2) image px of the same faces, NaN where missing.
-            ridge: the penalty on the matrix's squares, not on its bias, relative to the mean variance of the source
-                coordinates, so that it means the same for any number of pairs; "auto" cross-validates it.
-            groups: N persons, scenes or videos; no fold cuts one. None: every pair is its own.
-            boxes_xyxy: (N, 4) image px, for the normalisers that need one; None: the tight box of the target points.
-            n_folds: of the cross-validation; fewer where there are fewer groups.
-            rng: draws the folds; None: the same ones every time.
-            provenance: what the pairs are.
-            licence: what their licence allows.
+            ridge: L2 penalty on the matrix, excluding the bias. Relative to the mean variance of the source coordinates,
+                so that its effect does not depend on the number of pairs. "auto" chooses it by cross-validation.
+            groups: N names of persons, scenes or videos, which are never split across folds. None: one group per pair.
+            boxes_xyxy: (N, 4) image px, for normalisers that need a box; None: the tight box of the target points.
+            n_folds: Number of cross-validation folds; fewer are used if there are fewer groups.
+            rng: Random generator for the folds; None: a fixed assignment.
+            provenance: Description of the pairs.
+            licence: Licence that the pairs permit.
 
         Raises:
-            InputError: points that do not fit their scheme or each other, a source scheme of one landmark, no pair that can
-                be used, a ridge below 0, or fewer than 2 folds.
+            InputError: The points do not match their scheme or each other, the source scheme has only one landmark, there
+                is no usable pair, the ridge is negative, or there are fewer than 2 folds.
 
         >>> from fewmark.landmarks.scheme import LandmarkScheme
         >>> three, one = LandmarkScheme("three", ("a", "b", "c")), LandmarkScheme("one", ("middle",))
@@ -126,7 +127,7 @@ class SchemeTransfer:
         True
         """
         if ridge != "auto" and not (isinstance(ridge, int | float) and 0 <= ridge < math.inf):
-            raise InputError(f"ridge: expected a number from 0 on, or 'auto', given {ridge!r}")
+            raise InputError(f"ridge: expected a non-negative number or 'auto', given {ridge!r}")
         pairs = usable_pairs(source, target, source_points, target_points)
         folds = assign_folds(pairs, groups, n_folds, rng)
         can_hold_out = len(np.unique(folds)) > 1
@@ -138,7 +139,7 @@ class SchemeTransfer:
             chosen = choose_ridge(source, pairs, RIDGES, folds).ridge if can_hold_out else _LONE_RIDGE
         problems = _problems(source, target, targets, chosen, n_singular if ridge == 0 else 0)
         if ridge == "auto" and not can_hold_out:
-            problems.append(f"pairs of one group leave nothing to cross-validate with; ridge {chosen:g} is used")
+            problems.append(f"cannot cross-validate with a single group of pairs; ridge {chosen:g} is used")
         for problem in problems:
             warnings.warn(f"transfer {source.name} -> {target.name}: {problem}", stacklevel=2)
         lengths = normalising_lengths(pairs.target, _boxes(pairs, boxes_xyxy), target.normalizer)
@@ -161,21 +162,21 @@ class SchemeTransfer:
 
     @property
     def target_mean_shape(self) -> Floats:
-        """(Kt, 2) mean-face frame: the target landmarks of the mean face, the matrix's bias."""
+        """Target landmarks of the mean face (Kt, 2), mean-face frame: the bias of the matrix."""
         return np.asarray(self.matrix[-1].reshape(-1, 2), np.float64)
 
     @property
     def expected_error_per_component(self) -> dict[str, float]:
-        """Component of the target scheme -> mean of its landmarks' expected errors; NaN where none is known."""
+        """Mean expected error of each component of the target scheme; NaN if unknown."""
         errors = self.expected_error_per_landmark
         return {name: mean_present(errors[list(indices)]) for name, indices in self.target.components.items()}
 
     @property
     def influence(self) -> Floats:
-        """(Kt, Ks) how much of a target landmark's motion comes from each source landmark, near the mean face: the
-        derivative's size; rows sum to 1.
+        """Relative influence (Kt, Ks) of each source landmark on each target landmark, near the mean face.
 
-        The derivative has two parts: a similarity moves all landmarks alike, and what is left goes through the matrix.
+        This is the norm of the derivative, with rows normalised to sum to 1. The derivative has two parts: similarities
+        move all landmarks together, and the remaining motion goes through the matrix.
         """
         moves, answers = _similarity_moves(self.mean_shape), _similarity_moves(self.target_mean_shape)
         parameters = np.linalg.pinv(moves)
@@ -186,19 +187,19 @@ class SchemeTransfer:
         return np.asarray(size / size.sum(1, keepdims=True), np.float64)
 
     def apply(self, source_points: FloatArray, *, keep: FloatArray | None = None) -> Floats:
-        """The target landmarks of faces.
+        """Predict the target landmarks of faces.
 
         Args:
             source_points: (..., Ks, 2) image px.
-            keep: (..., Kt, 2) image px: target landmarks that are known otherwise, and are taken as they are where they are
-                not NaN; so the contour can come from a direct prediction, as in the paper (sections 3.1 and 4.3).
+            keep: (..., Kt, 2) image px, target landmarks from another source, returned unchanged where they are not NaN.
+                For example, the contour can be predicted directly, as in the paper (sections 3.1 and 4.3).
 
         Returns:
-            (..., Kt, 2) image px; but for what is kept, NaN for a face with a missing source landmark, and for a landmark
+            (..., Kt, 2) image px. Except for kept landmarks, NaN for faces with a missing source landmark and for landmarks
             that no training face had.
 
         Raises:
-            InputError: the points are not of these schemes.
+            InputError: The points do not match these schemes.
         """
         matrix = self.matrix
 
@@ -208,10 +209,10 @@ class SchemeTransfer:
         return apply_in_frame(self.source, self.target, self.mean_shape, predict, source_points, keep)
 
     def apply_scores(self, source_scores: FloatArray) -> Floats:
-        """How sure the target landmarks are: the mean of the source landmarks' scores, weighted by `influence`.
+        """Scores of the target landmarks: the mean of the source scores, weighted by `influence`.
 
         Args:
-            source_scores: (..., Ks); one that is NaN makes its face's scores NaN.
+            source_scores: (..., Ks); a NaN makes all scores of its face NaN.
 
         Returns:
             (..., Kt).
@@ -219,7 +220,7 @@ class SchemeTransfer:
         return np.asarray(np.asarray(source_scores, np.float64) @ self.influence.T, np.float64)
 
     def source_box(self, target_box_xyxy: FloatArray) -> NDArray[np.float32]:
-        """The tight box of a face's source landmarks, guessed from that of its target landmarks by the mean face.
+        """Estimate the tight box of the source landmarks from that of the target landmarks, using the mean face.
 
         Args:
             target_box_xyxy: (4,) image px.
@@ -242,18 +243,18 @@ def apply_in_frame(
     source_points: FloatArray,
     keep: FloatArray | None,
 ) -> Floats:
-    """Carry faces into the mean-face frame, predict there, and carry the answers back; see `SchemeTransfer.apply`.
+    """Map faces to the mean-face frame, predict there, and map the predictions back; see `SchemeTransfer.apply`.
 
     Args:
-        source: what the points are.
-        target: what `predict` answers.
+        source: Scheme of the points.
+        target: Scheme of the predictions.
         mean: (Ks, 2) mean-face frame.
-        predict: (N, 2 Ks) offsets from the mean shape -> (N, 2 Kt) points, both in the mean-face frame.
+        predict: Function from offsets from the mean shape (N, 2 Ks) to points (N, 2 Kt), both in the mean-face frame.
         source_points: (..., Ks, 2) image px.
         keep: (..., Kt, 2) image px, or None.
 
     Raises:
-        InputError: the points are not of these schemes.
+        InputError: The points do not match these schemes.
     """
     points = np.asarray(source_points, np.float64)
     if points.ndim < 2 or points.shape[-2:] != (source.n_landmarks, 2):
@@ -281,23 +282,25 @@ def apply_in_frame(
 def _problems(
     source: LandmarkScheme, target: LandmarkScheme, targets: Floats, ridge: float, n_singular: int
 ) -> list[str]:
-    """What is wrong with the pairs: (N, Kt, 2) targets, and how many landmarks have a singular system."""
+    """Problems with the pairs, given the targets (N, Kt, 2) and the number of landmarks with a singular system."""
     found = []
     unseen = np.flatnonzero(~np.isfinite(targets).any((0, 2)))
     if n_singular:
         of_all = "" if n_singular == target.n_landmarks else f" for {n_singular} of {target.n_landmarks} landmarks"
         found.append(
-            f"{len(targets)} pairs for {max(1, 2 * source.n_landmarks - 3)} unknowns a coordinate: the least-squares system is "
+            f"{len(targets)} pairs for {max(1, 2 * source.n_landmarks - 3)} unknowns per coordinate: the least-squares system is "
             f"singular{of_all}; ridge {ridge:g} is used instead of 0; give more pairs, or a ridge"
         )
     if len(unseen):
         more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
-        found.append(f"no pair has the landmark {target.landmarks[unseen[0]]}{more}; it stays missing in every answer")
+        found.append(
+            f"no pair has the landmark {target.landmarks[unseen[0]]}{more}; it will be missing from every prediction"
+        )
     return found
 
 
 def _boxes(pairs: UsablePairs, boxes_xyxy: FloatArray | None) -> Floats:
-    """(N, 4) of the usable pairs; where none is given, the tight box of the target points."""
+    """Boxes (N, 4) of the usable pairs; the tight box of the target points where none is given."""
     tight = np.stack([box_of_points(p) for p in pairs.target]).astype(np.float64)
     if boxes_xyxy is None:
         return tight
@@ -308,7 +311,7 @@ def _boxes(pairs: UsablePairs, boxes_xyxy: FloatArray | None) -> Floats:
 
 
 def _similarity_moves(points: Floats) -> Floats:
-    """(2 K, 4) how each coordinate moves under a shift in x and y, a growth and a turn about the origin."""
+    """Derivatives (2 K, 4) of the coordinates under translation in x and y, scaling and rotation about the origin."""
     ones, zeros = np.ones(len(points)), np.zeros(len(points))
     x, y = points[:, 0], points[:, 1]
     columns = [(ones, zeros), (zeros, ones), (x, y), (-y, x)]

@@ -321,7 +321,7 @@ def _finish_run(run: _Run, trained: _Trained) -> RunResult:
             checkpoint = replace(
                 checkpoint,
                 label_bias=bias,
-                calibration=ErrorCalibration.of_faces(measured.landmarks, measured.scores, measured.truth),
+                calibration=ErrorCalibration.fit_predictions(measured.landmarks, measured.scores, measured.truth),
                 accuracy=[measured.accuracy() | stages],
             )
         save_checkpoint(path, checkpoint, half=run.config.model.half)

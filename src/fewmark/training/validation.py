@@ -13,7 +13,7 @@ from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, predict_samples
-from fewmark.landmarks.label_bias import cross_fitted, fit_label_bias, with_bias
+from fewmark.landmarks.label_bias import apply_label_bias, cross_fit_label_bias, fit_label_bias
 from fewmark.landmarks.metrics import Score, score
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -95,7 +95,7 @@ def find_bias(
         return None, measured
     if measured is not None and len(measured.samples) >= HELD_OUT_FACES:
         truth = measured.truth
-        landmarks = cross_fitted(measured.landmarks, truth, mirror)
+        landmarks = cross_fit_label_bias(measured.landmarks, truth, mirror)
         bias = fit_label_bias(measured.landmarks, truth, mirror)
         return bias, measured.with_landmarks(landmarks, checkpoint.scheme)
     estimated = _bias_from_labels(checkpoint, labelled, mirror)
@@ -104,7 +104,7 @@ def find_bias(
         estimated = np.mean(inherited, axis=0)
     if estimated is None or measured is None:
         return estimated, measured
-    return estimated, measured.with_landmarks(with_bias(measured.landmarks, estimated), checkpoint.scheme)
+    return estimated, measured.with_landmarks(apply_label_bias(measured.landmarks, estimated), checkpoint.scheme)
 
 
 def _bias_from_labels(
