@@ -131,11 +131,11 @@ def test_heights_of_a_distribution_are_those_of_an_ideal_map() -> None:
     point = torch.tensor([[[29.5, 33.5]]])
     for stride in STRIDES:
         sigma = max(3.0, 0.8 * stride)
-        heights, _ = HeatmapCodec(stride, sigma).encode(point, (SIZE, SIZE))
+        peak_normalised, _ = HeatmapCodec(stride, sigma).encode(point, (SIZE, SIZE))
         codec = HeatmapCodec(stride, sigma, logits=True)
-        again = codec.heights(codec.encode(point, (SIZE, SIZE))[0])
-        assert torch.allclose(again, heights, atol=0.02)
-    assert torch.equal(HeatmapCodec().heights(heights), heights)
+        again = codec.peak_normalised(codec.encode(point, (SIZE, SIZE))[0])
+        assert torch.allclose(again, peak_normalised, atol=0.02)
+    assert torch.equal(HeatmapCodec().peak_normalised(peak_normalised), peak_normalised)
 
 
 @pytest.mark.parametrize("decoding", ["argmax", "quarter", "centroid", "parabola", "soft-argmax"])

@@ -1,4 +1,4 @@
-"""What a transfer between schemes is fitted on and by: usable pairs, folds, least squares with ridge, cross-validation."""
+"""Fitting of transfers between schemes: usable pairs, folds, ridge regression, cross-validation."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class UsablePairs:
     """Faces that are labelled in both schemes.
 
     Attributes:
-        source: (N, Ks, 2) image px, no point missing.
-        target: (N, Kt, 2) image px of the same faces; NaN where missing, at least one point there.
-        rows: (N,) which of the given pairs these are.
-        n_given: pairs given.
+        source: (N, Ks, 2) image px, complete.
+        target: (N, Kt, 2) image px of the same faces; NaN where missing, at least one point present.
+        rows: (N,) indices of these pairs among those given.
+        n_given: Number of pairs given.
     """
 
     source: Floats
@@ -42,12 +42,12 @@ class UsablePairs:
 
 @dataclass(frozen=True)
 class RidgeChoice:
-    """What cross-validation says.
+    """Result of the cross-validation.
 
     Attributes:
-        ridge: the one with the least error.
-        errors: ridge -> mean distance of the held-out target landmarks, as a fraction of the face's size (the root mean
-            square distance of its source landmarks from their centre).
+        ridge: Ridge penalty with the smallest error.
+        errors: Ridge -> mean error of the held-out target landmarks, as a fraction of the face size (root mean square
+            distance of its source landmarks from their centre).
     """
 
     ridge: float
@@ -57,11 +57,12 @@ class RidgeChoice:
 def usable_pairs(
     source: LandmarkScheme, target: LandmarkScheme, source_points: FloatArray, target_points: FloatArray
 ) -> UsablePairs:
-    """The pairs that a transfer can be fitted on: every source landmark there and not all in one place, and at least one
-    target landmark. Arguments as for `SchemeTransfer.fit`.
+    """Select the usable pairs: all source landmarks present and not coinciding, and at least one target landmark.
+
+    Arguments as in `SchemeTransfer.fit`.
 
     Raises:
-        InputError: points that do not fit their scheme or each other, a source scheme of one landmark, or no such pair.
+        InputError: The points do not match their scheme or each other, the source scheme has one landmark, or no pair is usable.
     """
     what = f"transfer {source.name} -> {target.name}"
     if source.n_landmarks < 2:
@@ -99,10 +100,10 @@ def cross_validate_ridge(
     n_folds: int = N_FOLDS,
     rng: np.random.Generator | None = None,
 ) -> RidgeChoice:
-    """Which ridge predicts held-out faces best; arguments as for `SchemeTransfer.fit`.
+    """Choose the ridge that predicts held-out faces best. Arguments as in `SchemeTransfer.fit`.
 
     Raises:
-        InputError: as `SchemeTransfer.fit`; or all pairs are of one group, so that none can be held out.
+        InputError: See `SchemeTransfer.fit`; or all pairs are of one group, so that none can be held out.
     """
     if not ridges or not all(0 <= r < math.inf for r in ridges):
         raise InputError(f"ridges: expected one or more numbers from 0 on, given {list(ridges)}")
@@ -119,11 +120,12 @@ def assign_folds(
     n_folds: int = N_FOLDS,
     rng: np.random.Generator | None = None,
 ) -> NDArray[np.int64]:
-    """(N,) each pair's fold: groups in random order, the largest first, each to the smallest fold. Arguments as for
-    `SchemeTransfer.fit`.
+    """Assign pairs to folds (N,): groups in random order, the largest first, each to the smallest fold.
+
+    Arguments as in `SchemeTransfer.fit`.
 
     Raises:
-        InputError: fewer than 2 folds, or not one group a pair that was given.
+        InputError: There are fewer than 2 folds, or not one group per given pair.
     """
     if n_folds < 2:
         raise InputError(f"n_folds: expected 2 or more, given {n_folds}")
@@ -143,7 +145,7 @@ def assign_folds(
 
 
 def in_frame(mean: Floats, source: Floats, target: Floats) -> tuple[Floats, Floats]:
-    """What is fitted: offsets (N, 2 Ks) from the mean shape and targets (N, Kt, 2), in the mean-face frame.
+    """Features and targets of the fit: offsets (N, 2 Ks) from the mean shape and targets (N, Kt, 2), in the mean-face frame.
 
     Args:
         mean: (Ks, 2) mean-face frame.
@@ -156,7 +158,7 @@ def in_frame(mean: Floats, source: Floats, target: Floats) -> tuple[Floats, Floa
 
 
 def solve(features: Floats, targets: Floats, ridges: Sequence[float]) -> Floats:
-    """(R, P + 1, 2 Kt) least squares for each ridge, the last row the bias; of the pairs in which each landmark is."""
+    """Least squares for each ridge (R, P + 1, 2 Kt), the last row being the bias; each landmark uses the pairs that have it."""
     n_features, n_targets = features.shape[1], targets.shape[1]
     matrices = np.full((len(ridges), n_features + 1, n_targets, 2), np.nan)
     for rows, columns in _patterns(targets):
@@ -176,7 +178,7 @@ def solve(features: Floats, targets: Floats, ridges: Sequence[float]) -> Floats:
 
 
 def count_singular(features: Floats, targets: Floats) -> int:
-    """How many target landmarks have pairs, but not enough unlike ones to determine their unknowns."""
+    """Number of target landmarks whose pairs do not determine their unknowns."""
     n, n_needed = 0, features.shape[1] - 4
     for rows, columns in _patterns(targets):
         x = features[rows] - features[rows].mean(0)
@@ -187,7 +189,7 @@ def count_singular(features: Floats, targets: Floats) -> int:
 
 
 def _patterns(targets: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The rows that have a target landmark, for each set of landmarks that are there in the same rows."""
+    """Rows that have a target landmark, for each set of landmarks present in the same rows."""
     masks, which = np.unique(np.isfinite(targets).all(2), axis=1, return_inverse=True)
     found = [(np.flatnonzero(masks[:, i]), np.flatnonzero(which == i)) for i in range(masks.shape[1])]
     return [(rows, columns) for rows, columns in found if len(rows)]
@@ -196,7 +198,7 @@ def _patterns(targets: Floats) -> list[tuple[NDArray[np.int64], NDArray[np.int64
 def held_out_errors(
     source: LandmarkScheme, pairs: UsablePairs, ridges: Sequence[float], folds: NDArray[np.int64]
 ) -> Floats:
-    """(R, N, Kt) px: the error of each pair under a transfer that was fitted without its fold."""
+    """Error of each pair (R, N, Kt) px under a transfer fitted without its fold."""
     n, k = pairs.target.shape[:2]
     errors = np.full((len(ridges), n, k), np.nan)
     for fold in np.unique(folds):
@@ -226,6 +228,6 @@ def choose_ridge(
 
 
 def mean_present(values: Floats) -> float:
-    """The mean of what is finite, NaN where nothing is."""
+    """Mean of the finite values; NaN if there are none."""
     present = values[np.isfinite(values)]
     return float(present.mean()) if len(present) else math.nan

@@ -1,4 +1,4 @@
-"""Angle: which way a face is turned in the plane of the image, as a point on the unit circle.
+"""Angle: in-plane rotation of a face, as a point on the unit circle.
 
 Source: coarse-to-fine, section 3.1 ("an angle regression network is trained and rotate the face to the vertical
 direction"); the paper gives no layers.
@@ -20,20 +20,19 @@ from fewmark.models.layers import check_counts, conv_norm_relu
 class Angle(nn.Module):
     """A crop -> (cos, sin) of the rotation of the face in it, degrees counter-clockwise.
 
-    The network weighs directions all round the circle, and the pair is their mean: there is no jump at 180 degrees, as the
-    angle itself would have.
+    The network weighs directions around the circle, and the pair is their mean. So there is no jump at 180 degrees.
 
     Args:
-        widths: channels at strides 2, 4, 8, ...; each level is one 3x3 convolution of stride 2 and one of stride 1.
-        grid: cells to each side that the last features are averaged to before the linear layer.
-        n_hidden: units between the features and the directions.
-        n_directions: on the circle.
+        widths: Channels at strides 2, 4, 8, ...; each level is one 3x3 convolution of stride 2 and one of stride 1.
+        grid: Cells per side to which the last features are averaged before the linear layer.
+        n_hidden: Units between the features and the directions.
+        n_directions: Directions on the circle.
 
     Raises:
-        InputError: a number is no whole number of at least 1, there is no level, or the directions are no multiple of 4 from 8.
+        InputError: A number is not an integer of at least 1, there is no level, or `n_directions` is not a multiple of 4 of at least 8.
 
     Source: coarse-to-fine, section 3.1, which leaves the network open. Differs: a distribution over directions learns in
-        far fewer steps than the pair itself, as heatmaps do beside coordinates.
+        far fewer steps than the pair itself, as heatmaps do compared with coordinates.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Angle(nn.Module):
         return torch.softmax(self.logits(images), 1)
 
     def direction(self, weights: Tensor) -> Tensor:
-        """(B, n_directions) -> (B, 2): the mean direction within a quarter turn of the likeliest, of length 1."""
+        """(B, n_directions) -> (B, 2): mean direction within 90 degrees of the most likely one, of length 1."""
         directions = self.directions
         assert isinstance(directions, Tensor)
         near = directions[weights.argmax(1)] @ directions.T > 1e-6
@@ -87,13 +86,13 @@ class Angle(nn.Module):
 
 
 def direction_loss(logits: Tensor, pairs: Tensor, directions: Tensor, *, width: float = 6.0) -> Tensor:
-    """Cross-entropy to a bell round the true direction.
+    """Cross-entropy with a bell around the true direction.
 
     Args:
         logits: (B, D).
         pairs: (B, 2) true (cos, sin).
         directions: (D, 2).
-        width: of the bell, its standard deviation in degrees (von Mises).
+        width: Standard deviation of the bell, degrees (von Mises).
     """
     sharpness = 1 / math.radians(width) ** 2
     target = torch.softmax(sharpness * (pairs @ directions.T), 1)

@@ -1,4 +1,4 @@
-"""A network from its name and arguments, as recipes and checkpoints give them; and what it costs."""
+"""Networks by name and arguments, as recipes and checkpoints give them, and their cost."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ MODELS = {
 
 
 def build_model(name: str, **arguments: Any) -> nn.Module:
-    """Make a network with fresh weights (drawn from torch's default generator).
+    """Build a network with random weights from torch's default generator.
 
     Args:
-        name: one of `MODELS`.
-        arguments: its constructor's.
+        name: Key of `MODELS`.
+        arguments: Arguments of its constructor.
 
     Raises:
-        InputError: no such network, an argument that it does not have, or a value out of range.
+        InputError: The network or an argument does not exist, or a value is out of range.
 
     >>> build_model("stacked_hourglass", n_maps=5, n_features=32, n_stacks=2).stride
     4
@@ -57,13 +57,13 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], part: str) -> nn.Module:
-    """Load a part of a model file into its network, and set it to evaluation.
+    """Load one part of a model file into its network, and switch it to evaluation mode.
 
     Args:
-        tensors: of the whole file; those of the part begin with its name and a dot.
+        tensors: Tensors of the whole file; those of the part begin with its name and a dot.
 
     Raises:
-        InputError: a tensor is missing, has another shape, or is not the network's.
+        InputError: A tensor is missing, has another shape, or does not belong to the network.
     """
     own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
     wanted = {n: tuple(t.shape) for n, t in module.state_dict().items()}
@@ -80,17 +80,17 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], part: str) ->
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers a network learns."""
+    """Number of learned parameters."""
     return sum(p.numel() for p in module.parameters())
 
 
 def count_multiply_adds(module: nn.Module, size: int | tuple[int, int]) -> int:
-    """Multiply-adds of one image's forward pass; biases count one for each output, norms nothing.
+    """Multiply-adds of the forward pass of one image; a bias counts one per output, a norm nothing.
 
     Args:
-        module: a network; a teacher is given heatmaps of a quarter of the size, the point networks patches of one face
-            (the count is then that of all points). Left as it is.
-        size: (height, width) px, or one number for a square.
+        module: Network, not changed. A teacher gets heatmaps of a quarter of the size, the point networks get the patches
+            of one face (the count is that of all points).
+        size: (H, W) px, or one number for a square.
 
     Source: this rule gives the 1720.98 M and 1600.85 M that TS3 prints in section 4.2.
     """

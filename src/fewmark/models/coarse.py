@@ -1,4 +1,4 @@
-"""Coarse: all landmarks of an upright face from one small crop, on light residual modules.
+"""Coarse: all landmarks of an upright face from one small crop, by light residual modules.
 
 Source: coarse-to-fine, section 3.1 and Fig. 3 and 4 (1x1 convolution, 3x3 channel-wise convolution, 1x1 convolution and a
 skip connection, after Xception and ResNeXt; a fully connected layer at the end).
@@ -23,9 +23,9 @@ _STEM_STRIDE = 2
 
 
 class _Module(nn.Module):
-    """The paper's base module: 1x1, 3x3 channel-wise, 1x1, and the input added.
+    """Base module of the paper: 1x1, 3x3 channel-wise, 1x1, plus the input.
 
-    Batch norm after every convolution; ReLU after the first 1x1 and after the sum, none round the 3x3; at stride 2
+    Batch norm after every convolution; ReLU after the first 1x1 and after the sum, none around the 3x3; at stride 2
     the input passes a 1x1 convolution of stride 2. Source: coarse-to-fine, Fig. 3; the norms and ReLUs, which
     the paper leaves open, as Xception found them best.
     """
@@ -56,20 +56,20 @@ class Coarse(nn.Module):
 
     Args:
         n_landmarks: K.
-        widths: channels at strides 2 (the stem), 4, 8, 16, ...; the defaults are the paper's size.
-        n_modules: base modules at each stride from 4 on, the first of stride 2.
-        group_width: channels that each group of the 3x3 convolution sees: 1 is channel-wise (Xception), more is ResNeXt's.
+        widths: Channels at strides 2 (the stem), 4, 8, 16, ...; the defaults are the paper's size.
+        n_modules: Base modules at each stride from 4, the first of stride 2.
+        group_width: Channels per group of the 3x3 convolution: 1 is channel-wise (Xception), more is ResNeXt.
         head: "coordinates" (one fully connected layer, as in the paper) or "heatmaps" (a light decoder up to stride 4 and
             the mean of each map as a distribution).
-        grid: "coordinates": cells to each side that the last features are averaged to.
-        decoder: "heatmaps": channels.
-        sigma: "heatmaps": of the ideal map that a training may ask for, crop px.
+        grid: For "coordinates": cells per side to which the last features are averaged.
+        decoder: For "heatmaps": channels of the decoder.
+        sigma: For "heatmaps": standard deviation of the ideal map in training, crop px.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: An argument is out of range.
 
-    Differs: the head of heatmaps is not the paper's. A fully connected layer learns each landmark's place anew in
-        every cell, and with a thousand labelled faces it overfits.
+    Differs: the heatmap head is not the paper's. A fully connected layer learns each landmark's position separately in
+        every cell, and overfits with a thousand labelled faces.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class Coarse(nn.Module):
             self.maps = nn.Conv2d(decoder, n_landmarks, 1)
 
     def start_from(self, landmarks: Tensor) -> None:
-        """Let the untrained network answer near these landmarks, so that it learns what differs from face to face.
+        """Make the untrained network predict these landmarks, so that it learns the differences between faces.
 
         Args:
-            landmarks: (K, 2) as parts of the crop's size from its centre, the mean face in the crop. Maps start flat: no-op.
+            landmarks: (K, 2) mean face in the crop, fractions of its size from its centre. No effect on heatmaps, which start flat.
         """
         if self.head == "coordinates":
             with torch.no_grad():

@@ -19,24 +19,24 @@ Decoding = Literal["argmax", "quarter", "centroid", "parabola", "soft-argmax"]
 
 _CENTROID_RADIUS = 2  # cells; 4, as in the authors' code, spans most of a 16 x 16 map
 _TINY = 1e-12
-_MIN_VARIANCE = 1 / 12  # of one cell: a map says no more
+_MIN_VARIANCE = 1 / 12  # of one cell: the resolution of a map
 
 
 @dataclass(frozen=True)
 class HeatmapCodec:
-    """How K landmarks become K (or K + 1) heatmaps and how heatmaps become landmarks again.
+    """Conversion of K landmarks to K (or K + 1) heatmaps and back.
 
-    Cell i of a heatmap's axis looks at the crop px i * stride + (stride - 1) / 2.
+    Cell i of a heatmap axis is centred at crop px i * stride + (stride - 1) / 2.
 
     Attributes:
-        stride: crop px for one cell.
-        sigma: standard deviation of the Gaussian, crop px.
-        background: a last map, 1 - max of the others, is added.
+        stride: Crop px per cell.
+        sigma: Standard deviation of the Gaussian, crop px.
+        background: Whether a last map, 1 - max of the others, is added.
         decoding: "argmax" (the paper's), "quarter" (argmax and a quarter of a cell towards the higher
-            neighbour), "centroid" (of the map round its peak), "parabola" (through the logarithm of the peak
+            neighbour), "centroid" (of the map around its peak), "parabola" (through the logarithm of the peak
             and its neighbours: exact for a Gaussian), "soft-argmax" (the mean of the map as a distribution).
-        logits: the network writes logits of a distribution over cells (softmax) and not heights; the heatmap
-            is then that distribution.
+        logits: Whether the network outputs logits of a distribution over cells (softmax) instead of map values; the
+            heatmap is then that distribution.
 
     Source: TS3, section 3.2 (p(y), sigma 3, argmax); Differs: sub-pixel decoding by default, since argmax
     alone has an NME of 5.9 % (stride 4) or 11 % (stride 8) on perfect maps of a 64 px crop.
@@ -58,7 +58,7 @@ class HeatmapCodec:
             raise InputError("HeatmapCodec: a map of logits is a distribution and has no background map")
 
     def n_maps(self, n_landmarks: int) -> int:
-        """Maps that a network writes for this number of landmarks."""
+        """Number of maps for this number of landmarks."""
         return n_landmarks + int(self.background)
 
     def cell_centres(self, n_cells: int, device: torch.device | None = None) -> Tensor:
@@ -88,7 +88,7 @@ class HeatmapCodec:
         return heatmaps, weights
 
     def marginals(self, landmarks: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The Gaussians along x and along y whose product is an ideal map before it is normalised.
+        """Gaussians along x and y whose product is an ideal map before normalisation.
 
         Args:
             landmarks: (B, K, 2) crop px, all present.
@@ -103,7 +103,7 @@ class HeatmapCodec:
         return torch.exp(-(x**2) / (2 * self.sigma**2)), torch.exp(-(y**2) / (2 * self.sigma**2))
 
     def normalise(self, maps: Tensor) -> Tensor:
-        """What a network writes -> heatmaps: logits become a distribution over the cells, heights stay.
+        """Convert network output to heatmaps: logits become a distribution over the cells, map values stay.
 
         Args:
             maps: (B, K', h, w).
@@ -112,8 +112,8 @@ class HeatmapCodec:
             return maps
         return _unflat(torch.softmax(_flat(maps.float()), -1), maps)
 
-    def heights(self, heatmaps: Tensor) -> Tensor:
-        """Heatmaps on the scale on which an ideal one has the height 1, as the teacher sees them.
+    def peak_normalised(self, heatmaps: Tensor) -> Tensor:
+        """Scale heatmaps so that an ideal one has a peak of 1, as the teacher gets them.
 
         Args:
             heatmaps: (B, K, h, w) normalised.
@@ -123,14 +123,14 @@ class HeatmapCodec:
         return heatmaps * (2 * torch.pi * self.sigma**2 / self.stride**2)
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Heatmaps (normalised ones) -> landmarks.
+        """Decode normalised heatmaps to landmarks.
 
         Args:
-            heatmaps: (B, K', h, w); the background map is left out.
+            heatmaps: (B, K', h, w); a background map is ignored.
 
         Returns:
-            landmarks (B, K, 2) crop px and scores (B, K): the height of the peak, or for distributions the mass
-            that a Gaussian as wide as they are has in 3 x 3 cells.
+            landmarks (B, K, 2) crop px and confidences (B, K): the peak value, or for distributions the mass in 3 x 3 cells of
+            a Gaussian of the same variance.
         """
         maps = heatmaps.detach().float() if not heatmaps.requires_grad else heatmaps.float()
         if self.background:
@@ -166,7 +166,7 @@ class HeatmapCodec:
         """Mean of each map as a distribution over cells, differentiable.
 
         Args:
-            heatmaps: (B, K, h, w), not negative (negative heights count as none).
+            heatmaps: (B, K, h, w); negative values count as 0.
 
         Returns:
             (B, K, 2) crop px.
@@ -181,30 +181,30 @@ class HeatmapCodec:
             n = int(sums.shape[-1])
             middle = (
                 n * self.stride - 1
-            ) / 2  # from which squares are taken: float32 then has the variance to 1e-3 px^2
+            ) / 2  # origin of the squares: keeps the variance exact to 1e-3 px^2 in float32
             x = self.cell_centres(n, p.device) - middle
-            first = sums * x  # no product of matrices: autocast would make it one of halves
+            first = sums * x  # no matrix product: autocast would compute it in half precision
             mean = first.sum(-1)
             means.append(mean + middle)
             variances.append((first * x).sum(-1) - mean * mean)
         return torch.stack(means, -1), torch.stack(variances, -1)
 
     def _concentration(self, variance: Tensor) -> Tensor:
-        """(B, K) the mass that Gaussians of this variance (B, K, 2), crop px^2, have in the 3 x 3 cells round their mean."""
+        """Mass (B, K) of Gaussians of this variance (B, K, 2), crop px^2, in the 3 x 3 cells around their mean."""
         deviation = variance.clamp_min(_MIN_VARIANCE * self.stride**2).sqrt()
         return torch.erf(1.5 * self.stride / 2**0.5 / deviation).prod(-1)
 
 
 def average_heatmaps(heatmaps: Sequence[Tensor]) -> Tensor:
-    """The mean of several students' heatmaps, at the finest of their strides.
+    """Mean of the heatmaps of several students, at the finest of their strides.
 
-    Coarser maps are resized bilinearly, by their cells' centres.
+    Coarser maps are resized bilinearly, aligned by cell centres.
 
     Args:
         heatmaps: each (B, K', h_s, w_s), normalised.
 
-    Source: TS3, Eq. 5; Differs: the paper does not say how an 8 x 8 map and a 16 x 16 map are averaged, nor
-    what becomes of stage m = 4, which only one of the students has: the last stages are averaged.
+    Source: TS3, Eq. 5; Differs: the paper leaves open how an 8 x 8 and a 16 x 16 map are averaged, and what
+    happens to stage m = 4, which only one student has. Here the last stages are averaged.
     """
     if len(heatmaps) == 1:
         return heatmaps[0]
@@ -222,7 +222,7 @@ def average_heatmaps(heatmaps: Sequence[Tensor]) -> Tensor:
 
 
 def _sizes(maps: Tensor) -> tuple[int, int]:
-    """(h, w) of maps; plain numbers in an exported graph, too, since a network's maps have one size."""
+    """(h, w) of maps, as constants in an exported graph too."""
     return int(maps.shape[-2]), int(maps.shape[-1])
 
 
@@ -233,7 +233,7 @@ def _flat(maps: Tensor) -> Tensor:
 
 
 def _unflat(values: Tensor, maps: Tensor) -> Tensor:
-    """(B, K, h * w) -> (B, K, h, w), as the maps have it."""
+    """(B, K, h * w) -> (B, K, h, w), the shape of `maps`."""
     return values.reshape(-1, int(maps.shape[1]), *_sizes(maps))
 
 

@@ -1,9 +1,8 @@
 """Compact: a U-shaped heatmap network for CPUs.
 
-A residual encoder down to 1/32 of the crop, where one cell sees the whole face, and a light decoder that
-adds the finer levels back, up to the heatmap's stride. After U-Net (Ronneberger et al., MICCAI 2015) and
-SimpleBaseline (Xiao et al., ECCV 2018); the widths follow what a CPU multiplies well: equal work at every
-level.
+A residual encoder down to 1/32 of the crop, where one cell sees the whole face, and a light decoder that adds the
+finer levels back, up to the stride of the heatmaps. After U-Net (Ronneberger et al., MICCAI 2015) and
+SimpleBaseline (Xiao et al., ECCV 2018); the widths give every level equal work, which suits CPUs.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from fewmark.models.layers import check_counts, check_selection
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions with batch norm, the input added."""
+    """Two 3x3 convolutions with batch norm, plus the input."""
 
     def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
         super().__init__()
@@ -50,15 +49,15 @@ class Compact(nn.Module):
     """A U-shaped heatmap network.
 
     Args:
-        n_maps: heatmaps.
-        widths: channels at strides 2, 4, 8, 16 and 32.
-        n_blocks: residual blocks at strides 4, 8, 16 and 32.
-        decoder: channels of the decoder.
-        stride: of the heatmaps, 2 or 4.
-        dropout: of whole channels at the bottom.
+        n_maps: Number of heatmaps.
+        widths: Channels at strides 2, 4, 8, 16 and 32.
+        n_blocks: Residual blocks at strides 4, 8, 16 and 32.
+        decoder: Channels of the decoder.
+        stride: Stride of the heatmaps, 2 or 4.
+        dropout: Rate of channel dropout at the lowest level.
 
     Raises:
-        InputError: another stride, not one width a level, or a number out of its range.
+        InputError: The stride is not 2 or 4, there is not one width per level, or a number is out of range.
     """
 
     def __init__(

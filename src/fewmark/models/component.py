@@ -19,20 +19,20 @@ PAPER_SIZE = 64
 
 
 class Component(nn.Module):
-    """(B, 3, H, W) -> (B, n_landmarks, 2): how far each landmark is from its place in the mean face, crop px.
+    """(B, 3, H, W) -> (B, n_landmarks, 2): offset of each landmark from its position in the mean face, crop px.
 
-    An untrained network answers nearly 0: the mean component itself.
+    An untrained network predicts nearly 0, i.e. the mean component.
 
     Args:
-        n_landmarks: of the component.
-        widths: channels at strides 1, 2, 4, ... (2, 4, 8, ... with `first_stride` 2), max pooling between; the defaults are
-            the paper's size.
-        n_convs: 3x3 convolutions at each of them.
-        first_stride: of the first convolution, 1 or 2.
-        grid: cells to each side that the last features are averaged to before the fully connected layer.
+        n_landmarks: Landmarks of the component.
+        widths: Channels at strides 1, 2, 4, ... (2, 4, 8, ... with `first_stride` 2), with max pooling in between; the
+            defaults are the paper's size.
+        n_convs: 3x3 convolutions at each stride.
+        first_stride: Stride of the first convolution, 1 or 2.
+        grid: Cells per side to which the last features are averaged before the fully connected layer.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: An argument is out of range.
     """
 
     def __init__(

@@ -19,25 +19,25 @@ TRUNK = ((64, 2), (128, 2), (256, 3), (512, 3))
 
 
 class ConvolutionalPoseMachine(nn.Module):
-    """(B, 3, H, W) -> (B, n_maps, H / stride, W / stride) for each network stage, the last being the best.
+    """(B, 3, H, W) -> (B, n_maps, H / stride, W / stride) for each network stage; the last is the best.
 
-    Every stage after the first sees the trunk's features and the maps of the stage before it, through 7x7
+    Every stage after the first gets the features of the trunk and the maps of the previous stage, through 7x7
     convolutions. At width 1 and stride 8 without batch norm, the trunk's layers are numbered as in
     torchvision's VGG-16, so that `trunk.load_state_dict` takes its ImageNet weights.
 
     Args:
-        n_maps: landmarks, plus one where a background map is learned.
-        n_stages: network stages.
-        width: factor on all channels but `n_maps`, each rounded to a multiple of 8.
-        batch_norm: batch norm after every convolution but the outputs, and He's initial weights.
-        stride: image px for one heatmap cell, 8 or 4 (the third pooling is then left out).
+        n_maps: Number of landmarks, plus one for a background map.
+        n_stages: Number of network stages.
+        width: Factor on all channels but `n_maps`, each rounded to a multiple of 8.
+        batch_norm: Whether all convolutions but the outputs have batch norm and He initial weights.
+        stride: Image px per heatmap cell, 8 or 4 (without the third pooling).
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: An argument is out of range.
 
     Source: TS3, Eq. 1 and 2; `batch_norm=False` has the paper's initial weights, N(0, 0.01) and bias 0.
     Differs: the paper's trunk starts from ImageNet weights. None are packaged here, and from N(0, 0.01) the
-        signal fades by half and more in every layer (the untrained maps are about 1e-12); `batch_norm=True`
+        signal shrinks by half or more in every layer (untrained maps are about 1e-12); `batch_norm=True`
         trains from scratch.
     """
 
@@ -87,7 +87,7 @@ class ConvolutionalPoseMachine(nn.Module):
             init_he(self)
             for stage in self.stages:
                 assert isinstance(stage, nn.Sequential)
-                init_normal(stage[-1], PAPER_STD)  # maps start near 0, as their targets are
+                init_normal(stage[-1], PAPER_STD)  # maps start near 0, like their targets
         else:
             init_normal(self, PAPER_STD)
 

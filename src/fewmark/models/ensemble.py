@@ -118,7 +118,7 @@ class Ensemble(nn.Module):
         """
         if self.teacher is None:
             return None
-        quality: Tensor = self.teacher.label_quality(images, self.codec.heights(heatmaps))  # type: ignore[operator]
+        quality: Tensor = self.teacher.label_quality(images, self.codec.peak_normalised(heatmaps))  # type: ignore[operator]
         return quality.float()
 
     @torch.inference_mode()

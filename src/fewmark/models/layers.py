@@ -1,4 +1,4 @@
-"""What several networks share: channel counts, convolutions, initial weights, argument checks."""
+"""Parts of several networks: channel counts, convolutions, initial weights, argument checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def scaled_channels(channels: int, width: float) -> int:
 
 
 def conv_relu(n_in: int, n_out: int, kernel: int, *, batch_norm: bool = False) -> list[nn.Module]:
-    """Convolution of the same size, batch norm where asked for (then without a bias before it), ReLU."""
+    """Same-size convolution, optional batch norm (then without bias), ReLU."""
     conv = nn.Conv2d(n_in, n_out, kernel, padding=kernel // 2, bias=not batch_norm)
     norm = [nn.BatchNorm2d(n_out)] if batch_norm else []
     return [conv, *norm, nn.ReLU(inplace=True)]
@@ -30,7 +30,7 @@ def conv_norm_relu(n_in: int, n_out: int, *, stride: int = 1, groups: int = 1) -
 
 
 def init_normal(network: nn.Module, std: float) -> None:
-    """Every convolution's weights from N(0, std), its bias 0."""
+    """Initialise convolution weights from N(0, std), biases with 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=std)
@@ -38,7 +38,7 @@ def init_normal(network: nn.Module, std: float) -> None:
 
 
 def init_he(network: nn.Module) -> None:
-    """Every convolution's weights as He et al. draw them for ReLU (normal, fan out), its bias 0."""
+    """Initialise convolution weights after He et al. for ReLU (normal, fan out), biases with 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -46,7 +46,7 @@ def init_he(network: nn.Module) -> None:
 
 
 def init_xavier(network: nn.Module) -> None:
-    """Every convolution's weights as Glorot and Bengio draw them (normal), its bias 0."""
+    """Initialise convolution weights after Glorot and Bengio (normal), biases with 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_normal_(module.weight)
@@ -59,10 +59,10 @@ def _zero_bias(conv: nn.Conv2d) -> None:
 
 
 def check_counts(network: str, **counts: int) -> None:
-    """Every given argument is a whole number of at least 1.
+    """Check that every argument is an integer of at least 1.
 
     Raises:
-        InputError: one is not.
+        InputError: An argument is not.
     """
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -70,10 +70,10 @@ def check_counts(network: str, **counts: int) -> None:
 
 
 def check_selection(network: str, name: str, value: object, choices: tuple[object, ...]) -> None:
-    """The argument is one of the choices.
+    """Check that the argument is one of the choices.
 
     Raises:
-        InputError: it is not.
+        InputError: It is not.
     """
     if value not in choices:
         expected = ", ".join(str(c) for c in choices)

@@ -1,4 +1,4 @@
-"""ImageNet's mean and standard deviation, by which every network's input is normalised. No torch is imported."""
+"""Mean and standard deviation of ImageNet, which normalise the input of every network. Free of torch."""
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)

@@ -1,7 +1,7 @@
-"""Point: every inner landmark from three patches round it, by networks of its own, all of them in one call.
+"""Point: every inner landmark from three patches around it, by its own networks, all in one call.
 
 Source: coarse-to-fine, section 3.3 (patches of the nearest 3, 5 and 7 points, "3 small networks" that predict them, "an
-attentional gate" that weighs them; 25 M FLOPs a point).
+attentional gate" that weighs them; 25 M FLOPs per point).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAPER_SIZE = 32
 
 
 class _Patch(nn.Module):
-    """The networks of one scale, one a point: convolutions grouped by points, so that no two points mix."""
+    """Networks of one scale, one per point: convolutions grouped by point, so that points do not mix."""
 
     def __init__(
         self, n_points: int, n_predicted: int, widths: Sequence[int], n_convs: Sequence[int], grid: int
@@ -41,24 +41,24 @@ class _Patch(nn.Module):
         nn.init.zeros_(self.points.bias)  # type: ignore[arg-type]
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, P * 3, H, W) -> offsets (B, P, n, 2) as parts of the patch's size, features (B, P * C, 1, 1)."""
+        """(B, P * 3, H, W) -> offsets (B, P, n, 2) as fractions of the patch size, features (B, P * C, 1, 1)."""
         x = self.pool(self.trunk(patches))
         offsets = self.points(x).float().view(len(x), self.n_points, self.n_predicted, 2)
         return offsets, x.mean((2, 3), keepdim=True)
 
 
 class Point(nn.Module):
-    """Patches round P points at several scales -> what each scale predicts, and how much it is to be believed.
+    """Patches around P points at several scales -> predictions of each scale, and their weights.
 
     Args:
-        n_points: P, the inner landmarks; each has its own networks.
-        neighbours: how many landmarks the patch of each scale is cut round and predicts, the point itself first.
-        widths: channels at strides 1, 2, 4, ... of one small network, max pooling between; the defaults are the paper's size.
-        n_convs: 3x3 convolutions at each of them.
-        grid: cells to each side that the last features are averaged to.
+        n_points: P, the number of inner landmarks; each has its own networks.
+        neighbours: Number of landmarks that the patch of each scale covers and predicts, the point itself first.
+        widths: Channels at strides 1, 2, 4, ... of one small network, with max pooling in between; the defaults are the paper's size.
+        n_convs: 3x3 convolutions at each stride.
+        grid: Cells per side to which the last features are averaged.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: An argument is out of range.
     """
 
     def __init__(
@@ -86,25 +86,25 @@ class Point(nn.Module):
         self.n_points, self.neighbours = n_points, tuple(neighbours)
         self.scales = nn.ModuleList(_Patch(n_points, n, widths, n_convs, grid) for n in neighbours)
         n_scales = len(neighbours)
-        # the features of a point's scales lie side by side: one group of the gate a point
+        # the features of a point's scales are adjacent: one group of the gate per point
         self.gate = nn.Conv2d(n_points * n_scales * widths[-1], n_points * n_scales, 1, groups=n_points)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)  # type: ignore[arg-type]
 
     def example_inputs(self, height: int, width: int) -> Tensor:
-        """Patches of one face, for counting and exporting."""
+        """Patches of one face, for counting multiply-adds."""
         device = next(self.parameters()).device
         return torch.zeros(1, len(self.neighbours), self.n_points, 3, height, width, device=device)
 
     def forward(self, patches: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Look at all patches of all faces.
+        """Predict from all patches of all faces.
 
         Args:
             patches: (B, S, P, 3, H, W) normalised; S scales in the order of `neighbours`.
 
         Returns:
-            for each scale (B, P, n, 2): how far the n landmarks are from their places in the mean face, patch px of that
-            scale; and the gate (B, P, S), not negative, summing to 1 over the scales.
+            For each scale (B, P, n, 2): offsets of the n landmarks from their positions in the mean face, patch px of that
+            scale; and the gate (B, P, S), non-negative, summing to 1 over the scales.
         """
         n, _, _, _, height, width = patches.shape
         size = torch.tensor([width, height], dtype=torch.float32, device=patches.device)
@@ -118,7 +118,7 @@ class Point(nn.Module):
         return offsets, torch.softmax(self.gate(gathered).float().view(n, self.n_points, -1), -1)
 
     def single(self, index: int) -> Point:
-        """The networks of one point, apart: what the grouped ones compute in that point's group."""
+        """Networks of one point alone, with the weights of its group."""
         own = Point.__new__(Point)
         nn.Module.__init__(own)
         own.n_points, own.neighbours = 1, self.neighbours

@@ -14,7 +14,7 @@ from fewmark.models.layers import check_counts, check_selection
 
 
 class Residual(nn.Module):
-    """Bottleneck with its activations first; the shortcut is a 1x1 convolution where the channels change.
+    """Pre-activation bottleneck; the shortcut is a 1x1 convolution if the number of channels changes.
 
     Source: Newell et al., section 3; He et al., Identity Mappings in Deep Residual Networks, ECCV 2016.
     """
@@ -39,14 +39,14 @@ class Residual(nn.Module):
 
 
 def residuals(n_modules: int, n_features: int) -> nn.Sequential:
-    """`n_modules` residuals, one after the other."""
+    """Sequence of `n_modules` residuals."""
     return nn.Sequential(*(Residual(n_features, n_features) for _ in range(n_modules)))
 
 
 class Hourglass(nn.Module):
-    """Down `depth` times by 2 and up again, with residuals on every level and a skip on each.
+    """Halve `depth` times and go up again, with residuals and a skip connection on every level.
 
-    A side of odd length is rounded up on its way down, so that any size passes.
+    An odd side is rounded up when halved, so any size works.
     """
 
     def __init__(self, depth: int, n_modules: int, n_features: int) -> None:
@@ -66,18 +66,18 @@ class Hourglass(nn.Module):
 
 
 class StackedHourglass(nn.Module):
-    """(B, 3, H, W) -> (B, n_maps, H / stride, W / stride) for each stack, the last being the best.
+    """(B, 3, H, W) -> (B, n_maps, H / stride, W / stride) for each stack; the last is the best.
 
     Args:
-        n_maps: landmarks, plus one where a background map is learned.
-        n_stacks: hourglasses, one after the other.
-        n_modules: residuals on every level.
-        depth: how often an hourglass halves its maps.
-        n_features: channels, a multiple of 8.
-        stride: image px for one heatmap cell, 4 or 2 (the stem's pooling is then left out).
+        n_maps: Number of landmarks, plus one for a background map.
+        n_stacks: Number of hourglasses in sequence.
+        n_modules: Residuals on every level.
+        depth: Number of times an hourglass halves its maps.
+        n_features: Channels, a multiple of 8.
+        stride: Image px per heatmap cell, 4 or 2 (without the pooling of the stem).
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: An argument is out of range.
 
     Source: Newell et al., section 3; TS3, section 4.2.
     """

@@ -110,14 +110,14 @@ class Teacher(nn.Module):
                 f"teacher: expected images of at least {least}x{least} px for n_layers={self.n_layers}, "
                 f"given {size[1]}x{size[0]}; take larger crops or fewer layers"
             )
-        heights = heatmaps
+        maps = heatmaps
         if self.groups is not None:
             heatmaps = of_groups(heatmaps, self.groups)
         if heatmaps.shape[2:] != size:
             heatmaps = functional.interpolate(heatmaps, size=size, mode="bilinear", align_corners=False)
         quality: Tensor = self.layers(torch.cat([images, heatmaps.to(images.dtype)], 1))
         if self.peaks is not None:
-            peak = heights.flatten(2).amax(-1).clamp_min(LOWEST_PEAK).log().mean(1, keepdim=True)
+            peak = maps.flatten(2).amax(-1).clamp_min(LOWEST_PEAK).log().mean(1, keepdim=True)
             quality = quality + self.peaks(peak)[..., None, None]
         return quality
 

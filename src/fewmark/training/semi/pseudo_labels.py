@@ -109,7 +109,7 @@ def write_pseudo_labels(
                 parts["scores"].append(scores.cpu().numpy())
                 parts["loss"].append(losses.cpu().numpy())
                 if teacher is not None:
-                    quality = teacher.label_quality(images, ensemble.codec.heights(average))  # type: ignore[operator]
+                    quality = teacher.label_quality(images, ensemble.codec.peak_normalised(average))  # type: ignore[operator]
                     parts["quality"].append(quality.float().cpu().numpy())
         stack = torch.stack(by_view)  # (views, S, b, K, 2)
         mean = stack.mean((0, 1))

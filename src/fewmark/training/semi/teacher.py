@@ -241,13 +241,13 @@ def score_predictions(
         maps = ensemble(to_tensor(part, device))
         if plan.target == "heatmap":
             ideal, weights = codec.encode(truth, (size, size))
-            squared = (codec.heights(maps) - codec.heights(ideal)) ** 2 * weights
+            squared = (codec.peak_normalised(maps) - codec.peak_normalised(ideal)) ** 2 * weights
             loss = squared.sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp_min(1)
         else:
             points, _ = codec.decode(maps)
             loss = torch.nanmean((points - truth).norm(dim=-1), dim=1)
         images.append(part)
-        heatmaps.append(codec.heights(maps).half().cpu().numpy())
+        heatmaps.append(codec.peak_normalised(maps).half().cpu().numpy())
         losses.append(loss.cpu().numpy())
     loss_values = np.concatenate(losses).astype(np.float64)
     if plan.standardise:
