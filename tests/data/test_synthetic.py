@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import box_of_points
 from fewmark.data.images import read_image
-from fewmark.data.synthetic.appearance import sample_look
+from fewmark.data.synthetic.appearance import sample_appearance
 from fewmark.data.synthetic.brush import lid, smooth
 from fewmark.data.synthetic.faces import _hidden, _lay_face, render_dataset, render_face, render_faces
 from fewmark.data.synthetic.pose import (
@@ -221,8 +221,8 @@ def test_the_parts_are_painted_where_their_landmarks_are() -> None:
     for seed in range(4):
         rng = np.random.default_rng(seed)
         controls = face_controls(rng, Expression(gap=0.4))
-        look = replace(sample_look(rng), gaze=np.zeros(2), moustache=0.0, beard=0.0)
-        texture, unit = paint_face(rng, controls, look, 480)
+        appearance = replace(sample_appearance(rng), gaze=np.zeros(2), moustache=0.0, beard=0.0)
+        texture, unit = paint_face(rng, controls, appearance, 480)
         p = (controls - (X0, Y0)) * unit - 0.5
         grey = cv2.cvtColor(texture, cv2.COLOR_RGB2GRAY).astype(float)
 

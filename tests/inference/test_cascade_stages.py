@@ -343,7 +343,7 @@ def test_missing_landmarks_of_a_truth() -> None:
         ),
         (
             FaceState(np.array([5, 5, 9, 9], np.float32), 0.0, np.ones((68, 2), np.float32)),
-            "cannot be aligned to the mean face: fit_similarity: all source points are in one place",
+            "cannot be aligned to the mean face: fit_similarity: all source points coincide",
         ),
         (
             FaceState(np.array([5, 5, 9, 9], np.float32), 0.0, np.full((68, 2), np.nan, np.float32)),

@@ -183,7 +183,7 @@ def test_report(tmp_path: Path) -> None:
         "Accuracy",
         "Best faces",
         "Worst faces",
-        "Does the teacher know?",
+        "Quality predicted by the teacher",
         "Training",
         "Settings",
     ]

@@ -97,10 +97,9 @@ class TrainingDisplay:
         elif kind == "done":
             line = f"done in {duration(event['seconds'])}"
         if line:
-            self._show(line)
+            self._show(line, None if kind == "done" else self.plan.seconds_left())
 
-    def _show(self, line: str) -> None:
-        left = self.plan.seconds_left()
+    def _show(self, line: str, left: float | None) -> None:
         remains = "" if left is None else f"about {duration(left)} left"
         if self._live is None:
             mark = f"[{duration(time.monotonic() - self._began):>7}] "

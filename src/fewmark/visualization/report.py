@@ -45,7 +45,8 @@ table { border-collapse: collapse; background: #fff; border: 1px solid var(--lin
   font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 16px; text-align: right; border-bottom: 1px solid var(--line); font-size: 14px; }
 th { color: var(--soft); font-weight: 500; }
-.grid table th, .grid table td { padding: 7px 10px; white-space: nowrap; }
+.grid > div { min-width: 0; overflow-x: auto; }
+.grid table th, .grid table td { padding: 7px 6px; font-size: 13px; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tr:last-child td { border-bottom: 0; }
 details { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 10px 16px; }
@@ -233,7 +234,7 @@ def _quality_section(quality: Sequence[Mapping[str, Any]], normalizer: str) -> s
     if not charts:
         return ""
     return (
-        "<h2>Does the teacher know?</h2><p class='note'>Each point is a pseudo label whose true landmarks "
+        "<h2>Quality predicted by the teacher</h2><p class='note'>Each point is a pseudo label whose true landmarks "
         "are known but were not used for training. A good teacher predicts high quality for low errors, so "
         "the cloud slopes down to the right.</p>"
         f'<div class="grid">{charts}</div>'

@@ -35,7 +35,7 @@ _IRIS_SHARES = np.array([0.45, 0.2, 0.1, 0.08, 0.12, 0.05])
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Appearance:
     """Appearance of a person apart from shape. Colours are (3,) RGB 0..255.
 
     Attributes:
@@ -68,7 +68,7 @@ class Look:
     gaze: Floats
 
 
-def sample_look(rng: np.random.Generator) -> Look:
+def sample_appearance(rng: np.random.Generator) -> Appearance:
     """Draw a random person from the full range of human appearance."""
     u = rng.random(24)
     tone = u[0] ** 1.25 * (len(_SKINS) - 1)
@@ -90,7 +90,7 @@ def sample_look(rng: np.random.Generator) -> Look:
     moustache = beard * rng.uniform(0.6, 1.0) if u[5] < 0.8 else 0.0
     if not woman and u[6] < 0.07:
         moustache = float(rng.uniform(0.4, 1))
-    return Look(
+    return Appearance(
         skin=skin,
         hair=np.clip(hair, 8, 250),
         brow=brow,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
 from fewmark.core.geometry import Box, Floats, box_centre, box_of_points, box_size
-from fewmark.data.synthetic.appearance import sample_look
+from fewmark.data.synthetic.appearance import sample_appearance
 from fewmark.data.synthetic.brush import fixed, smooth
 from fewmark.data.synthetic.occlusion import paint_covers
 from fewmark.data.synthetic.photo import lit, photograph, sample_light
@@ -71,16 +71,16 @@ def render_face(
     weights = scheme_weights(scheme)
     n = round(size * _FINER)
     controls = face_controls(rng, sample_expression(rng))
-    look, light = sample_look(rng), sample_light(rng)
+    appearance, light = sample_appearance(rng), sample_light(rng)
     drawn_pose = sample_pose(rng)
     pose = pose or drawn_pose
     relief = Relief(controls, nose=float(rng.uniform(0.75, 1.2)))
     camera, seen, at = _aim(rng, relief, controls, pose, n)
     seen68, hairline = seen[:68], seen[68:]
 
-    texture, unit = paint_face(rng, controls, look, n)
+    texture, unit = paint_face(rng, controls, appearance, n)
     texture = lit(texture, *light.shade(relief, camera.rotation))
-    scene = Scene(rng, n, camera, controls, relief, look, light.even + 0.6 * light.strength)
+    scene = Scene(rng, n, camera, controls, relief, appearance, light.even + 0.6 * light.strength)
     scene.paint_behind()
     outline = smooth(np.concatenate([seen68[:17], hairline[::-1]]))
     part, depth = _lay_face(

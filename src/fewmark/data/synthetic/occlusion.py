@@ -112,7 +112,7 @@ def _hand(rng: np.random.Generator, scene: Scene) -> None:
     away /= np.linalg.norm(away) + 1e-6
     side = np.array([-away[1], away[0]])
     width = rng.uniform(0.17, 0.25) * u
-    skin = scene.look.skin * rng.uniform(0.8, 1.05) * scene.light
+    skin = scene.appearance.skin * rng.uniform(0.8, 1.05) * scene.light
     tip = place - away * rng.uniform(0.1, 0.5) * u
     palm = tip + away * rng.uniform(0.9, 1.3) * u
     strokes = [

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from fewmark.core.geometry import FloatArray, Floats, Image
-from fewmark.data.synthetic.appearance import Look
+from fewmark.data.synthetic.appearance import Appearance
 from fewmark.data.synthetic.brush import Brush, clouds, fixed, random_part, smooth, strands
 from fewmark.data.synthetic.pose import Camera, Relief
 from fewmark.data.synthetic.shape import CENTRE
@@ -82,11 +82,11 @@ class Scene:
         camera: Camera,
         controls: Floats,
         relief: Relief,
-        look: Look,
+        appearance: Appearance,
         light: float,
     ) -> None:
         self.rng, self.size, self.camera, self.controls = rng, size, camera, controls
-        self.relief, self.look, self.light = relief, look, light
+        self.relief, self.appearance, self.light = relief, appearance, light
         self.image = paint_background(rng, size)
         self.cover = np.zeros((size, size), np.uint8)
         self.unit = camera.scale
@@ -96,7 +96,7 @@ class Scene:
         piece = random_part(strands(), (size, size), rng, zoom=float(rng.uniform(1.0, 2.2)))
         self._strands = cv2.merge([piece] * 3)
         rough = float(rng.uniform(0.4, 0.85)) if self.hairy else 0.1
-        self.hair = self.woven(look.hair if self.hairy else look.skin * 0.9, rough)
+        self.hair = self.woven(appearance.hair if self.hairy else appearance.skin * 0.9, rough)
 
     def woven(self, colour: FloatArray, rough: float) -> Image:
         """(size, size, 3) of streaks in a colour, from plain (0) to coarse (1)."""
@@ -122,7 +122,7 @@ class Scene:
 
     def paint_behind(self) -> None:
         """Hair behind, neck, clothes, skull and ears."""
-        rng, look, u, off = self.rng, self.look, self.unit, self.brush.off
+        rng, appearance, u, off = self.rng, self.appearance, self.unit, self.brush.off
         volume = float(rng.uniform(1.0, 1.2) if rng.random() < 0.8 else rng.uniform(1.2, 1.45))
         neck = self.camera(np.array([0.0, 1.05, -0.75]))
         chin = self.camera(self.relief.lift(self.controls[8]))
@@ -134,9 +134,9 @@ class Scene:
         w = rng.uniform(0.5, 0.72)
         foot = off(neck + (0.35 * (chin - neck)[0], 0), 0, 1.25)
         sides = np.array([off(neck, -w, -0.3), off(neck, w, -0.3), off(foot, 1.12 * w, 0), off(foot, -1.12 * w, 0)])
-        self.fill(sides, look.skin * self.light * rng.uniform(0.6, 0.95))
+        self.fill(sides, appearance.skin * self.light * rng.uniform(0.6, 0.95))
         shadow = np.array([off(chin, -0.8, -0.4), off(chin, 0.8, -0.4), off(chin, 0.35, 0.3), off(chin, -0.35, 0.3)])
-        self.brush.soft([shadow], look.skin * 0.35 * self.light, 0.45, 0.12)
+        self.brush.soft([shadow], appearance.skin * 0.35 * self.light, 0.45, 0.12)
         collar = off(foot, 0, -rng.uniform(0.1, 0.75))
         cloth = self.woven(rng.uniform(10, 245) + rng.uniform(-90, 90, 3) * rng.random(), float(rng.uniform(0.05, 0.5)))
         half = np.array([(0.0, rng.uniform(0, 0.5)), (0.78, 0), (2.1, 0.6), (2.3, 4)])
@@ -152,7 +152,7 @@ class Scene:
         deep, high = np.cos(t) * 0.17, np.sin(t) * tall * (1 + 0.15 * np.cos(t))
         rim = np.column_stack([0.99 + flare * (0.15 + deep), 0.2 + high - 0.15 * deep, -1.05 - deep])
         seen = [self.camera(rim), self.camera(rim * (-1, 1, 1))]
-        skin = self.look.skin * (0.97, 0.88, 0.86) * self.light
+        skin = self.appearance.skin * (0.97, 0.88, 0.86) * self.light
         self.brush.soft(seen, skin * 0.88, 1.0)
         inner = [(s[2:13] - s.mean(0)) * 0.62 + s.mean(0) for s in seen]
         self.brush.soft(inner, skin * 0.55, 0.6, 0.02, width=0.05)
@@ -170,7 +170,7 @@ class Scene:
     def _locks(self, roots: Floats, tips: Floats) -> None:
         """Single strands (image px) in the hair's colour."""
         curves = np.stack([roots, tips], 1)
-        shade = self.look.hair * self.light
+        shade = self.appearance.hair * self.light
         self.brush.soft(curves[::2], shade * 0.75, 0.8, 0.0, width=0.015)
         self.brush.soft(curves[1::2], shade * 1.2, 0.8, 0.0, width=0.015)
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.geometry import FloatArray, Floats, Image
-from fewmark.data.synthetic.appearance import Look
+from fewmark.data.synthetic.appearance import Appearance
 from fewmark.data.synthetic.brush import Brush, clouds, fixed, lid, random_part, smooth, strands
 from fewmark.data.synthetic.pose import EXTENT, X0, Y0
 
 
-def paint_face(rng: np.random.Generator, controls: Floats, look: Look, size: int) -> tuple[Image, float]:
+def paint_face(rng: np.random.Generator, controls: Floats, appearance: Appearance, size: int) -> tuple[Image, float]:
     """The texture of a face seen from the front, without light.
 
     Args:
@@ -28,18 +28,18 @@ def paint_face(rng: np.random.Generator, controls: Floats, look: Look, size: int
     """
     unit = size / EXTENT
     p = (controls - (X0, Y0)) * unit - 0.5
-    image = _skin(rng, controls, look, size)
+    image = _skin(rng, controls, appearance, size)
     brush = Brush(image, unit)
-    _lines(rng, brush, p, look)
-    _beard(rng, brush, p, look)
-    _nose(rng, brush, p, look)
-    _mouth(rng, brush, p, look)
-    _eyes(rng, brush, p, look)
-    _brows(rng, brush, p, look)
+    _lines(rng, brush, p, appearance)
+    _beard(rng, brush, p, appearance)
+    _nose(rng, brush, p, appearance)
+    _mouth(rng, brush, p, appearance)
+    _eyes(rng, brush, p, appearance)
+    _brows(rng, brush, p, appearance)
     return image, unit
 
 
-def _skin(rng: np.random.Generator, c: Floats, look: Look, size: int) -> Image:
+def _skin(rng: np.random.Generator, c: Floats, appearance: Appearance, size: int) -> Image:
     """Blotches, red cheeks and nose, darker eye sockets, pores, freckles."""
     n = 64
     x = (np.arange(n, dtype=np.float32) + 0.5) * np.float32(EXTENT / n) + np.float32(X0)
@@ -53,12 +53,12 @@ def _skin(rng: np.random.Generator, c: Floats, look: Look, size: int) -> Image:
     blotch *= np.float32(rng.uniform(0.02, 0.1))
     red = spot(c[30], 0.17, 0.17) + spot(c[8] - (0, 0.1), 0.2, 0.2)
     red += spot(np.array([-0.58, 0.42]), 0.3, 0.3) + spot(np.array([0.58, 0.42]), 0.3, 0.3)
-    red *= np.float32(look.redness)
+    red *= np.float32(appearance.redness)
     dark = spot(c[36:42].mean(0) + (0, 0.06), 0.26, 0.14) + spot(c[42:48].mean(0) + (0, 0.06), 0.26, 0.14)
     dark *= np.float32(rng.uniform(0.04, 0.2))
     base = np.empty((n, n, 3), np.uint8)
     for channel, (b, r, d) in enumerate(((0.5, 0.1, 0.8), (1.0, 1.0, 1.0), (1.0, 0.9, 0.95))):
-        tinted = look.skin[channel] * (1 + b * blotch - r * red - d * dark)
+        tinted = appearance.skin[channel] * (1 + b * blotch - r * red - d * dark)
         base[..., channel] = np.clip(tinted, 0, 255)
     image = cv2.resize(base, (size, size), interpolation=cv2.INTER_LINEAR)
     grain = float(rng.uniform(0.03, 0.13))
@@ -69,13 +69,13 @@ def _skin(rng: np.random.Generator, c: Floats, look: Look, size: int) -> Image:
         places = (rng.uniform((-0.8, -0.9), (0.8, 1.4), (int(rng.integers(1, 25)), 2)) - (X0, Y0)) * size / EXTENT
         radius = int(rng.uniform(0.006, 0.016) * size / EXTENT * 16)
         for at in fixed(places).tolist():
-            cv2.circle(image, at, radius, (look.skin * 0.72).tolist(), -1, cv2.LINE_AA, 4)
+            cv2.circle(image, at, radius, (appearance.skin * 0.72).tolist(), -1, cv2.LINE_AA, 4)
     return image
 
 
-def _lines(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
+def _lines(rng: np.random.Generator, brush: Brush, p: Floats, appearance: Appearance) -> None:
     """Folds at the sides of the mouth, eye bags and wrinkles."""
-    dark = look.skin * np.array([0.66, 0.56, 0.54])
+    dark = appearance.skin * np.array([0.66, 0.56, 0.54])
     off = brush.off
     smile = max(0.0, float(p[62, 1] - p[[48, 54], 1].mean()) / brush.unit * 4)
     folds, bags = [], []
@@ -92,16 +92,16 @@ def _lines(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> Non
             off(mid, -s * 0.22, 0.08),
         )
         bags.append(lid(np.array(bag)))
-    brush.soft(folds, dark, min(0.9, 0.12 + 0.4 * look.age + 0.25 * smile), 0.025, width=0.035)
-    brush.soft(bags, dark, 0.08 + 0.35 * look.age, 0.02, width=0.025)
-    if look.age > 0.45:
+    brush.soft(folds, dark, min(0.9, 0.12 + 0.4 * appearance.age + 0.25 * smile), 0.025, width=0.035)
+    brush.soft(bags, dark, 0.08 + 0.35 * appearance.age, 0.02, width=0.025)
+    if appearance.age > 0.45:
         wave = np.array([(-0.5, 0.03), (-0.2, -0.02), (0.2, -0.02), (0.5, 0.03)]) * (rng.uniform(0.7, 1.1), 1)
         top = np.array([p[27, 0], p[17:27, 1].min()])
         rows = range(int(rng.integers(1, 5)))
         brush.soft(
             [lid(off(top, 0, -0.16 - 0.13 * k) + wave * brush.unit) for k in rows],
             dark,
-            0.3 * look.age,
+            0.3 * appearance.age,
             0.012,
             width=0.02,
         )
@@ -110,34 +110,34 @@ def _lines(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> Non
             for outer, s in ((36, -1), (45, 1))
             for k in (-1, 0, 1)
         ]
-        brush.soft(feet, dark, 0.35 * look.age, 0.008, width=0.014)
+        brush.soft(feet, dark, 0.35 * appearance.age, 0.008, width=0.014)
 
 
-def _beard(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
-    if max(look.beard, look.moustache) <= 0:
+def _beard(rng: np.random.Generator, brush: Brush, p: Floats, appearance: Appearance) -> None:
+    if max(appearance.beard, appearance.moustache) <= 0:
         return
     u, off = brush.unit, brush.off
     h, w = brush.image.shape[:2]
     level = np.arange(256)[:, None] / 128
-    table = np.clip(np.minimum(look.hair, look.skin * 0.8) * 0.9 * level, 0, 255).astype(np.uint8)
+    table = np.clip(np.minimum(appearance.hair, appearance.skin * 0.8) * 0.9 * level, 0, 255).astype(np.uint8)
     hairs = cv2.LUT(cv2.merge([random_part(strands(), (h, w), rng, zoom=1.2)] * 3), table[None])
-    if look.beard > 0:
+    if appearance.beard > 0:
         cheek = np.array([(0.78, 0.55), (0.6, 0.85), (0.5, 1.05), (0.3, 1.24), (0.0, 1.28)])
         inner = np.concatenate([cheek, cheek[-2::-1] * (-1, 1)]) * u + off(p[27], 0, 0.046)
         inner[2:7, 1] += p[57, 1] - p[27, 1] - 1.15 * u
         outer = p[1:16] + (p[1:16] - p[30]) * 0.08
         if rng.random() < 0.25:  # a goatee
             outer, inner = p[6:11], inner[2:7] * (0.6, 1) + (0.4 * p[27, 0], 0)
-        full = look.beard > 0.4
-        brush.soft([np.concatenate([outer, inner])], hairs, 0.9 * look.beard, 0.05 if full else 0.09)
-    if look.moustache > 0:
+        full = appearance.beard > 0.4
+        brush.soft([np.concatenate([outer, inner])], hairs, 0.9 * appearance.beard, 0.05 if full else 0.09)
+    if appearance.moustache > 0:
         top = np.array([off(p[35], 0.02, 0.07), off(p[33], 0, 0.05), off(p[31], -0.02, 0.07)])
         lower = (p[48:55] - p[33]) * (1.06, 1) + p[33]
-        brush.soft([smooth(np.concatenate([off(lower, 0, 0.01), top]))], hairs, 0.9 * look.moustache, 0.022)
+        brush.soft([smooth(np.concatenate([off(lower, 0, 0.01), top]))], hairs, 0.9 * appearance.moustache, 0.022)
 
 
-def _nose(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
-    u, off, dark = brush.unit, brush.off, look.skin * np.array([0.5, 0.4, 0.38])
+def _nose(rng: np.random.Generator, brush: Brush, p: Floats, appearance: Appearance) -> None:
+    u, off, dark = brush.unit, brush.off, appearance.skin * np.array([0.5, 0.4, 0.38])
     sides, holes, wings, groove = [], [], [], []
     t = np.linspace(0, 2 * np.pi, 13)[:-1]
     for wing, next_in, brow, eye, s in ((31, 32, 21, 39, -1), (35, 34, 22, 42, 1)):
@@ -150,11 +150,11 @@ def _nose(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None
         groove.append(np.array([off(p[33], s * 0.035, 0.04), off(p[51], s * 0.06, -0.02)]))
     brush.soft(sides, dark, 0.1 + 0.1 * rng.random(), 0.045, width=0.06)
     brush.soft([lid(off(p[[31, 32, 34, 35]], 0, 0.015))], dark, 0.45, 0.02, width=0.035)
-    brush.soft(holes, look.skin * np.array([0.22, 0.15, 0.14]) + 6, 0.85, 0.012)
+    brush.soft(holes, appearance.skin * np.array([0.22, 0.15, 0.14]) + 6, 0.85, 0.012)
     brush.soft(wings, dark, 0.5, 0.014, width=0.022)
     brush.soft(groove, dark, 0.14, 0.015, width=0.02)
     tip = np.array([off(p[29], 0, 0.02), off(p[30], 0, -0.02)])
-    brush.soft([tip], look.skin * 1.18 + 12, 0.35 * rng.random(), 0.03, width=0.05)
+    brush.soft([tip], appearance.skin * 1.18 + 12, 0.35 * rng.random(), 0.03, width=0.05)
 
 
 def _round(lip: Floats, gap: float) -> Floats:
@@ -165,7 +165,7 @@ def _round(lip: Floats, gap: float) -> Floats:
     return smooth(np.concatenate([lip[:1], [first], lip[1:-1], [last], lip[-1:]]), closed=False)
 
 
-def _mouth(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
+def _mouth(rng: np.random.Generator, brush: Brush, p: Floats, appearance: Appearance) -> None:
     u, off = brush.unit, brush.off
     gap = float(p[66, 1] - p[62, 1]) / u
     wide = gap * u if gap > 0.05 else 0.0
@@ -173,62 +173,62 @@ def _mouth(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> Non
     inner_top, inner_bottom = _round(p[60:65], wide), _round(p[[64, 65, 66, 67, 60]], wide)
     outer = np.concatenate([top, bottom[1:-1]])
     inside = np.concatenate([inner_top, inner_bottom[1:-1]])
-    dark = look.skin * np.array([0.5, 0.4, 0.4])
+    dark = appearance.skin * np.array([0.5, 0.4, 0.4])
     corners = [np.array([off(p[i], -s * 0.03, 0), off(p[i], s * 0.03, 0.01)]) for i, s in ((48, -1), (54, 1))]
     brush.soft([off(bottom, 0, 0.05), *corners], dark, 0.33, 0.025, width=0.036)
     soft = float(rng.uniform(0.006, 0.014))
-    brush.soft([outer], look.lip, 0.92, soft)
-    brush.soft([np.concatenate([top, inner_top[::-1]])], look.lip * 0.8, 0.75, soft)
+    brush.soft([outer], appearance.lip, 0.92, soft)
+    brush.soft([np.concatenate([top, inner_top[::-1]])], appearance.lip * 0.8, 0.75, soft)
     pairs = np.array([(59, 67), (58, 67), (56, 65), (55, 65)])
     shine = lid(p[pairs[:, 0]] * 0.55 + p[pairs[:, 1]] * 0.45)
-    brush.soft([shine], look.lip * 1.25 + 30, float(rng.uniform(0.1, 0.5)), 0.018, width=0.035)
+    brush.soft([shine], appearance.lip * 1.25 + 30, float(rng.uniform(0.1, 0.5)), 0.018, width=0.035)
     if gap <= 0.012:
         line = np.concatenate([p[48:49], (p[60:65] + p[[60, 67, 66, 65, 64]]) / 2, p[54:55]])
-        brush.soft([smooth(line, closed=False)], look.lip * 0.32, 0.9, 0.008, width=0.024)
+        brush.soft([smooth(line, closed=False)], appearance.lip * 0.32, 0.9, 0.008, width=0.024)
         return
     brush.soft([inside], np.array([52, 18, 18]) * rng.uniform(0.3, 1.2), 1.0, 0.004)
     if rng.random() < 0.85:  # upper teeth
         show = min(gap * rng.uniform(0.6, 1.0), rng.uniform(0.1, 0.17))
         lower = (inner_top[::-1] - p[62]) * (0.92, 1) + p[62]
         band = np.concatenate([off(inner_top, 0, -0.02), off(lower, 0, show)])
-        brush.soft([band], look.teeth * rng.uniform(0.75, 1), 0.97, 0.006, within=[inside])
+        brush.soft([band], appearance.teeth * rng.uniform(0.75, 1), 0.97, 0.006, within=[inside])
         cracks = [np.array([off(p[62], k * 0.068, -0.02), off(p[62], k * 0.068, show)]) for k in range(-4, 5)]
-        brush.soft(cracks, look.teeth * 0.6, 0.3, 0.0, width=0.009, within=[inside])
+        brush.soft(cracks, appearance.teeth * 0.6, 0.3, 0.0, width=0.009, within=[inside])
     if gap > 0.2 and rng.random() < 0.8:
         back = (inner_bottom[::-1] - p[66]) * (0.7, 1) + p[66]
         tongue = np.concatenate([inner_bottom, off(back, 0, -0.45 * gap)])
         brush.soft([tongue], np.array([165, 75, 75]) * rng.uniform(0.5, 1), 0.8, 0.03, within=[inside])
     if gap > 0.15 and rng.random() < 0.4:
         band = np.concatenate([inner_bottom, off(inner_bottom[::-1], 0, -0.08)])
-        brush.soft([band], look.teeth * 0.8, 0.9, 0.01, within=[inside])
+        brush.soft([band], appearance.teeth * 0.8, 0.9, 0.01, within=[inside])
 
 
-def _eyes(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
+def _eyes(rng: np.random.Generator, brush: Brush, p: Floats, appearance: Appearance) -> None:
     """Sockets, lids, eyeballs clipped by the lids, lashes; both eyes at once."""
     off = brush.off
     eyes = p[36:42], p[42:48]
     uppers, lowers = [lid(e[:4]) for e in eyes], [lid(e[[3, 4, 5, 0]]) for e in eyes]
     outlines = [np.concatenate([a, b[1:-1]]) for a, b in zip(uppers, lowers, strict=True)]
     centres = [e.mean(0) for e in eyes]
-    dark = look.skin * np.array([0.52, 0.42, 0.42])
+    dark = appearance.skin * np.array([0.52, 0.42, 0.42])
     sockets = [(o - c) * (1.25, 1.9) + c for o, c in zip(outlines, centres, strict=True)]
     brush.soft(sockets, dark, 0.22, 0.05)
-    folds = [off(a, 0, -look.crease) for a in uppers]
-    if look.eyeshadow:
+    folds = [off(a, 0, -appearance.crease) for a in uppers]
+    if appearance.eyeshadow:
         lids = [np.concatenate([a, off(f[::-1], 0, -0.05)]) for a, f in zip(uppers, folds, strict=True)]
-        brush.soft(lids, look.shadow_colour, look.eyeshadow, 0.025)
-    if look.crease:
+        brush.soft(lids, appearance.shadow_colour, appearance.eyeshadow, 0.025)
+    if appearance.crease:
         brush.soft(folds, dark, 0.6, 0.01, width=0.018)
-    _eyeballs(rng, brush, eyes, uppers, outlines, look)
-    brush.soft(lowers, look.skin * np.array([0.75, 0.55, 0.52]), 0.65, 0.006, width=0.02)
-    lash = np.minimum(look.brow * 0.5, 60)
-    brush.soft(uppers, lash, 0.55 + 0.4 * look.lashes, 0.005, width=0.022 + 0.024 * look.lashes)
-    if look.lashes > 0.5:
+    _eyeballs(rng, brush, eyes, uppers, outlines, appearance)
+    brush.soft(lowers, appearance.skin * np.array([0.75, 0.55, 0.52]), 0.65, 0.006, width=0.02)
+    lash = np.minimum(appearance.brow * 0.5, 60)
+    brush.soft(uppers, lash, 0.55 + 0.4 * appearance.lashes, 0.005, width=0.022 + 0.024 * appearance.lashes)
+    if appearance.lashes > 0.5:
         roots = np.concatenate([uppers[0][1:-3], uppers[1][2:-2]])
         away = off((roots - np.repeat(centres, 9, 0)) * 0.28, 0, -0.03)
         hairs = fixed(np.stack([roots, roots + away], 1))
         cv2.polylines(brush.image, list(hairs), False, lash.tolist(), 1, cv2.LINE_AA, 4)
-        brush.soft(lowers, lash, 0.4 * look.lashes, 0.005, width=0.015)
+        brush.soft(lowers, lash, 0.4 * appearance.lashes, 0.005, width=0.015)
 
 
 def _eyeballs(
@@ -237,7 +237,7 @@ def _eyeballs(
     eyes: tuple[Floats, Floats],
     uppers: list[Floats],
     outlines: list[Floats],
-    look: Look,
+    appearance: Appearance,
 ) -> None:
     u = brush.unit
     every = np.concatenate(outlines)
@@ -252,9 +252,16 @@ def _eyeballs(
     glint_radius = round(rng.uniform(0.012, 0.024) * u * 16) if rng.random() < 0.8 else 0
     inner = [np.array([e[i], e[i] * 0.92 + e[j] * 0.08]) - shift for e, i, j in ((eyes[0], 3, 0), (eyes[1], 0, 3))]
     ball.soft(inner, np.array([205, 130, 120]), 0.8, 0.012, width=0.04)
-    rings = ((1.0, look.iris * 0.45), (0.84, look.iris), (0.6, look.iris * 1.12), (0.4, np.array([8, 7, 9])))
+    rings = (
+        (1.0, appearance.iris * 0.45),
+        (0.84, appearance.iris),
+        (0.6, appearance.iris * 1.12),
+        (0.4, np.array([8, 7, 9])),
+    )
     for eye, outline in zip(eyes, outlines, strict=True):
-        at = ball.off(eye.mean(0) * 0.5 + (eye[0] + eye[3]) * 0.25 - shift, look.gaze[0], look.gaze[1] - 0.012)
+        at = ball.off(
+            eye.mean(0) * 0.5 + (eye[0] + eye[3]) * 0.25 - shift, appearance.gaze[0], appearance.gaze[1] - 0.012
+        )
         for share, colour in rings:
             radius = round(0.076 * u * share * 16)
             cv2.circle(ball.image, fixed(at).tolist(), radius, np.clip(colour, 0, 255).tolist(), -1, cv2.LINE_AA, 4)
@@ -267,14 +274,14 @@ def _eyeballs(
     brush.lay(int(x0), int(y0), mask, ball.image, 1.0)
 
 
-def _brows(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> None:
+def _brows(rng: np.random.Generator, brush: Brush, p: Floats, appearance: Appearance) -> None:
     u = brush.unit
-    n = int(45 + 60 * look.brow_density)
+    n = int(45 + 60 * appearance.brow_density)
     bands, hairs = [], []
     for b in (p[17:22], p[26:21:-1]):  # from the tail to the nose
         line = smooth(b, closed=False, n=8)
         t = np.linspace(0, 1, len(line))[:, None]
-        width = look.brow_width * u * np.interp(t, [0, 0.3, 0.85, 1], [0.15, 0.7, 1.0, 0.75])
+        width = appearance.brow_width * u * np.interp(t, [0, 0.3, 0.85, 1], [0.15, 0.7, 1.0, 0.75])
         line = line + (0, 0.2) * width  # the labels run a little above the middle
         bands.append(np.concatenate([line - (0, 0.5) * width, (line + (0, 0.5) * width)[::-1]]))
         k = rng.integers(0, len(line) - 1, n)
@@ -284,5 +291,5 @@ def _brows(rng: np.random.Generator, brush: Brush, p: Floats, look: Look) -> Non
         lean = np.interp(t[k, 0], [0, 0.5, 1], [0.25, -0.35, -1.1]) + rng.normal(0, 0.2, n)
         along[:, 1] += lean
         hairs.append(np.stack([root, root + along * u * rng.uniform(0.04, 0.09, (n, 1))], 1))
-    brush.soft(bands, look.brow, 0.6 * look.brow_density, 0.018)
-    brush.soft(np.concatenate(hairs), look.brow * 0.8, 0.85 * look.brow_density, 0.0, width=0.011)
+    brush.soft(bands, appearance.brow, 0.6 * appearance.brow_density, 0.018)
+    brush.soft(np.concatenate(hairs), appearance.brow * 0.8, 0.85 * appearance.brow_density, 0.0, width=0.011)
