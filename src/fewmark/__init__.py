@@ -34,13 +34,14 @@ landmark is a row of NaN. What cannot be used raises `InputError`, whose message
 what was given.
 
 Every name is imported when it is first used: `import fewmark` costs nothing, and detection with a packaged model needs no torch.
-Modules below are internal; only the names listed here are kept stable.
+Modules below are internal; only the names listed here are kept stable. Modules of version 0.1 can still be imported by their old names.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fewmark.core import moved
 from fewmark.core.lazy import attach
 from fewmark.core.version import __version__ as __version__
 
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     from fewmark.video.tracker import TrackedFace as TrackedFace
     from fewmark.video.tracker import Tracker as Tracker
     from fewmark.visualization.draw import draw_landmarks as draw_landmarks
+
+moved.install()
 
 __getattr__, __dir__, __all__ = attach(
     __name__,

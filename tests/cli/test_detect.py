@@ -25,7 +25,7 @@ def test_detect_goes_on_after_a_bad_image(cli: Any, synthetic: Path, tiny_model:
     assert "truncated" in result.stderr
     assert "1 of 3 images failed" in result.stderr
     data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
-    assert [Path(p["file"]).name for p in data["images"]] == ["000000.jpg", "000001.jpg"]
+    assert [Path(p["file"]).name for p in data["pictures"]] == ["000000.jpg", "000001.jpg"]
     assert [Path(p["file"]).name for p in data["failed"]] == ["bad.jpg"]
 
 
@@ -54,7 +54,7 @@ def test_detect_with_given_boxes(cli: Any, form: str, synthetic: Path, tiny_mode
     out = tmp_path / "out"
     words = ["detect", tiny_model, synthetic / "images", "--boxes", synthetic / "annotations.csv", "--out", out]
     result = cli.json(*words, "--format", form, "--overlay")
-    assert (result["n_images"], result["n_faces"], result["failed"]) == (14, 14, [])
+    assert (result["n_pictures"], result["n_faces"], result["failed"]) == (14, 14, [])
     assert len(list(out.glob("*_landmarks.jpg"))) == 14
     if form in ("csv", "coco"):
         faces = read_faces(out / ("faces.csv" if form == "csv" else "faces.coco.json"))
@@ -77,7 +77,7 @@ def test_detect_with_given_boxes(cli: Any, form: str, synthetic: Path, tiny_mode
         assert read_image(lines[0]["file"]).shape == (lines[0]["height"], lines[0]["width"], 3)
     else:
         data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
-        face = data["images"][0]["faces"][0]
+        face = data["pictures"][0]["faces"][0]
         assert len(face["landmarks"]) == len(data["landmarks"]) == 68
         assert isinstance(face["quality"], float)
         assert face["occluded"] is None

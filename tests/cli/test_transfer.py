@@ -155,7 +155,7 @@ def test_a_model_that_carries_the_transfer(cli: Any, model: Path, tiny_model: Pa
     assert five["transfer"]["source"] == "ibug-68"
     assert five["transfer"]["expected_error"] > 0
     detector, truth = Detector.load(model), read_faces(data)
-    for image, sample in list(zip(five["images"], truth, strict=True))[:3]:
+    for image, sample in list(zip(five["pictures"], truth, strict=True))[:3]:
         assert Path(image["file"]) == sample.image
         assert sample.box is not None
         (face,) = detector.detect(sample.image, sample.box[None], scheme="mtfl-5")

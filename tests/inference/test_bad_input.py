@@ -203,7 +203,7 @@ def test_images_of_every_kind(cli: Any, synthetic: Path, tiny_model: Path, tmp_p
     out = tmp_path / "out"
     words = ["detect", tiny_model, *(tmp_path / f"{n}.png" for n in names), "--boxes", tmp_path / "b.csv"]
     cli(*words, "--out", out)
-    images = json.loads((out / "faces.json").read_text(encoding="utf-8"))["images"]
+    images = json.loads((out / "faces.json").read_text(encoding="utf-8"))["pictures"]
     points = [np.array(p["faces"][0]["landmarks"]) for p in images]
     for found in points[1:4]:
         np.testing.assert_allclose(found, points[0], atol=0.02)

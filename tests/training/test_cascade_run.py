@@ -238,7 +238,7 @@ def test_train_inspect_evaluate_detect(cli: Any, synthetic: Path, tmp_path: Path
         assert scores["n_faces"] == 4
     out = tmp_path / "out"
     cli("detect", model, synthetic / "images", "--boxes", synthetic / "annotations.csv", "--out", out, "--overlay")
-    face = json.loads((out / "faces.json").read_text(encoding="utf-8"))["images"][0]["faces"][0]
+    face = json.loads((out / "faces.json").read_text(encoding="utf-8"))["pictures"][0]["faces"][0]
     assert all(0 < s <= 1 for s in face["scores"])
     assert -180 < face["angle"] <= 180
     assert len(face["landmarks"]) == 68

@@ -135,7 +135,7 @@ def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> t
     occluded = sum(int(s.occluded.sum()) for s in samples if s.occluded is not None)
     data: dict[str, Any] = {
         "n_faces": len(samples),
-        "n_images": len({s.image for s in samples}),
+        "n_pictures": len({s.image for s in samples}),
         "n_labelled": len(labelled),
         "n_with_box": sum(s.box is not None for s in samples),
         "n_groups": len({s.group for s in samples if s.group}),
@@ -145,7 +145,7 @@ def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> t
         "findings": check_samples(samples, scheme),
     }
     facts: Facts = [
-        ("faces", f"{len(samples)} in {data['n_images']} images"),
+        ("faces", f"{len(samples)} in {data['n_pictures']} images"),
         ("labelled", f"{len(labelled)}, with {' or '.join(map(str, counts)) or 'no'} landmarks"),
         ("missing", f"{missing} landmarks"),
         ("occluded", f"{occluded} landmarks"),

@@ -123,7 +123,7 @@ def detect(
     if as_json:
         print_json(
             {
-                "n_images": len(sources),
+                "n_pictures": len(sources),
                 "n_faces": result.n_faces,
                 "n_without_face": result.n_without_face,
                 "failed": [{"file": str(p), "error": e} for p, e in result.failures.items()],

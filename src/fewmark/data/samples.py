@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,3 +57,11 @@ class FaceSample:
 def stack_landmarks(samples: Sequence[FaceSample]) -> NDArray[np.float32]:
     """Stack the landmarks of the labelled faces, all of one scheme: (N, K, 2) image px."""
     return np.stack([s.landmarks for s in samples if s.landmarks is not None])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "read_image":  # where version 0.1 had it
+        from fewmark.data.images import read_image
+
+        return read_image
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,7 +48,7 @@ class JsonFaces:
 
     def close(self, *, whole: bool) -> None:
         if whole:
-            data = self.head | {"images": self.images, "failed": self.failed}
+            data = self.head | {"pictures": self.images, "failed": self.failed}
             write_text(self.path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
             self.files.append(self.path)
 
