@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import math
 import sys
@@ -17,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image as PilImage
 from torch import Tensor, nn
 
 from fewmark.core.errors import BadImageWarning, InputError
@@ -250,6 +252,54 @@ def test_a_batch_is_its_images_one_by_one(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"expected one image, given {len(several)} .*detect_batch"):
             detector.detect(several)  # type: ignore[arg-type]
     assert middle_detector(FindsBox()).detect_batch([images[0]], scheme="middle-3") == [[]]
+
+
+def test_an_image_in_any_form_has_the_same_faces(tmp_path: Path) -> None:
+    points = np.array([[100.0, 90.0], [140.0, 120.0]])
+    image = draw_dots(points)
+    path = tmp_path / "a.png"
+    PilImage.fromarray(image).save(path)
+    data = path.read_bytes()
+    detector = dots_detector(FindsBox(box_round(points)))
+    expected = detector.detect(image)[0].landmarks
+    assert_close(expected, points)
+    forms = [path, str(path), data, bytearray(data), io.BytesIO(data), PilImage.open(path), torch.from_numpy(image)]
+    for form in forms:
+        (face,) = detector.detect(form)
+        np.testing.assert_array_equal(face.landmarks, expected)
+    forms[4].seek(0)
+    for faces in detector.detect_batch([*forms, image]):
+        np.testing.assert_array_equal(faces[0].landmarks, expected)
+    cv2_image = cv2.imread(str(path))
+    np.testing.assert_array_equal(detector.detect(cv2_image, bgr=True)[0].landmarks, expected)
+    np.testing.assert_array_equal(detector.detect_batch([cv2_image], bgr=True)[0][0].landmarks, expected)
+    assert np.abs(detector.detect(cv2_image)[0].landmarks - expected).max() > 10
+    with pytest.raises(InputError, match=r"None.*cv2\.imread"):
+        detector.detect(cv2.imread(str(tmp_path / "none.png")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (b"bytes", "given bytes; detect takes"),
+        (Path("photos"), "given .*Path.'photos'.*; detect takes"),
+        (np.zeros((9, 9, 3), np.uint8), r"one of shape \(9, 9, 3\); detect takes"),
+        (np.zeros((9, 9), np.uint8), r"one of shape \(9, 9\)"),
+        (io.BytesIO(b"x"), "given BytesIO"),
+        ({"a": 1}, "given dict"),
+        (iter(["a.jpg"]), r"iterator; give list\(...\)"),
+        (None, "given NoneType"),
+    ],
+)
+def test_what_is_no_list_of_images(given: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        dots_detector().detect_batch(given)
+
+
+def test_a_stack_of_images_is_a_batch() -> None:
+    points = np.array([[100.0, 90.0], [140.0, 120.0]])
+    found = dots_detector(FindsBox(box_round(points))).detect_batch(np.stack([draw_dots(points)] * 2))  # type: ignore[arg-type]
+    assert [len(faces) for faces in found] == [1, 1]
 
 
 def test_a_bad_image_does_not_stop_a_batch(tmp_path: Path) -> None:

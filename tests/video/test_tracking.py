@@ -283,3 +283,14 @@ def test_a_rotated_face_is_followed_without_the_face_detector() -> None:
         assert np.linalg.norm(seen.landmarks - detector.detect(image)[0].landmarks, axis=1).mean() < 0.02 * side / 2
         calls.pop()  # detect's own
     assert len(calls) == 1
+
+
+def test_frames_of_cv2_are_turned_to_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage([((100.0, 100.0), 60.0)])
+    seen: list[list[int]] = []
+    find = stage.detect_faces
+    monkeypatch.setattr(stage, "detect_faces", lambda image: (seen.append(image[0, 0].tolist()), find(image))[1])
+    blue = np.full((*BLANK.shape[:2], 3), (250, 20, 10), np.uint8)
+    Tracker(stage)(blue, 0.0, bgr=True)  # type: ignore[arg-type]
+    Tracker(stage)(blue, 0.0)  # type: ignore[arg-type]
+    assert seen == [[10, 20, 250], [250, 20, 10]]

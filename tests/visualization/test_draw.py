@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from fewmark.core.errors import InputError
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 from fewmark.visualization.ced import ced_points
 from fewmark.visualization.charts import line_chart, nice_ticks, scatter_chart
@@ -215,3 +217,14 @@ def test_labels_magnify_small_faces() -> None:
     wide = np.zeros((100, 5000, 3), np.uint8)
     assert magnify_for("names", wide, [POINTS])[0] is wide
     assert draw_landmarks(GREY, [POINTS + 9e5], SCHEME, names=True).shape == GREY.shape
+
+
+def test_images_of_other_kinds_are_drawn_on_a_copy() -> None:
+    expected = draw_landmarks(GREY, [POINTS], SCHEME)
+    palette = Image.fromarray(GREY).quantize(4)
+    np.testing.assert_array_equal(draw_landmarks(palette, [POINTS], SCHEME), expected)
+    np.testing.assert_array_equal(draw_landmarks(GREY[..., 0], [POINTS], SCHEME), expected)
+    np.testing.assert_array_equal(draw_landmarks(GREY.astype(np.uint16) * 257, [POINTS], SCHEME), expected)
+    assert (GREY == 128).all()
+    with pytest.raises(InputError, match="given str"):
+        draw_landmarks("a.jpg", [POINTS], SCHEME)

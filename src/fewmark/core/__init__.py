@@ -1,6 +1,6 @@
-"""What every other room needs and what knows nothing of faces: errors, files, JSON, text, geometry of points and images.
+"""What every other room needs and what knows nothing of faces: errors, files, JSON, text, geometry of points and images, images as arrays.
 
-Imports NumPy and OpenCV alone; every room may import it.
+Imports NumPy and OpenCV, and Pillow for a Pillow image; every room may import it.
 """
 
 from fewmark.core.lazy import attach
@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "files": ["atomic_path", "write_text"],
         "geometry": ["Similarity", "box_centre", "box_of_points", "box_size", "fit_similarity", "warp_image"],
         "json": ["json_value"],
+        "pixels": ["as_rgb"],
         "procrustes": ["fit_similarities", "mean_shape"],
         "text": ["count", "percent"],
     },

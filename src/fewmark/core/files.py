@@ -14,6 +14,14 @@ from fewmark.core.errors import InputError
 _DISK_PROBLEMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as a user writes it: `~` is the home folder, unless there is a file of that name."""
+    given = Path(path)
+    if str(path).startswith("~") and not os.path.lexists(given):
+        return Path(os.path.expanduser(given))
+    return given
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Write a file atomically: readers of `path` see the old content or all of the new.

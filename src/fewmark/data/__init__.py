@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "augment": ["AugmentRule", "apply_augmentation", "draw_augmentation"],
         "batches": ["Batch", "Batches"],
         "crops": ["CachedFace", "CropRule", "FaceCrop", "cache_faces"],
-        "images": ["as_rgb", "decode_image", "read_image", "write_image"],
+        "images": ["as_rgb", "decode_image", "read_image", "to_rgb", "write_image"],
         "lists": ["TrainingLists", "read_list", "read_training_lists", "select"],
         "samples": ["FaceSample", "stack_landmarks"],
         "splits": ["few_labels", "split_groups"],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
 from pathlib import Path
+from typing import IO, Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -11,8 +15,16 @@ from PIL import Image as PilImage
 from PIL import TiffImagePlugin, UnidentifiedImageError
 
 from fewmark.core.errors import InputError
-from fewmark.core.files import atomic_path
+from fewmark.core.files import atomic_path, user_path
+from fewmark.core.pixels import as_rgb as as_rgb
+from fewmark.data.decoders import open_by_pillow, quiet_cv2, why_undecodable
 from fewmark.data.heif import decode_heif, heif_kind, heif_size
+from fewmark.data.image_ends import broken_off
+
+ImageLike: TypeAlias = (
+    NDArray[Any] | PilImage.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+)
+"""An image in any form: an array, a Pillow image, a file's path, its bytes, or a file opened in binary mode."""
 
 _USUAL = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif")
 IMAGE_SUFFIXES = (*_USUAL, ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -20,80 +32,103 @@ WRITABLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 JPEG_QUALITY = 92
 
 _EXIF_ORIENTATION = 0x0112
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image as RGB uint8 (H, W, 3) with EXIF orientation applied, alpha dropped and 16 bits scaled to 8.
+def to_rgb(image: ImageLike, where: str = "image", *, bgr: bool = False) -> NDArray[np.uint8]:
+    """Convert an image of any kind to upright RGB uint8 (H, W, 3).
+
+    Args:
+        image: A file's path, its bytes, a file opened in binary mode, an array (H, W, 3), or whatever else `as_rgb` takes.
+        where: Its name, for messages; a file is named by its path.
+        bgr: See `as_rgb`; files and bytes know their own order.
 
     Raises:
-        InputError: The file is missing, empty, truncated or not an image.
+        InputError: See `read_image`, `decode_image` and `as_rgb`.
     """
-    path = Path(path)
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode_image(bytes(image), where)
+    if hasattr(image, "read"):
+        return decode_image(_content(image, where), where)
+    return as_rgb(image, where, bgr=bgr)
+
+
+def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read an image as RGB uint8 (H, W, 3) with EXIF orientation applied, alpha dropped and 16 bits scaled to 8.
+
+    Args:
+        path: A file; `~` is the home folder.
+
+    Raises:
+        InputError: The file is missing, empty, truncated or not an image, or the path is a folder or a web address.
+    """
+    file = user_path(path)
+    if _ADDRESS.match(str(path)) and not file.exists():
+        raise InputError(f"{str(path)[:80]}: expected a file, given a web address; download it first")
     try:
-        raw = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if raw.size == 0:
-        raise InputError(f"{path}: the file is empty; expected an image")
-    return decode_image(raw.tobytes(), str(path))
+        data = file.read_bytes()
+    except IsADirectoryError as error:
+        raise InputError(
+            f"{path}: cannot be read as one image: it is a folder; `fewmark detect` takes folders, detect_batch a list of files"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{str(path)[:300]}: cannot be read ({reason}); check the path") from error
+    return decode_image(data, str(path))
 
 
 def decode_image(data: bytes, where: str = "image") -> NDArray[np.uint8]:
-    """Decode an image from bytes; see `read_image`.
+    """Decode an image from bytes; see `read_image`. What follows the image in the bytes is ignored.
 
     Raises:
         InputError: The bytes are not an image, are truncated, or are HEIC and the extra `heic` is not installed.
     """
-    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
-        raise InputError(f"{where}: a truncated JPEG (no end marker); copy the file again")
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in data[-64:]:
-        raise InputError(f"{where}: a truncated PNG (no end chunk); copy the file again")
+    if not data:
+        raise InputError(f"{where}: the file is empty; expected an image")
+    if (reason := broken_off(data)) is not None:
+        raise InputError(f"{where}: {reason}; copy the file again")
     if heif_kind(data) is not None:
         decoded = decode_heif(data, where)
         if decoded is not None:
             return decoded
+    if (image := open_by_pillow(data)) is not None:
+        return as_rgb(image, where)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # applies EXIF orientation, drops alpha, keeps 16 bits
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        with quiet_cv2():
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise InputError(f"{where}: cannot be decoded as an image ({error.err})") from error
-    if image is None:
-        raise InputError(f"{where}: not an image, or damaged; expected JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")
-    if image.ndim == 3 and image.dtype in (np.uint8, np.uint16):
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fifty times faster than reversing the last axis
-    elif image.ndim == 3:
-        image = image[..., ::-1]
-    return as_rgb(image, where)
+    if pixels is None:
+        raise InputError(f"{where}: {why_undecodable(data)}")
+    if pixels.ndim == 3 and pixels.dtype in (np.uint8, np.uint16):
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # fifty times faster than reversing the last axis
+    elif pixels.ndim == 3:
+        pixels = pixels[..., ::-1]
+    return as_rgb(pixels, where)
 
 
-def as_rgb(image: NDArray[np.generic], where: str = "image") -> NDArray[np.uint8]:
-    """Convert an array to RGB uint8 (H, W, 3).
-
-    Grey is repeated, alpha dropped, 16-bit values are divided by 257 and floats in [0, 1] multiplied by 255.
-
-    Raises:
-        InputError: The array is not an image.
-    """
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise InputError(f"{where}: expected (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, given shape {array.shape}")
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    array = array[..., :3]
-    if array.dtype == np.uint16:
-        array = (array.astype(np.uint32) * 255 + 32767) // 65535
-    elif np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise InputError(f"{where}: expected float values in [0, 1], given {array.min()} to {array.max()}")
-        array = np.rint(array * 255)
-    elif array.dtype != np.uint8:
-        raise InputError(f"{where}: expected uint8, uint16 or float values, given {array.dtype}")
-    return np.ascontiguousarray(array, np.uint8)
+def _content(file: Any, where: str) -> bytes:
+    """Read an open file to its end."""
+    try:
+        data = file.read()
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{where}: cannot be read from the open file ({error})") from error
+    if inspect.iscoroutine(data):
+        data.close()
+        raise InputError(f"{where}: expected bytes, given a file that is read asynchronously; give `await file.read()`")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InputError(
+            f"{where}: expected a file opened in binary mode, given {type(data).__name__}; open it with 'rb'"
+        )
+    if not data:
+        raise InputError(f"{where}: the open file is at its end or empty; expected an image; call seek(0) first")
+    return bytes(data)
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Read the width and height in px, after EXIF orientation.
 
     Raises:

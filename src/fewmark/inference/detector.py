@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import BadImageWarning, InputError
 from fewmark.core.geometry import Box, FloatArray, Image
-from fewmark.data.images import as_rgb, read_image
+from fewmark.data.images import ImageLike, to_rgb
 from fewmark.inference.answer import make_answer
 from fewmark.inference.checkpoint.exported import ExportedModel
 from fewmark.inference.checkpoint.metadata import resolve_model
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import torch
 
 Runtime = Literal["auto", "onnx", "torch"]
-ImageLike = NDArray[np.generic] | str | Path
 
 _IMAGES = 32  # in memory at a time
 
@@ -163,11 +163,14 @@ class Detector:
         flip: bool | None = None,
         passes: int | None = None,
         scheme: str | None = None,
+        bgr: bool = False,
     ) -> list[Face]:
         """Find the faces of one image and their landmarks.
 
         Args:
-            image: A file, or an array as `fewmark.data.images.as_rgb` takes it.
+            image: A file's path or bytes, a file opened in binary mode, an array (H, W, 3) RGB or a Pillow image, see
+                `fewmark.data.images.to_rgb`. Files and Pillow images are turned upright by their EXIF orientation, and the landmarks
+                are those of the upright image.
             boxes_xyxy: (N, 4) image px, of the kind that the model was trained on (the tight box of the landmarks). None: the face
                 detector finds them.
             flip: Average with the prediction from the flipped crop: twice the time, a little more accurate. None: as the model asks.
@@ -177,6 +180,7 @@ class Detector:
                 for given boxes, 2 for detected ones.
             scheme: Name of the answer's annotation scheme: the model's, or one that it has a transfer to. A transferred landmark's
                 score is the weighted mean of the scores that it comes from.
+            bgr: An array's channels are blue, green, red, as cv2.imread and cv2.VideoCapture have them.
 
         Returns:
             The faces in the order of the boxes, or the largest first; [] if there is none.
@@ -185,12 +189,8 @@ class Detector:
             InputError: The image cannot be read, the model has no transfer to the scheme, or a box is not finite, has no extent or
                 lies outside the image.
         """
-        if isinstance(image, Sequence) and not isinstance(image, str):
-            raise InputError(
-                f"image: expected one image, given {len(image)} in a sequence; call detect_batch for several"
-            )
         self._check_request(passes, scheme)
-        requests = self._request_faces(image, boxes_xyxy, passes)
+        requests = self._request_faces(image, boxes_xyxy, passes, bgr=bgr)
         return [face for face in self._predict_faces(requests, flip, scheme) if face is not None]
 
     def detect_batch(
@@ -201,6 +201,7 @@ class Detector:
         flip: bool | None = None,
         passes: int | None = None,
         scheme: str | None = None,
+        bgr: bool = False,
         on_error: Callable[[int, InputError], None] | None = None,
     ) -> list[list[Face]]:
         """Find the faces of each of several images; their crops share batches, and 32 images are in memory at a time.
@@ -208,11 +209,12 @@ class Detector:
         An image that cannot be used does not stop the others: it is reported to `on_error`, and its faces are [].
 
         Args:
-            images: Files or arrays.
+            images: Images, each as `detect` takes it.
             boxes_xyxy: One (N, 4) array per image, or None for an image whose faces are to be detected.
             flip: See `detect`.
             passes: See `detect`.
             scheme: See `detect`.
+            bgr: See `detect`.
             on_error: Called with the index of an image that cannot be used and the reason, e.g. `failures.__setitem__` of a dict,
                 or a function that raises. None: warn with a `BadImageWarning` each.
 
@@ -223,8 +225,7 @@ class Detector:
             InputError: The request is wrong, not an image: another number of boxes than of images, passes below 1, a scheme that
                 the model has no transfer to, or no face detector.
         """
-        if isinstance(images, str):
-            raise InputError(f"images: expected a list of images, given {images!r}; detect takes one image")
+        _check_list(images)
         self._check_request(passes, scheme)
         if boxes_xyxy is not None and len(boxes_xyxy) != len(images):
             raise InputError(
@@ -239,7 +240,7 @@ class Detector:
             requests: list[_FaceRequest] = []
             for i in range(start, min(len(images), start + _IMAGES)):
                 try:
-                    requests += self._request_faces(images[i], boxes[i], passes, image_index=i)
+                    requests += self._request_faces(images[i], boxes[i], passes, image_index=i, bgr=bgr)
                 except InputError as error:
                     report(i, InputError(str(error)))  # a new one: the frames of the caught one hold images
             for request, face in zip(requests, self._predict_faces(requests, flip, scheme), strict=True):
@@ -253,17 +254,21 @@ class Detector:
             raise InputError(f"passes: expected 1 or more, given {passes}")
 
     def _request_faces(
-        self, image: ImageLike, boxes_xyxy: FloatArray | None, passes: int | None, image_index: int = 0
+        self,
+        image: ImageLike,
+        boxes_xyxy: FloatArray | None,
+        passes: int | None,
+        image_index: int = 0,
+        *,
+        bgr: bool = False,
     ) -> list[_FaceRequest]:
         """Read an image and find its faces, unless their boxes are given.
 
         Raises:
             InputError: The image cannot be read, or a box is bad.
         """
-        if isinstance(image, str | Path):
-            rgb, name = read_image(image), str(image)
-        else:
-            rgb, name = as_rgb(image), ""
+        rgb = to_rgb(image, bgr=bgr)
+        name = str(image) if isinstance(image, str | os.PathLike) else ""
         if boxes_xyxy is None:
             found = self.detect_faces(rgb)
             return [_FaceRequest(image_index, rgb, box, score, passes or 2) for box, score in found]
@@ -324,6 +329,21 @@ class Detector:
             (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score)
             for f in self.face_detector(image)
         ]
+
+
+def _check_list(images: Any) -> None:
+    """Raises: InputError: It is one image, a folder or an iterator, not several images."""
+    shape = getattr(images, "shape", None)
+    is_one = shape is not None and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3, 4)))
+    if (
+        is_one
+        or not isinstance(images, Sequence | np.ndarray)
+        or isinstance(images, str | bytes | bytearray | memoryview)
+    ):
+        given = f"one of shape {tuple(shape)}" if is_one and shape is not None else type(images).__name__
+        given = repr(images) if isinstance(images, str | os.PathLike) else given
+        advice = "give list(...)" if isinstance(images, Iterator) else "detect takes one image"
+        raise InputError(f"images: expected a list of images, given {given}; {advice}")
 
 
 def _warn(index: int, error: InputError) -> None:

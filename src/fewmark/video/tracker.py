@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, FloatArray, Image, box_centre, box_of_points, box_size
 from fewmark.core.procrustes import fit_similarities, map_each
-from fewmark.data.images import as_rgb
+from fewmark.data.images import ImageLike, to_rgb
 from fewmark.inference.answer import make_answer
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
@@ -146,19 +146,20 @@ class Tracker:
         self._n_frames = 0
         self.n_tracks = 0
 
-    def __call__(self, image: NDArray[np.generic], time_s: float) -> list[TrackedFace]:
+    def __call__(self, image: ImageLike, time_s: float, *, bgr: bool = False) -> list[TrackedFace]:
         """The faces of the next frame, ordered by id.
 
         Args:
-            image: The frame, as `fewmark.data.images.as_rgb` takes it.
+            image: The frame, as `Detector.detect` takes an image.
             time_s: Its time, later than the last frame's.
+            bgr: See `Detector.detect`.
 
         Raises:
             InputError: The image is none, or the time is not later.
         """
         if not math.isfinite(time_s) or time_s <= self._time_s:
             raise InputError(f"time_s: expected a time after the last frame's, {self._time_s} s, given {time_s} s")
-        rgb = as_rgb(image)
+        rgb = to_rgb(image, bgr=bgr)
         seen = self._follow(rgb)
         any_lost = any(t.id not in seen for t in self._tracks)
         if any_lost or not self._tracks or self._n_frames % self.every == 0:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, Image, box_centre, box_of_points, box_size, crop_from_box, warp_image
+from fewmark.core.pixels import as_rgb
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.visualization.colours import BRIGHT, RGB, landmark_colours
 from fewmark.visualization.labels import write_labels
@@ -26,7 +28,7 @@ class HasLandmarks(Protocol):
 
 
 def draw_landmarks(
-    image: Image,
+    image: Any,
     faces: Sequence[HasLandmarks | FloatArray],
     scheme: LandmarkScheme,
     *,
@@ -37,24 +39,29 @@ def draw_landmarks(
     """Draw the edges and landmarks of faces on a copy of the image, scaled with each face.
 
     Args:
-        image: (H, W, 3) RGB.
+        image: (H, W, 3) RGB, or what else `fewmark.core.pixels.as_rgb` takes, such as a Pillow image; read a file by `read_image`.
         faces: `Face`s, or arrays (K, 2) image px; missing landmarks (NaN) and their edges are not drawn.
         scheme: Scheme that gives the edges and colours.
         numbers: Label each landmark with its index.
         names: Label each landmark with its name instead.
         truth: True landmarks of the same faces, drawn as white dots and joined to the predicted landmarks.
 
+    Returns:
+        (H, W, 3) RGB.
+
     Raises:
-        ValueError: A face does not have K landmarks.
+        InputError: The image is none, or a face does not have K landmarks.
     """
-    canvas = image.copy()
+    canvas = as_rgb(image).copy()
     colours = landmark_colours(scheme)
     for n, face in enumerate(faces):
         points = face if isinstance(face, np.ndarray) else face.landmarks
         if points is None:
             continue
         if points.shape != (scheme.n_landmarks, 2):
-            raise ValueError(f"draw_landmarks: expected ({scheme.n_landmarks}, 2), given {points.shape}")
+            raise InputError(
+                f"draw_landmarks: expected ({scheme.n_landmarks}, 2) as the scheme {scheme.name} has, given {points.shape}"
+            )
         true_points = None if truth is None else np.asarray(truth[n], np.float64)
         _render_face(canvas, np.asarray(points, np.float64), scheme, colours, true_points)
         if numbers or names:
