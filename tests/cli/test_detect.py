@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +96,126 @@ def test_images_of_the_same_name_get_different_output_names(synthetic: Path, tmp
     named = find_images([tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg", tmp_path / "a"])
     assert [p.place for p in named] == ["x", "x-2"]
     assert [p.place for p in find_images([tmp_path])] == ["a/x", "b/x"]
+
+
+PTS = "version: 1\nn_points: 68\n{\n" + "\n".join(f"{i}.5 {i}.25" for i in range(68)) + "\n}\n"
+
+
+@pytest.fixture
+def faces(synthetic: Path, tmp_path: Path) -> Path:
+    """A folder with one image and labels of it in three formats."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    shutil.copy(synthetic / "images/000000.jpg", folder / "anna.jpg")
+    (folder / "anna.pts").write_text(PTS, encoding="utf-8")
+    points = ",".join(f"x{i},y{i}" for i in range(68)), ",".join(f"{i},{i + 1}" for i in range(68))
+    for name in ("faces.csv", "annotations.csv"):
+        (folder / name).write_text(f"file,{points[0]}\nanna.jpg,{points[1]}\n", encoding="utf-8")
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_no_command_replaces_labels(cli: Any, faces: Path, tiny_model: Path, tmp_path: Path) -> None:
+    before = contents(faces)
+    copy = tmp_path / "copy.csv"
+    shutil.copy(faces / "faces.csv", copy)
+    for words in (
+        ["detect", tiny_model, faces, "--out", faces, "--format", "pts"],
+        ["detect", tiny_model, faces, "--out", faces, "--format", "csv"],
+        ["convert", faces / "faces.csv", faces, "--to", "pts"],
+        ["convert", faces / "faces.csv", faces, "--to", "csv"],
+        ["convert", faces / "anna.pts", faces / "faces.csv"],
+        ["convert", faces / "annotations.csv", faces / "anna.pts"],
+    ):
+        line = cli.error(*words)
+        assert "exists already" in line
+        assert "--force" in line
+    for words in (
+        ["convert", faces / "annotations.csv", faces / "anna.jpg", "--to", "csv", "--force"],
+        [
+            "convert",
+            faces / "faces.csv",
+            link_to(faces / "faces.csv", tmp_path / "linked.csv"),
+            "--to",
+            "csv",
+            "--force",
+        ],
+        ["evaluate", tiny_model, faces / "faces.csv", "--plot", faces / "faces.csv"],
+        ["robustness", tiny_model, faces / "faces.csv", "--out", link_to(faces / "faces.csv", tmp_path / "r.json")],
+        ["export", tiny_model, "--out", link_to(tiny_model, tmp_path / "model.onnx")],
+        ["scheme", "show", scheme_file(tmp_path / "mine.png"), "--out", tmp_path / "mine.png"],
+    ):
+        assert "an input of this command" in cli.error(*words) or "are the same" in cli.error(*words)
+    assert contents(faces) == before
+    assert "1 face" in cli("convert", copy, faces / "faces.csv", "--force").stdout
+
+
+def link_to(target: Path, link: Path) -> Path:
+    link.symlink_to(target)
+    return link
+
+
+def scheme_file(path: Path) -> Path:
+    shutil.copy(resources.files("fewmark") / "landmarks/schemes/mtfl-5.toml", path)
+    return path
+
+
+def test_detecting_twice_needs_force(cli: Any, faces: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = ["detect", tiny_model, faces / "anna.jpg", "--boxes", synthetic_boxes(tmp_path, faces), "--out"]
+    cli(*words, tmp_path / "out")
+    first = contents(tmp_path / "out")
+    assert "faces.json: exists already" in cli.error(*words, tmp_path / "out")
+    assert contents(tmp_path / "out") == first
+    cli(*words, tmp_path / "out", "--force")
+    cli(*words, tmp_path / "out", "--overlay", "--format", "pts")
+    boxes = tmp_path / "boxes/faces.csv"
+    line = cli.error(*words, boxes.parent, "--format", "csv", "--force")
+    assert "faces.csv: an input of this command" in line
+
+
+def synthetic_boxes(tmp_path: Path, faces: Path) -> Path:
+    (tmp_path / "boxes").mkdir()
+    path = tmp_path / "boxes/faces.csv"
+    path.write_text(f"file,box_x0,box_y0,box_x1,box_y1\n{faces / 'anna.jpg'},5,5,55,55\n", encoding="utf-8")
+    return path
+
+
+def test_without_out_results_go_to_a_folder_that_is_named(
+    cli: Any, faces: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("detect", tiny_model, "faces").stdout.strip().endswith(": landmarks")
+    assert (tmp_path / "landmarks/faces.json").is_file()
+
+
+def test_names_in_messages_stay_on_their_line(cli: Any, tiny_model: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xe1\n\x1b[31m.jpg")
+    (tmp_path / name).write_bytes(b"no image")
+    result = cli("detect", tiny_model, tmp_path, "--out", tmp_path / "out", code=1)
+    assert r"a\udce1\n\u001b[31m.jpg: not an image" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 2
+    data = json.loads((tmp_path / "out/faces.json").read_text(encoding="utf-8"))
+    assert Path(data["failed"][0]["file"]).name == name
+
+
+def test_standard_output_takes_every_name(tiny_model: Path, tmp_path: Path) -> None:
+    """In a process of its own: the output of the tests' runner is not that of a terminal."""
+    folder = os.fsencode(tmp_path) + b"/\xe1 \xc3\xa9"
+    os.mkdir(folder)
+    shutil.copy(Path(__file__).parents[2] / "docs/images/grace_hopper.png", os.fsdecode(folder + b"/a.png"))
+    for encoding, words in (("utf-8", ["--json"]), ("ascii", ["--json", "--force"]), ("ascii", ["--force"])):
+        done = subprocess.run(
+            [sys.executable, "-m", "fewmark", "detect", "ibug-68", folder, "--out", folder + b"/out", *words],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        if "--json" in words:
+            (file,) = json.loads(done.stdout.decode(encoding))["out"]
+            assert os.fsencode(file) == folder + b"/out/faces.json"
+        else:
+            assert rb"\udce1 " in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def test_paths_by_standard_input(folder: Path) -> None:
     assert [p.place for p in find_images(["-"], io.BytesIO(lines))] == ["a", "a-2", "deep/c"]
     nul = f"{folder / 'a.jpg'}\0{folder / 'b.png'}\0".encode()
     assert [p.path.name for p in find_images([STDIN], io.BytesIO(nul))] == ["a.jpg", "b.png"]
+    latin = folder / os.fsdecode(b"\xe1\x0b.jpg")
+    latin.write_bytes((folder / "a.jpg").read_bytes())
+    assert [p.path for p in find_images(["-"], io.BytesIO(os.fsencode(latin) + b"\n"))] == [latin]
     with pytest.raises(InputError, match="is empty"):
         find_images(["-"], io.BytesIO(b"\n"))
     with pytest.raises(InputError, match="neither an image"):

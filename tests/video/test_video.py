@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,27 @@ def test_track(cli: Any, synthetic_video: Path, tmp_path: Path) -> None:
     film, _ = frames_of(tmp_path / "r/overlay.mp4", "cv2")
     assert len(film) == 16
     assert film[0].image.shape == (160, 240, 3)
+
+
+def test_track_replaces_neither_the_video_nor_earlier_results(cli: Any, synthetic_video: Path, tmp_path: Path) -> None:
+    video = tmp_path / "overlay.mp4"
+    video.write_bytes(synthetic_video.read_bytes())
+    words = ["track", "ibug-68", video, "--overlay", "--seconds", 0.1, "--out"]
+    for force in ([], ["--force"]):
+        assert "overlay.mp4: an input of this command" in cli.error(*words, tmp_path, *force)
+    assert video.read_bytes() == synthetic_video.read_bytes()
+    cli(*words, tmp_path / "out")
+    assert "faces.jsonl: exists already" in cli.error(*words, tmp_path / "out")
+    cli(*words, tmp_path / "out", "--force")
+
+
+def test_a_video_whose_name_is_no_utf8(cli: Any, synthetic_video: Path, tmp_path: Path, backend: str) -> None:
+    video = tmp_path / os.fsdecode(b"b\xe1.mp4")
+    video.write_bytes(synthetic_video.read_bytes())
+    out = tmp_path / os.fsdecode(b"out\xe1")
+    cli("track", "ibug-68", video, "--out", out, "--overlay", "--seconds", 0.3, "--backend", backend)
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["source"] == str(video)
+    assert len(frames_of(out / "overlay.mp4", "cv2")[0]) == 4
 
 
 def test_track_to_csv_of_a_part(cli: Any, synthetic_video: Path, tmp_path: Path) -> None:

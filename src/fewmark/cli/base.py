@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from fewmark.core.errors import InputError
+from fewmark.core.names import dump_json, one_line
 
 if TYPE_CHECKING:
     from fewmark.data.samples import FaceSample
@@ -43,6 +45,9 @@ ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Model file 
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Folder or label file of the faces.")]
 OutFolder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the results; created if it does not exist.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace results that exist already; never a file given to this command.")
 ]
 RunFolder = Annotated[
     Path, typer.Option("--out", metavar="RUN", help="Run folder with the model; created if it does not exist.")
@@ -98,6 +103,8 @@ class Group(TyperGroup):
     """Command group that prints an error of the user as one red line and exits with code 1."""
 
     def invoke(self, ctx: Any) -> Any:
+        with suppress(AttributeError):  # a name that the terminal cannot show is no reason to fail
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -184,17 +191,18 @@ def select_labelled(data: Path, samples: Sequence[FaceSample], lists: Sequence[P
 
 def print_json(data: Any) -> None:
     """Print data as indented JSON."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    typer.echo(dump_json(data, 2, ascii_only=not encoding.startswith("utf")))
 
 
 def fail(line: str) -> None:
     """Print an error as one red line."""
-    err.print(Text(line, style="red"), soft_wrap=True)
+    err.print(Text(one_line(line), style="red"), soft_wrap=True)
 
 
 def warn(line: str) -> None:
     """Print a warning as one yellow line."""
-    err.print(Text(line, style="yellow"), soft_wrap=True)
+    err.print(Text(one_line(line), style="yellow"), soft_wrap=True)
 
 
 def image_progress(console: Console) -> Progress:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import Json, LabelFormat, out, print_json
+from fewmark.cli.base import Force, Json, LabelFormat, out, print_json
 from fewmark.core.errors import InputError
 from fewmark.core.text import count
 
@@ -25,17 +25,22 @@ def convert(
     scheme: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Annotation scheme of the labels; required for coco.")
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Convert labels from one file format to another."""
-    from fewmark.data.formats.io import read_faces, write_faces
+    from fewmark.core.files import check_outputs
+    from fewmark.data.formats.io import files_read, files_written, read_faces, write_faces
     from fewmark.landmarks.scheme import load_scheme
 
     landmarks = None if scheme is None else load_scheme(scheme)
     if source.resolve() == target.resolve():
         raise InputError(f"{target}: SRC and DST are the same; name another DST")
     faces = read_faces(source, source_format and source_format.value, scheme=landmarks)
-    write_faces(target, target_format and target_format.value, faces, landmarks)
+    form = target_format and target_format.value
+    inputs: list[str | Path] = [*files_read(source, faces), *([] if scheme is None else [scheme])]
+    check_outputs(files_written(target, form, faces), inputs, force=force, instead="DST")
+    write_faces(target, form, faces, landmarks)
     if as_json:
         print_json({"n_faces": len(faces), "out": str(target)})
     else:

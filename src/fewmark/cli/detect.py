@@ -12,6 +12,7 @@ from rich.text import Text
 from fewmark.cli.base import (
     AnswerScheme,
     FaceDetectorOption,
+    Force,
     Json,
     MaxSideOption,
     ModelArgument,
@@ -26,6 +27,7 @@ from fewmark.cli.base import (
     scheme_of,
 )
 from fewmark.core.errors import InputError
+from fewmark.core.names import one_line
 from fewmark.core.text import count
 
 
@@ -49,7 +51,8 @@ def detect(
         list[Path],
         typer.Argument(metavar="IMAGE|DIR|GLOB|-...", help="Images, folders or quoted globs; - for standard input."),
     ],
-    folder: OutFolder,
+    folder: OutFolder = Path("landmarks"),
+    force: Force = False,
     boxes: Annotated[
         Path | None,
         typer.Option(
@@ -92,6 +95,7 @@ def detect(
     sources = find_images(images)
 
     from fewmark.inference.batch import detect_images
+    from fewmark.inference.checkpoint.metadata import resolve_model
     from fewmark.inference.detector import Detector
     from fewmark.inference.face_detection.backends import make_face_detector
     from fewmark.inference.face_detection.base import boxes_from_file
@@ -116,6 +120,8 @@ def detect(
             label=label.value,
             scheme=scheme,
             jobs=n_jobs,
+            inputs=[resolve_model(model), face_detector, *([] if boxes is None else [boxes])],
+            force=force,
             on_image=lambda: bar.advance(task),
         )
     for line in result.failures.values():
@@ -133,7 +139,7 @@ def detect(
     else:
         none = f", no face in {result.n_without_face}" if result.n_without_face else ""
         faces, images_done = count(result.n_faces, "face"), count(len(sources) - len(result.failures), "image")
-        out.print(Text(f"{faces} in {images_done}{none}: {folder}"))
+        out.print(Text(one_line(f"{faces} in {images_done}{none}: {folder}")))
     if result.failures:
         fail(f"{len(result.failures)} of {len(sources)} images failed; the others were processed")
         raise typer.Exit(1)

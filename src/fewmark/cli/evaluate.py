@@ -53,7 +53,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a detector on labelled faces."""
-    from fewmark.data.formats.io import read_faces
+    from fewmark.core.files import check_outputs
+    from fewmark.data.formats.io import files_read, read_faces
     from fewmark.data.lists import select
 
     landmarks = scheme_of(model, scheme)
@@ -65,12 +66,14 @@ def evaluate(
         parts = {"all": select_labelled(data, samples, None)}
 
     from fewmark.evaluation.evaluate import FULL, evaluate_lists, summary
+    from fewmark.inference.checkpoint.metadata import resolve_model
     from fewmark.inference.detector import Detector
     from fewmark.inference.face_detection.backends import make_face_detector
     from fewmark.visualization.ced import check_ced_path, write_ced
 
     if plot is not None:
         check_ced_path(plot)
+        check_outputs([plot], [*files_read(data, samples), *(lists or ()), resolve_model(model)], force=True)
     detector = Detector.load(model, face_detector=make_face_detector(face_detector, tiles, max_side))
     scores = evaluate_lists(detector, parts, box=box.value, normalizer=normalizer, threshold=threshold, scheme=scheme)
     if plot is not None:

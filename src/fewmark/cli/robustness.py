@@ -42,7 +42,8 @@ def robustness(
     as_json: Json = False,
 ) -> None:
     """Evaluate a detector on inaccurate boxes, rotated images, small faces and turned heads."""
-    from fewmark.data.formats.io import read_faces
+    from fewmark.core.files import check_outputs
+    from fewmark.data.formats.io import files_read, read_faces
 
     if limit is not None and limit < 1:
         raise InputError(f"--limit: expected 1 or more faces, given {limit}")
@@ -54,10 +55,12 @@ def robustness(
 
     from fewmark.evaluation.robustness import measure_robustness
     from fewmark.evaluation.robustness_report import check_output, summary_lines, table_of, title_of, write_robustness
+    from fewmark.inference.checkpoint.metadata import resolve_model
     from fewmark.inference.detector import Detector
 
     for path in files or ():
         check_output(path)
+    check_outputs(files or (), [*files_read(data, faces), *(lists or ()), resolve_model(model)], force=True)
     detector = Detector.load(model)
     with image_progress(err) as bar:
         task = bar.add_task("faces", total=len(faces))

@@ -49,9 +49,11 @@ def scheme_show(
 
     scheme = load_scheme(name)
     if image is not None:
+        from fewmark.core.files import check_outputs
         from fewmark.data.images import write_image
         from fewmark.visualization.scheme import draw_scheme
 
+        check_outputs([image], [name], force=True)
         write_image(image, draw_scheme(scheme))
     if as_json:
         print_json({**_scheme_facts(scheme), "landmarks": list(scheme.landmarks)})

@@ -11,6 +11,7 @@ from rich.text import Text
 from fewmark.cli.base import (
     AnswerScheme,
     FaceDetectorOption,
+    Force,
     Json,
     MaxSideOption,
     ModelArgument,
@@ -43,6 +44,7 @@ def track(
         typer.Argument(metavar="VIDEO|DIR|CAMERA", help="Video file, folder of images, or number of a camera, e.g. 0."),
     ],
     folder: OutFolder,
+    force: Force = False,
     form: Annotated[
         TrackFormat, typer.Option("--format", help="Output format: faces.jsonl or faces.csv.")
     ] = TrackFormat.jsonl,
@@ -97,6 +99,7 @@ def track(
             form=form.value,
             overlay=overlay,
             seconds=seconds,
+            force=force,
             on_frame=lambda: bar.advance(task),
         )
     for note in summary["notes"]:

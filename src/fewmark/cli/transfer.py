@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Json, LabelFormat, Normalizer, out, print_json, scheme_of, warn
+from fewmark.cli.base import Force, Json, LabelFormat, Normalizer, out, print_json, scheme_of, warn
 from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
 
@@ -60,6 +60,8 @@ def transfer_fit(
     as_json: Json = False,
 ) -> None:
     """Fit a transfer on faces that are labelled in two schemes."""
+    from fewmark.core.files import check_outputs
+    from fewmark.data.formats.io import files_read
     from fewmark.data.relabelling import fit_transfer_on_pairs
     from fewmark.inference.checkpoint.edit import put_transfer
     from fewmark.inference.checkpoint.transfers import check_source, save_transfer, transfer_facts
@@ -76,6 +78,8 @@ def transfer_fit(
         if into.resolve() == file.resolve():
             raise InputError(f"--out {file}: is the model of --into; name another file")
     pairs = _pairs(source, target, from_scheme, to_scheme, names)
+    inputs = [*files_read(source, pairs.source), *files_read(target, pairs.target), *([] if names is None else [names])]
+    check_outputs([file], [*inputs, source_scheme, target_scheme], force=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         transfer = fit_transfer_on_pairs(
@@ -115,10 +119,12 @@ def transfer_apply(
         LabelFormat | None, typer.Option("--to", help="Format of OUT; by its suffix if not given.")
     ] = None,
     contour_from: ContourFrom = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Convert labels to the target scheme."""
-    from fewmark.data.formats.io import read_faces, write_faces
+    from fewmark.core.files import check_outputs
+    from fewmark.data.formats.io import files_read, files_written, read_faces, write_faces
     from fewmark.data.relabelling import relabel_faces
     from fewmark.inference.checkpoint.transfers import load_transfer, transfer_facts
 
@@ -129,8 +135,14 @@ def transfer_apply(
     n_labelled = sum(s.landmarks is not None for s in faces)
     if not n_labelled:
         raise InputError(f"{data}: expected labelled faces, given {len(faces)} without landmarks")
-    relabelled = relabel_faces(transfer, faces, _contours(contour_from, transfer))
-    write_faces(target, target_format and target_format.value, relabelled, transfer.target)
+    form = target_format and target_format.value
+    contours = _contours(contour_from, transfer)
+    inputs = [file, *files_read(data, faces)]
+    if contour_from is not None:
+        inputs += files_read(contour_from, contours or [])
+    check_outputs(files_written(target, form, faces), inputs, force=force, instead="OUT")
+    relabelled = relabel_faces(transfer, faces, contours)
+    write_faces(target, form, relabelled, transfer.target)
     n_done = sum(s.landmarks is not None for s in relabelled)
     if as_json:
         counts = {"n_faces": len(faces), "n_labelled": n_labelled, "n_transferred": n_done}

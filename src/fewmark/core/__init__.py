@@ -8,10 +8,11 @@ from fewmark.core.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "errors": ["BadImageWarning", "InputError"],
-        "files": ["atomic_path", "write_text"],
+        "errors": ["BadImageWarning", "InputError", "OutputError"],
+        "files": ["atomic_path", "check_outputs", "write_text"],
         "geometry": ["Similarity", "box_centre", "box_of_points", "box_size", "fit_similarity", "warp_image"],
         "json": ["json_value"],
+        "names": ["dump_json", "escape_name", "one_line", "unescape_name"],
         "pixels": ["as_rgb"],
         "procrustes": ["fit_similarities", "mean_shape"],
         "text": ["count", "percent"],

@@ -8,5 +8,9 @@ class InputError(ValueError):
     """
 
 
+class OutputError(InputError):
+    """The results of a whole run cannot be written, e.g. because the disk is full: the run ends, not just one image's part of it."""
+
+
 class BadImageWarning(UserWarning):
     """An image of a batch that was skipped; the message is that of its `InputError`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
+import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from fewmark.data.images import IMAGE_SUFFIXES
 STDIN = Path("-")
 """Path that means standard input."""
 
+_SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 
 
@@ -77,14 +81,12 @@ def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> l
 
 
 def _lines(given: bytes) -> list[str]:
-    try:
-        text = given.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "-: standard input is neither an image of a known format nor UTF-8 paths, one per line"
-        ) from error
-    lines = text.split("\0") if "\0" in text else [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line]
+    text = os.fsdecode(given.removeprefix(codecs.BOM_UTF8))
+    lines = text.split("\0") if "\0" in text else [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line]
+    if _SURROGATE.search(text) and not any(map(os.path.lexists, lines)):
+        raise InputError("-: standard input is neither an image of a known format nor paths, one per line")
+    return lines
 
 
 def _add(found: dict[Path, str], path: Path) -> None:

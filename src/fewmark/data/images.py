@@ -157,21 +157,28 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def write_image(path: str | Path, image: NDArray[np.uint8]) -> None:
+def write_image(path: str | Path, image: NDArray[np.uint8], *, replace: bool = True) -> None:
     """Write an image atomically, see `atomic_path`.
 
     Args:
         path: Image file, with one of `WRITABLE_SUFFIXES`.
         image: (H, W, 3) RGB.
+        replace: Replace a file that is there; otherwise that is an error.
 
     Raises:
-        InputError: The suffix is not supported, or the file cannot be written.
+        InputError: The suffix is not supported, the image is too large for the format, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
         raise InputError(f"{path}: expected a file name ending in {', '.join(WRITABLE_SUFFIXES)}")
     suffix = path.suffix.lower()
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
-    _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
-    with atomic_path(path) as temporary:
+    try:
+        done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
+    except cv2.error:
+        done = False
+    if not done:
+        size = f"{image.shape[1]} x {image.shape[0]} px"
+        raise InputError(f"{path}: {size} cannot be written as {suffix}; choose another format or a smaller image")
+    with atomic_path(path, replace=replace) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.errors import InputError
+from fewmark.core.errors import InputError, OutputError
+from fewmark.core.files import check_outputs
 from fewmark.data.image_sources import ImageSource
 from fewmark.data.images import decode_image, read_image, write_image
-from fewmark.inference.writers import FaceFormat, open_results
+from fewmark.inference.writers import FaceFormat, open_results, overlay_file, planned_files
 
 if TYPE_CHECKING:
     from fewmark.inference.detector import Detector
@@ -34,12 +35,14 @@ class _Outcome:
         faces: The faces.
         overlay: The overlay's file, if one was written.
         failure: The reason for a failure, with the image's path.
+        overlay_failure: Why the overlay could not be written; the faces can be.
     """
 
     size: tuple[int, int] = (0, 0)
     faces: Sequence[Face] = ()
     overlay: Path | None = None
     failure: str | None = None
+    overlay_failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class DetectionResult:
         files: Files written.
         n_faces: Faces found.
         n_without_face: Images that could be read and have no face.
-        failures: Image -> reason.
+        failures: Image -> why it could not be used, or a result of it not be written.
     """
 
     files: list[Path]
@@ -70,9 +73,13 @@ def detect_images(
     label: Label = "none",
     scheme: str | None = None,
     jobs: int = 1,
+    inputs: Iterable[str | Path] = (),
+    force: bool = False,
     on_image: Callable[[], None] = lambda: None,
 ) -> DetectionResult:
-    """Find the faces of images and write them to files; an image that cannot be used does not stop the others.
+    """Find the faces of images and write them to files.
+
+    An image that cannot be used, or one whose own result cannot be written, does not stop the others. No result replaces an input.
 
     Args:
         detector: Finds faces and landmarks.
@@ -85,10 +92,14 @@ def detect_images(
         scheme: Annotation scheme of the landmarks, see `Detector.detect`.
         jobs: Images processed at the same time, one thread each; best with a detector of one thread. The files are the same for any
             number, in the same order.
+        inputs: Files besides the images that no result may replace, e.g. the model's and that of the boxes.
+        force: Replace results that are there already; otherwise they are an error.
         on_image: Called after each image.
 
     Raises:
-        InputError: The folder cannot be written to, the model has no transfer to the scheme, or jobs is below 1.
+        InputError: The folder cannot be written to, a result would replace an input or, without `force`, another file, the model has no
+            transfer to the scheme, or jobs is below 1.
+        OutputError: The disk is full, or the file of all results cannot be written.
     """
     from fewmark.visualization.draw import draw_landmarks
     from fewmark.visualization.labels import magnify_for
@@ -97,7 +108,10 @@ def detect_images(
         raise InputError(f"jobs: expected 1 or more, given {jobs}")
     folder = Path(folder)
     target = detector.checkpoint.scheme_of(scheme)
-    results = open_results(form, folder, target, detector.checkpoint.transfer_to(scheme))
+    transfer = detector.checkpoint.transfer_to(scheme)
+    files = [source.path for source in sources if source.data is None]
+    check_outputs(planned_files(form, folder, sources, overlay=overlay), [*files, *inputs], force=force)
+    results = open_results(form, folder, target, transfer, images=sources, force=force)
     failures: dict[Path, str] = {}
     overlays: list[Path] = []
     n_faces = n_none = 0
@@ -116,23 +130,37 @@ def detect_images(
             found = detector.detect(image, given, scheme=scheme)
         except InputError as error:
             return _Outcome(failure=f"{source.path}: {error}")
-        file = None
-        if overlay:
-            file = folder / f"{source.place}_landmarks.jpg"
-            larger, points = magnify_for(label, image, [f.landmarks for f in found])
-            drawn = draw_landmarks(larger, points, target, numbers=label == "numbers", names=label == "names")
-            write_image(file, drawn)
-        return _Outcome((image.shape[1], image.shape[0]), found, file)
+        size = image.shape[1], image.shape[0]
+        if not overlay:
+            return _Outcome(size, found)
+        file = overlay_file(folder, source)
+        larger, points = magnify_for(label, image, [f.landmarks for f in found])
+        drawn = draw_landmarks(larger, points, target, numbers=label == "numbers", names=label == "names")
+        try:
+            write_image(file, drawn, replace=force)
+        except OutputError:
+            raise
+        except InputError as error:
+            return _Outcome(size, found, overlay_failure=str(error))
+        return _Outcome(size, found, file)
 
     whole = False
     try:
         for source, outcome in _process_each(process, sources, jobs):
-            if outcome.failure is not None:
-                failures[source.path] = outcome.failure
-                results.fail(source, outcome.failure)
-            else:
-                n_faces, n_none = n_faces + len(outcome.faces), n_none + (not outcome.faces)
-                results.add(source, outcome.size, outcome.faces)
+            failure = outcome.failure
+            if failure is None:
+                try:
+                    results.add(source, outcome.size, outcome.faces)
+                    n_faces, n_none = n_faces + len(outcome.faces), n_none + (not outcome.faces)
+                except OutputError:
+                    raise
+                except InputError as error:
+                    failure = str(error)
+            if failure is not None:
+                results.fail(source, failure)
+            failure = failure or outcome.overlay_failure
+            if failure is not None:
+                failures[source.path] = failure
             if outcome.overlay is not None:
                 overlays.append(outcome.overlay)
             on_image()

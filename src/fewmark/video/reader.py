@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from fewmark.core.errors import InputError
+from fewmark.core.files import utf8_path
 from fewmark.core.geometry import Image
 from fewmark.data.images import IMAGE_SUFFIXES, read_image
 
@@ -115,8 +116,8 @@ def camera_number(source: str) -> int | None:
 
 def _open_by_cv2(path: Path) -> Video:
     """Open a file by OpenCV."""
-    with _quiet():
-        capture = cv2.VideoCapture(str(path))
+    with _quiet(), utf8_path(path) as name:
+        capture = cv2.VideoCapture(name)
         opened, first = capture.isOpened(), None
         if opened:
             first = capture.read()[1]
@@ -152,7 +153,8 @@ def _open_by_av(path: Path) -> Video:
     except ImportError as error:
         raise InputError('PyAV is not installed; pip install "fewmark[video]", or read with OpenCV') from error
     try:
-        container = av.open(str(path))
+        with utf8_path(path) as name:
+            container = av.open(name)
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{path}: cannot be opened as a video ({_reason(error)}); it may be cut off") from error
     if not container.streams.video:

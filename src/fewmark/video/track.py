@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.files import atomic_path, write_text
+from fewmark.core.files import atomic_path, check_outputs, write_text
+from fewmark.core.names import dump_json
 from fewmark.video.metrics import WINDOW, window_variance
 from fewmark.video.reader import Video
 from fewmark.video.tracker import TrackedFace, Tracker
@@ -36,6 +37,7 @@ def track_video(
     form: TrackFormat = "jsonl",
     overlay: bool = False,
     seconds: float | None = None,
+    force: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Follow the faces of a video and write them to files; Ctrl-C stops as the video's end does.
@@ -47,6 +49,7 @@ def track_video(
         form: Format of the faces.
         overlay: Write the video with landmarks and ids drawn in.
         seconds: Stop at this time of the video; None: at its end.
+        force: Replace results that are there already; otherwise they are an error.
         on_frame: Called after each frame.
 
     Returns:
@@ -54,11 +57,14 @@ def track_video(
         the raw landmarks, over the still windows of all tracks; null if there is none. `frames_per_s` includes reading and drawing.
 
     Raises:
-        InputError: The folder cannot be written to, or seconds is not above 0.
+        InputError: The folder cannot be written to, a result would replace the video or, without `force`, another file, or seconds is
+            not above 0.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds: expected a number above 0, given {seconds}")
     folder = Path(folder)
+    files = [FILES[form], *(["overlay.mp4"] if overlay else []), "summary.json"]
+    check_outputs([folder / name for name in files], [video.source], force=force)
     n_frames = n_faces = n_empty = 0
     last_s = 0.0
     notes: list[str] = []
@@ -89,7 +95,6 @@ def track_video(
         except KeyboardInterrupt:
             notes.append(f"stopped after {n_frames} frames")
     elapsed = time.perf_counter() - began
-    files = [FILES[form], *(["overlay.mp4"] if overlay else []), "summary.json"]
     summary = {
         "source": video.source,
         "scheme": tracker.scheme.name,
@@ -104,7 +109,7 @@ def track_video(
         "notes": [*video.notes, *notes],
         "files": files,
     }
-    write_text(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "summary.json", dump_json(summary, 1) + "\n")
     return summary
 
 

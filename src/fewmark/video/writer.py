@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.files import atomic_path
+from fewmark.core.files import atomic_path, utf8_path
 
 _MAX_GAP_S = 2.0  # a longer gap between two frames is not filled
 
@@ -76,7 +76,8 @@ class VideoWriter:
         height, width = image.shape[:2]
         self._size = (width + width % 2, height + height % 2)  # the format needs even sides
         self._start_s = time_s
-        writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, self._size)
+        with utf8_path(self._temporary) as name:
+            writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), self.fps, self._size)
         if not writer.isOpened():
             raise InputError(
                 f"{self.path}: OpenCV cannot write MP4 files of {width} x {height} px here; leave the overlay out"

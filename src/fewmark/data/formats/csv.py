@@ -2,7 +2,8 @@
 
 The header names the columns: `file` (relative to the CSV), `x0,y0,x1,y1,...` (0-based px, (0, 0) is the centre
 of the top-left pixel), optional `box_x0,box_y0,box_x1,box_y1`, optional `v0,v1,...` (1 visible, 0 occluded with
-a position, -1 missing), optional `group`. Empty cells are missing values. Other columns are ignored.
+a position, -1 missing), optional `group`. Empty cells are missing values. Other columns are ignored. Names of images that are no UTF-8
+are escaped as in `fewmark.core.names`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
+from fewmark.core.names import escape_name, unescape_name
 from fewmark.data.samples import FaceSample
 
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
@@ -155,7 +157,7 @@ def _numbers(
 
 def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[int]) -> list[FaceSample]:
     n, k = len(rows), len(columns.xy) // 2
-    files = [row[columns.file].strip() for row in rows]
+    files = [unescape_name(row[columns.file].strip()) for row in rows]
     if "" in files:
         raise InputError(
             f"{path}: row {lines[files.index('')]}: file: expected the name of an image, given an empty cell"
@@ -262,7 +264,7 @@ def write_csv(path: str | Path, samples: Sequence[FaceSample]) -> None:
     writer.writerow(header)
     folder = Path(os.path.abspath(path)).parent
     for s in samples:
-        row = [relative_file(s.image, folder)]
+        row = [escape_name(relative_file(s.image, folder))]
         if with_box:
             row += [""] * 4 if s.box is None else cells(s.box)
         if k:

@@ -17,6 +17,7 @@ import numpy as np
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
+from fewmark.core.names import escape_name, unescape_name
 from fewmark.data.formats.csv import name_faces, relative_file
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -55,7 +56,7 @@ def read_dlib_xml(
         )
     found: list[tuple[str, list[float] | None, dict[str, tuple[float, float]]]] = []
     for image in images:
-        file = image.get("file", "").replace("\\", "/")
+        file = unescape_name(image.get("file", "")).replace("\\", "/")
         if not file:
             raise InputError(f"{path}: an <image> has no file; expected <image file='...'>")
         boxes = [box for box in image.findall("box") if box.get("ignore") not in ("1", "true")]
@@ -137,7 +138,7 @@ def write_dlib_xml(path: str | Path, samples: Sequence[FaceSample], scheme: Land
                 f"{s.name or s.image}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, "
                 f"given {len(s.landmarks)}"
             )
-        file = relative_file(s.image, folder)
+        file = escape_name(relative_file(s.image, folder))
         if file not in elements:
             elements[file] = ElementTree.SubElement(images, "image", file=file)
         if s.box is None and (s.landmarks is None or np.isnan(s.landmarks).all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,15 @@ from fewmark.core.errors import InputError
 from fewmark.data.formats.coco import read_coco, write_coco
 from fewmark.data.formats.csv import read_csv, write_csv
 from fewmark.data.formats.dlib import read_dlib_xml, write_dlib_xml
-from fewmark.data.formats.pts import find_image, read_images, read_pts, read_pts_folder, write_pts, write_pts_folder
+from fewmark.data.formats.pts import (
+    find_image,
+    pts_folder_files,
+    read_images,
+    read_pts,
+    read_pts_folder,
+    write_pts,
+    write_pts_folder,
+)
 from fewmark.data.images import IMAGE_SUFFIXES, read_size
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -20,6 +28,8 @@ from fewmark.landmarks.scheme import LandmarkScheme
 __all__ = [
     "FORMATS",
     "check_samples",
+    "files_read",
+    "files_written",
     "read_coco",
     "read_csv",
     "read_dlib_xml",
@@ -104,11 +114,12 @@ def write_faces(
             of the format).
     """
     path = Path(path)
-    fmt = fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower()) or ("pts" if path.is_dir() else None)
+    fmt = _output_format(path, fmt)
     if scheme is not None:
         _check_count(samples, scheme)
     if fmt == "csv":
-        write_csv(path / "annotations.csv" if path.is_dir() else path, samples)
+        (table,) = files_written(path, fmt, samples)
+        write_csv(table, samples)
     elif fmt == "pts" and path.suffix.lower() == ".pts":
         if len(samples) != 1 or samples[0].landmarks is None:
             raise InputError(f"{path}: a .pts file holds one labelled face, given {len(samples)} faces; give a folder")
@@ -123,6 +134,36 @@ def write_faces(
         write_dlib_xml(path, samples, scheme)
     else:
         raise InputError(f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a known suffix")
+
+
+def _output_format(path: Path, fmt: str | None) -> str | None:
+    return fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower()) or ("pts" if path.is_dir() else None)
+
+
+def files_written(path: str | Path, fmt: str | None, samples: Sequence[FaceSample]) -> list[Path]:
+    """The label files that `write_faces` writes or replaces; it never replaces an image.
+
+    Raises:
+        InputError: See `pts_folder_files`.
+    """
+    path = Path(path)
+    fmt = _output_format(path, fmt)
+    if fmt == "csv" and path.is_dir():
+        return [path / "annotations.csv"]
+    if fmt == "pts" and path.suffix.lower() != ".pts":
+        targets = pts_folder_files(path, samples)
+        return [image.with_suffix(".pts") for image, s in targets.items() if s.landmarks is not None]
+    return [path]
+
+
+def files_read(path: str | Path, samples: Sequence[FaceSample]) -> Iterator[Path]:
+    """The files that faces were read from by `read_faces`: images and labels; some of those in a folder may not exist."""
+    path = Path(path)
+    yield path
+    yield from (s.image for s in samples)
+    if path.is_dir():
+        yield path / "annotations.csv"
+        yield from (s.image.with_suffix(suffix) for s in samples for suffix in (".pts", ".PTS"))
 
 
 def _check_count(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:

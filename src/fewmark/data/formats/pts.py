@@ -91,15 +91,15 @@ def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[
     return np.array(points, np.float64)
 
 
-def write_pts(path: str | Path, landmarks: FloatArray) -> None:
+def write_pts(path: str | Path, landmarks: FloatArray, *, replace: bool = True) -> None:
     """Write landmarks, (K, 2) image px, 0-based, to a .pts file; missing landmarks become `nan nan`.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or exists and `replace` is false.
     """
     one_based = np.asarray(landmarks, np.float64) + 1
     lines = [f"{x:.9g} {y:.9g}" for x, y in one_based.tolist()]
-    write_text(path, "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""]))
+    write_text(path, "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""]), replace=replace)
 
 
 def find_image(labels: Path) -> Path | None:
@@ -174,24 +174,34 @@ def write_pts_folder(folder: str | Path, samples: Sequence[FaceSample]) -> None:
     Raises:
         InputError: There are no faces, two faces would have the same file, or a file cannot be read or written.
     """
-    folder = Path(folder)
-    if not samples:
-        raise InputError(f"{folder}: expected at least one face to write, given none")
-    targets: dict[Path, FaceSample] = {}
-    for s in samples:
-        target = folder / _place(s)
-        if target.with_suffix("") in targets:
-            raise InputError(
-                f"{target.with_suffix('.pts')}: two faces would be written to it ({s.name or s.image}); rename an image"
-            )
-        targets[target.with_suffix("")] = s
-    for s in targets.values():
-        target = folder / _place(s)
+    for target, s in pts_folder_files(folder, samples).items():
         if s.image.is_file() and not target.exists():
             with atomic_path(target) as temporary:
                 shutil.copyfile(s.image, temporary)
         if s.landmarks is not None:
             write_pts(target.with_suffix(".pts"), s.landmarks)
+
+
+def pts_folder_files(folder: str | Path, samples: Sequence[FaceSample]) -> dict[Path, FaceSample]:
+    """The image files of a folder that `write_pts_folder` writes, with their faces.
+
+    Raises:
+        InputError: There are no faces, or two faces would have the same file.
+    """
+    folder = Path(folder)
+    if not samples:
+        raise InputError(f"{folder}: expected at least one face to write, given none")
+    targets: dict[Path, FaceSample] = {}
+    taken: set[Path] = set()
+    for s in samples:
+        target = folder / _place(s)
+        if target.with_suffix("") in taken:
+            raise InputError(
+                f"{target.with_suffix('.pts')}: two faces would be written to it ({s.name or s.image}); rename an image"
+            )
+        taken.add(target.with_suffix(""))
+        targets[target] = s
+    return targets
 
 
 def _place(s: FaceSample) -> PurePosixPath:

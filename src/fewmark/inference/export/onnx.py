@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.files import atomic_path
+from fewmark.core.files import atomic_path, check_outputs
 from fewmark.core.version import __version__
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.exported import TENSORS_KEY, file_hash
@@ -96,6 +96,7 @@ def export_onnx(
     if share_weights and int8_faces is not None:
         raise InputError(f"{path}: int8 needs weights of its own; leave out --share-weights or --int8")
     checkpoint = load_checkpoint(source)
+    check_outputs([path], [source, *(s.image for s in int8_faces or ())], force=True)
     if checkpoint.cascade is not None:
         raise InputError(
             f"{model}: expected a model of students, given a cascade: its stages cut crops between their networks, which one "
