@@ -97,6 +97,19 @@ def test_a_video_that_is_cut_off_gives_what_it_has(tmp_path: Path, backend: str)
     assert "a.avi" in " ".join(video.notes)
 
 
+def test_a_track_of_an_odd_size_has_an_overlay_of_that_size(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "frames"
+    path.mkdir()
+    for i, image in enumerate(bars(6, (53, 97))):
+        cv2.imwrite(str(path / f"{i}.png"), image[..., ::-1])
+    assert cli.json("track", "ibug-68", path, "--out", tmp_path / "r", "--overlay", "--fps", 4)["fps"] == 4
+    for backend in backends():
+        frames, _ = frames_of(tmp_path / "r/overlay.mp4", backend)
+        assert frames[0].image.shape == (53, 97, 3)
+        assert len(frames) == 12  # each twice: fewer than 5 frames a second are repeated
+        assert frames[-1].time_s == pytest.approx(11 / 8)
+
+
 def test_what_is_no_video(tmp_path: Path, backend: str) -> None:
     cut = write_video(tmp_path / "cut.mp4", bars(9))
     cut.write_bytes(cut.read_bytes()[:-400])  # its table stands at the end
@@ -156,11 +169,12 @@ def test_times_rise_whatever_the_source_gives() -> None:
 def test_a_written_video_plays_at_the_speed_of_its_times(tmp_path: Path) -> None:
     frames = bars(4, (33, 47))
     with VideoWriter(tmp_path / "a.mp4", 10) as film:
-        for frame, time_s in zip([*frames, frames[0][:20, :20]], (3.0, 3.1, 3.4, 3.41, 60.0), strict=True):
+        for frame, time_s in zip([*frames, frames[0][:20, :20]], (3.0, 3.1, 3.4, 3.41, 90.0), strict=True):
             film.write(frame, time_s)
+    assert "gap of 87 s before 90.00 s" in film.notes[0]
     written, _ = frames_of(tmp_path / "a.mp4", "cv2")
     assert len(written) == 6  # 0, 1, 2 three times, 3 left out, and the last after a gap that is not filled
-    assert written[0].image.shape == (34, 48, 3)
+    assert written[0].image.shape == (33, 47, 3)
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(InputError, match=r"\.mp4"):
         VideoWriter(tmp_path / "a.avi", 10)

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from fewmark.core.errors import InputError
-from fewmark.core.files import utf8_path
 from fewmark.core.geometry import Image
 from fewmark.data.images import IMAGE_SUFFIXES, read_image
+from fewmark.video.containers import read_container
+from fewmark.video.files import FPS, open_by_av, open_by_cv2, quiet
 
 Backend = Literal["auto", "cv2", "av"]
-FPS = 25.0
-"""Frames per second of a folder of images, and of a video without a frame rate."""
-_COUNT_TOLERANCE = 2  # frames by which the frame count in a file may be wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +43,22 @@ class Video:
 
     Attributes:
         source: The file, folder or camera.
-        fps: Mean frames per second, as the source gives it.
-        n_frames: Number of frames, as the source gives it; None for a camera and other sources without.
+        fps: Usual frames per second: of a file, from the times of its frames.
+        n_frames: Number of frames that the source lists; None for a camera and other sources without a list.
         notes: Problems with the source, in sentences; complete after the last frame.
     """
 
     def __init__(
-        self, source: str, images: Iterator[tuple[float, Image]], fps: float, n_frames: int | None, notes: list[str]
+        self,
+        source: str,
+        images: Iterator[tuple[float, Image]],
+        fps: float,
+        n_frames: int | None,
+        notes: list[str],
+        last_notes: Callable[[int, float], list[str]] = lambda n, s: [],
     ) -> None:
         self.source, self.fps, self.n_frames, self.notes = source, fps, n_frames, notes
-        self._images = images
+        self._images, self._last_notes = images, last_notes
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames with rising times: a time that does not rise is replaced by the last one plus 1 / fps."""
@@ -68,8 +70,7 @@ class Video:
             last = now if now > last else last + 1 / self.fps
             n_read = index + 1
             yield Frame(index, last, image)
-        if self.n_frames is not None and n_read < self.n_frames - _COUNT_TOLERANCE and not self.notes:
-            self.notes.append(f"{self.source}: {n_read} of its {self.n_frames} frames could be read; it may be cut off")
+        self.notes += self._last_notes(n_read, last)
 
 
 def read_video(source: str | Path | int, *, fps: float | None = None, backend: Backend = "auto") -> Video:
@@ -96,13 +97,17 @@ def read_video(source: str | Path | int, *, fps: float | None = None, backend: B
         return _open_folder(path, fps or FPS)
     if not path.exists():
         raise InputError(f"{path}: no such video or folder; check the path")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        raise InputError(f"{path}: an image; expected a video, or a folder of images (`fewmark detect` takes images)")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; expected a video")
-    if backend == "av" or (backend == "auto" and importlib.util.find_spec("av") is not None):
-        return _open_by_av(path)
-    return _open_by_cv2(path)
+    try:
+        container = read_container(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if container.is_image or (not container.kind and path.suffix.lower() in IMAGE_SUFFIXES):
+        raise InputError(f"{path}: an image; expected a video, or a folder of images (`fewmark detect` takes images)")
+    by_av = backend == "av" or (backend == "auto" and importlib.util.find_spec("av") is not None)
+    stream = (open_by_av if by_av else open_by_cv2)(path, container)
+    return Video(str(path), stream.images, stream.fps, stream.n_frames, [], stream.notes)
 
 
 def camera_number(source: str) -> int | None:
@@ -114,93 +119,8 @@ def camera_number(source: str) -> int | None:
     return int(source) if re.fullmatch(r"\d{1,3}", source) and not Path(source).exists() else None
 
 
-def _open_by_cv2(path: Path) -> Video:
-    """Open a file by OpenCV."""
-    with _quiet(), utf8_path(path) as name:
-        capture = cv2.VideoCapture(name)
-        opened, first = capture.isOpened(), None
-        if opened:
-            first = capture.read()[1]
-    if first is None:
-        capture.release()
-        what = "holds no frame that can be read" if opened else "cannot be opened as a video"
-        raise InputError(
-            f"{path}: {what}; it may be cut off, or in a form that OpenCV does not know (pip install fewmark[video])"
-        )
-    rate, count = float(capture.get(cv2.CAP_PROP_FPS)), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    n_frames = count if count > 0 else None
-    fps = rate if 0 < rate < 1000 else FPS
-
-    def images() -> Iterator[tuple[float, Image]]:
-        image = first
-        try:
-            while image is not None:
-                yield (
-                    capture.get(cv2.CAP_PROP_POS_MSEC) / 1000,
-                    np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8),
-                )
-                image = capture.read()[1]
-        finally:
-            capture.release()
-
-    return Video(str(path), images(), fps, n_frames, [])
-
-
-def _open_by_av(path: Path) -> Video:
-    """Open a file by PyAV (the extra `video`), which knows the frames' own times."""
-    try:
-        import av
-    except ImportError as error:
-        raise InputError('PyAV is not installed; pip install "fewmark[video]", or read with OpenCV') from error
-    try:
-        with utf8_path(path) as name:
-            container = av.open(name)
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: cannot be opened as a video ({_reason(error)}); it may be cut off") from error
-    if not container.streams.video:
-        container.close()
-        raise InputError(f"{path}: has no images, only sound or text; expected a video")
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    fps = float(stream.average_rate or stream.guessed_rate or 25)
-    frames = container.decode(stream)
-    try:
-        first = next(frames, None)
-    except av.error.FFmpegError as error:
-        container.close()
-        raise InputError(f"{path}: no frame can be read ({_reason(error)})") from error
-    if first is None:
-        container.close()
-        raise InputError(f"{path}: holds no frame that can be read; it may be cut off")
-
-    def images() -> Iterator[tuple[float, Image]]:
-        frame, n_read = first, 0
-        try:
-            while frame is not None:
-                yield float(frame.time if frame.time is not None else n_read / fps), _upright(frame)
-                n_read += 1
-                frame = next(frames, None)
-        except av.error.FFmpegError as error:
-            notes.append(f"{path}: broken after {n_read} frames ({_reason(error)}); these were read")
-        finally:
-            container.close()
-
-    notes: list[str] = []
-    return Video(str(path), images(), fps, int(stream.frames) or None, notes)
-
-
-def _upright(frame: Any) -> Image:
-    """Rotate a frame upright: `rotation` is in degrees counter-clockwise, in quarter turns."""
-    image = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
 def _open_camera(number: int) -> Video:
-    with _quiet():
+    with quiet():
         capture = cv2.VideoCapture(number)
         first = capture.read()[1] if capture.isOpened() else None
     if first is None:
@@ -247,16 +167,3 @@ def _number_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", name)
     return [(1, int(p), "") if p.isdigit() else (0, 0, p) for p in parts]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence OpenCV's own messages; an error reports the problem once."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    log = cv2.utils.logging
-    level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        log.setLogLevel(level)

@@ -94,12 +94,15 @@ def track_video(
                 on_frame()
         except KeyboardInterrupt:
             notes.append(f"stopped after {n_frames} frames")
+    if film is not None:
+        notes += film.notes
     elapsed = time.perf_counter() - began
     summary = {
         "source": video.source,
         "scheme": tracker.scheme.name,
         "n_frames": n_frames,
         "last_frame_s": round(last_s, 4),
+        "fps": round(video.fps, 4),
         "n_faces": n_faces,
         "n_tracks": tracker.n_tracks,
         "n_frames_without_face": n_empty,
