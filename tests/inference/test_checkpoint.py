@@ -241,8 +241,9 @@ def test_not_a_model_file(tmp_path: Path) -> None:
         load_checkpoint(path)
     with pytest.raises(InputError, match="no-such-model"):
         load_checkpoint("no-such-model")
+    (tmp_path / "bare").mkdir()
     with pytest.raises(InputError, match="given a folder"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(tmp_path / "bare")
 
 
 @pytest.mark.parametrize("keep", [0.05, 0.5, 0.999])

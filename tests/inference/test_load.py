@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fewmark.core.errors import InputError
 from fewmark.inference.checkpoint import exported
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.detector import Detector
@@ -74,3 +75,85 @@ def test_a_model_file_by_torch() -> None:
     Detector.load("ibug-68-nano", runtime="torch")
     assert _opened == {"ibug-68-nano.safetensors": 1}
     assert not _hashed
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the packaged model of 8 bits, as a.onnx."""
+    shutil.copy(resolve_model("ibug-68-nano-int8"), tmp_path / "a.onnx")
+    return tmp_path
+
+
+def scheme_of(*arguments: Any, **options: Any) -> str:
+    return Detector(*arguments, **options).scheme.name
+
+
+def test_the_constructor_loads_names_files_and_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+    for model in ("ibug-68-nano-int8", folder / "a.onnx", str(folder / "a.onnx"), folder, "~/a.onnx", Path("~/a.onnx")):
+        assert scheme_of(model, threads=1) == "ibug-68"
+        assert type(Detector.load(model)) is Detector
+    loaded = Detector("ibug-68-nano", runtime="torch", keep_unlikely=True)
+    assert loaded.keep_unlikely
+    assert type(loaded.predictor).__name__ == "TorchPredictor"
+    assert scheme_of(loaded.checkpoint, threads=1) == "ibug-68"
+
+
+def test_the_model_of_a_folder(folder: Path) -> None:
+    source = resolve_model("ibug-68-nano")
+    shutil.copy(source, folder / "b.safetensors")
+    shutil.copy(source.with_suffix(".onnx"), folder / "b.onnx")
+    with pytest.raises(InputError, match=r"a folder of 2 models; give one, e\.g\. .*a\.onnx"):
+        resolve_model(folder)
+    (folder / "a.onnx").unlink()
+    assert resolve_model(folder) == folder / "b.safetensors", "b.onnx is its export"
+    shutil.copy(source, folder / "detector.safetensors")
+    assert resolve_model(folder) == folder / "detector.safetensors"
+    (folder / "bare").mkdir()
+    with pytest.raises(InputError, match=r"a folder without one; a training run writes detector\.safetensors"):
+        Detector(folder / "bare")
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("ibug68", r"packaged name \(ibug-68, .*did you mean 'ibug-68'\?"),
+        ("IBUG-68-NANO", "did you mean 'ibug-68-nano'"),
+        ("ibug-68.safetensors", "did you mean 'ibug-68'"),
+        ("runs/mine.safetensors", "given neither; check the path"),
+        ("~/none.safetensors", "given neither; check the path"),
+        (None, "given NoneType; packaged are ibug-68"),
+        (68, "given int; packaged are"),
+    ],
+)
+def test_unknown_models(model: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        Detector(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_go_together() -> None:
+    loaded = Detector("ibug-68-nano")
+    with pytest.raises(InputError, match="load_checkpoint"):
+        Detector("ibug-68-nano", predictor=loaded.predictor)
+    with pytest.raises(InputError, match="with a model file"):
+        Detector(loaded.checkpoint, predictor=loaded.predictor, threads=2)
+    with pytest.raises(InputError, match="with a model file"):
+        Detector(loaded.checkpoint, runtime="onnx")
+    with pytest.raises(InputError, match="threads: expected 1 or more"):
+        Detector(loaded.checkpoint, threads=0)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(InputError, match=rf"device {device}: torch .*leave it away for the CPU") as caught:
+            Detector("ibug-68-nano", device=device)
+        assert "\n" not in str(caught.value)
+    assert str(Detector("ibug-68-nano", device=torch.device("cpu")).checkpoint.scheme.name) == "ibug-68"
+    with pytest.raises(InputError, match=r"ONNX Runtime runs it on the CPU, given device cuda; load its \.safetensors"):
+        Detector("ibug-68-nano-int8", device="cuda")
+    monkeypatch.setitem(sys.modules, "fewmark.inference.checkpoint.io", None)
+    with pytest.raises(InputError, match=r"device cuda needs torch, .*pip install 'fewmark\[train\]'"):
+        Detector("ibug-68-nano", device="cuda")

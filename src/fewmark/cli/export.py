@@ -49,7 +49,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a model to an ONNX file that needs no torch, and check it against torch."""
-    from fewmark.inference.checkpoint.metadata import resolve_model
+    from fewmark.inference.checkpoint.metadata import packaged_names, resolve_model
 
     if int8 != (calibration is not None):
         raise InputError(
@@ -59,7 +59,8 @@ def export(
         raise InputError("--list needs --calibrate DATA; add it")
     source = resolve_model(model)
     if path is None:
-        path = source.with_suffix(".onnx") if Path(model).is_file() else Path(f"{model}.onnx")
+        is_packaged = str(model) in packaged_names() and not Path(model).is_file()
+        path = Path(f"{model}.onnx") if is_packaged else source.with_suffix(".onnx")
     samples = None
     if calibration is not None:
         from fewmark.data.formats.io import read_faces

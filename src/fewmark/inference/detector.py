@@ -7,8 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +16,16 @@ from fewmark.core.errors import BadImageWarning, InputError
 from fewmark.core.geometry import Box, FloatArray, Image
 from fewmark.data.images import ImageLike, to_rgb
 from fewmark.inference.answer import make_answer
-from fewmark.inference.checkpoint.exported import ExportedModel
-from fewmark.inference.checkpoint.metadata import resolve_model
+from fewmark.inference.checkpoint.metadata import packaged_names
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector, adapt_box
+from fewmark.inference.loading import Runtime, load_predictor
 from fewmark.inference.predictor import LandmarkPredictor
-from fewmark.inference.predictor_onnx import OnnxPredictor, find_onnx_export
 from fewmark.landmarks.scheme import LandmarkScheme
 
 if TYPE_CHECKING:
     import torch
-
-Runtime = Literal["auto", "onnx", "torch"]
 
 _IMAGES = 32  # in memory at a time
 
@@ -57,26 +53,55 @@ class Detector:
     """Finds the faces of an image and their landmarks.
 
     Args:
-        checkpoint: The model, see `load_checkpoint`.
+        checkpoint: A packaged name such as "ibug-68" (see `packaged_names`), a .safetensors file, an .onnx file that `fewmark export`
+            wrote, the folder of a training run, or a model in memory (see `load_checkpoint`).
+        threads: CPU threads; for torch of the whole process. None: the runtime's default.
         face_detector: Finds the faces where no boxes are given; `SlimeFaceDetector()`, made at its first use, if None.
-        device: Where torch runs the networks, e.g. "cuda".
-        predictor: Runs the networks; by default torch, which is then imported.
+        device: Where torch runs the networks, e.g. "cuda"; ONNX Runtime runs them on the CPU.
+        runtime: "onnx", "torch" or "auto": ONNX Runtime if it is installed and there is an exported model, which is the .onnx file
+            itself or NAME.onnx alongside NAME.safetensors if it was exported from just that file; otherwise torch. A model in memory
+            is run by torch.
+        predictor: Runs the networks of a model in memory in place of torch.
         keep_unlikely: Keep detected faces that `is_face` rejects.
+
+    Raises:
+        InputError: There is no such model, its file is damaged or of another kind, threads are below 1, or the runtime or the device
+            cannot run it.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | str | os.PathLike[str],
         *,
+        threads: int | None = None,
         face_detector: FaceDetector | None = None,
         device: torch.device | str = "cpu",
+        runtime: Runtime = "auto",
         predictor: LandmarkPredictor | None = None,
         keep_unlikely: bool = False,
     ) -> None:
-        if predictor is None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: expected 1 or more, given {threads}")
+        if isinstance(checkpoint, str | os.PathLike):
+            if predictor is not None:
+                raise InputError(
+                    "predictor: expected with a model in memory, given with a file; load_checkpoint reads it"
+                )
+            predictor = load_predictor(checkpoint, threads=threads, device=device, runtime=runtime)
+            checkpoint = predictor.checkpoint
+        elif not isinstance(checkpoint, Checkpoint):
+            raise InputError(
+                f"model: expected a packaged name, a file or a Checkpoint, given {type(checkpoint).__name__}; packaged are "
+                f"{', '.join(packaged_names())}"
+            )
+        elif runtime == "onnx" or (threads is not None and predictor is not None):
+            raise InputError(
+                "runtime and threads: expected with a model file, given with a model in memory or a predictor"
+            )
+        elif predictor is None:
             from fewmark.inference.predictor_torch import TorchPredictor
 
-            predictor = TorchPredictor(checkpoint, device)
+            predictor = TorchPredictor(checkpoint, device, threads=threads)
         self.checkpoint = checkpoint
         self.predictor = predictor
         self.keep_unlikely = keep_unlikely
@@ -85,7 +110,7 @@ class Detector:
     @classmethod
     def load(
         cls,
-        path_or_name: str | Path,
+        path_or_name: str | os.PathLike[str],
         *,
         threads: int | None = None,
         face_detector: FaceDetector | None = None,
@@ -93,56 +118,15 @@ class Detector:
         runtime: Runtime = "auto",
         keep_unlikely: bool = False,
     ) -> Detector:
-        """Load a detector from a model file or a packaged name.
-
-        Args:
-            path_or_name: A .safetensors file, an .onnx file that `fewmark export` wrote, or a packaged name such as "ibug-68".
-            threads: CPU threads; for torch of the whole process. None: the runtime's default.
-            face_detector: See `Detector`.
-            device: Where torch runs the networks; ONNX Runtime runs them on the CPU.
-            runtime: "onnx", "torch" or "auto": ONNX Runtime if it is installed and there is an exported model, which is the .onnx
-                file itself or NAME.onnx alongside NAME.safetensors if it was exported from just that file; otherwise torch.
-            keep_unlikely: See `Detector`.
-
-        Raises:
-            InputError: See `load_checkpoint` and `OnnxPredictor`; threads below 1; or the runtime cannot run the file.
-        """
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: expected 1 or more, given {threads}")
-        if runtime not in get_args(Runtime):
-            raise InputError(f"runtime: expected {', '.join(get_args(Runtime))}, given {runtime!r}")
-        path = resolve_model(path_or_name)
-        on_cpu = str(device) == "cpu"
-        is_export = path.suffix == ".onnx"
-        if is_export and (runtime == "torch" or not on_cpu):
-            given = "runtime torch" if runtime == "torch" else f"device {device}"
-            raise InputError(f"{path}: ONNX Runtime runs it on the CPU, given {given}; load its .safetensors file")
-        exported: Path | ExportedModel | None = path if is_export else None
-        if exported is None and runtime != "torch" and on_cpu:
-            exported = find_onnx_export(path)
-        if runtime == "onnx" and exported is None:
-            raise InputError(
-                f"{path}: runtime onnx: expected onnxruntime, device cpu and {path.with_suffix('.onnx').name} made from this "
-                f'file; pip install "fewmark[onnx]" and fewmark export {path_or_name} --to onnx'
-            )
-        if exported is not None:
-            predictor = OnnxPredictor(exported, threads=threads)
-            return cls(
-                predictor.checkpoint, face_detector=face_detector, predictor=predictor, keep_unlikely=keep_unlikely
-            )
-        try:
-            import torch
-
-            from fewmark.inference.checkpoint.io import load_checkpoint
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"{path}: ONNX Runtime cannot run it (no {path.with_suffix('.onnx').name} that was made from it lies alongside), and "
-                "torch is not installed: pip install 'fewmark[train]', or export the model where torch is installed"
-            ) from error
-
-        if threads is not None:
-            torch.set_num_threads(threads)
-        return cls(load_checkpoint(path), face_detector=face_detector, device=device, keep_unlikely=keep_unlikely)
+        """Load a detector from a packaged name, a model file or a run folder; the same as `Detector(path_or_name, ...)`."""
+        return cls(
+            path_or_name,
+            threads=threads,
+            face_detector=face_detector,
+            device=device,
+            runtime=runtime,
+            keep_unlikely=keep_unlikely,
+        )
 
     @property
     def scheme(self) -> LandmarkScheme:

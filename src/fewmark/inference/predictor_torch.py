@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, Image
 from fewmark.inference.cascade.frames import face_angle, scheme_mean_face
 from fewmark.inference.cascade.pipeline import Cascade
@@ -30,11 +31,19 @@ class TorchPredictor(LandmarkPredictor):
     Args:
         checkpoint: Its networks are moved to the device, to evaluation mode and to channels-last memory.
         device: Where the networks run.
+        threads: CPU threads of the whole process; None: unchanged.
+
+    Raises:
+        InputError: torch has no such device.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device | str = "cpu", *, threads: int | None = None
+    ) -> None:
         super().__init__(checkpoint)
-        self.device = torch.device(device)
+        self.device = _checked(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
         students, cascade = checkpoint.students, checkpoint.cascade
         self._ensemble: Ensemble | None = None
         if cascade is None:
@@ -105,3 +114,15 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _checked(device: torch.device | str) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"device {device!s}: torch {torch.__version__} cannot use it here ({reason}); give one that it has, or leave it away for the CPU"
+        ) from error
+    return found

@@ -18,6 +18,7 @@ from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
+from fewmark.inference.checkpoint.metadata import RUN_MODEL
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.calibration import ErrorCalibration
 from fewmark.landmarks.metrics import Score
@@ -309,7 +310,7 @@ def _train_cascade(run: _Run, options: CascadeOptions) -> _Trained:
 
 def _finish_run(run: _Run, trained: _Trained) -> RunResult:
     """Measure the model on the validation faces, write it, and write the report."""
-    checkpoint, scores, path = _make_checkpoint(run, trained), None, run.folder / "detector.safetensors"
+    checkpoint, scores, path = _make_checkpoint(run, trained), None, run.folder / RUN_MODEL
     if run.context.fabric.is_global_zero:
         measured = measure(checkpoint, run.data.validation) if run.data.validation else None
         bias, measured = find_bias(checkpoint, run.data.labelled, measured, run.teachers)

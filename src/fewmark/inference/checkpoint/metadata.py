@@ -7,6 +7,7 @@ holds one JSON string under "fewmark".
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fewmark.core.errors import InputError
+from fewmark.core.files import user_path
 from fewmark.inference.checkpoint.onnx_metadata import read_properties
 
 FORMAT_VERSION = 1
@@ -22,6 +24,9 @@ TRANSFER_KEY = "fewmark_transfer"
 """Key of a file that holds a transfer between schemes, not a model."""
 
 _MAX_HEADER = 100_000_000  # bytes; the format's own limit
+
+RUN_MODEL = "detector.safetensors"
+"""The model file in the folder of a training run."""
 
 _ENDINGS = (".safetensors", ".onnx")
 """Endings of packaged models; an .onnx file alongside a .safetensors file of the same name is part of that model."""
@@ -35,24 +40,48 @@ def packaged_names() -> list[str]:
     return sorted({p.name.removesuffix(e) for p in folder.iterdir() for e in _ENDINGS if p.name.endswith(e)})
 
 
-def resolve_model(path_or_name: str | Path) -> Path:
-    """The file of a packaged model, or the path itself.
+def resolve_model(path_or_name: str | os.PathLike[str]) -> Path:
+    """The file of a packaged model, the path itself, or the model file in a folder such as a training run's; `~` is the home folder.
 
     Raises:
-        InputError: There is neither such a file nor such a packaged model.
+        InputError: There is neither such a file nor such a packaged model, or not one model in the folder.
     """
-    path = Path(path_or_name)
+    path, name = user_path(path_or_name), str(path_or_name)
     if path.is_file():
         return path
-    if str(path_or_name) in packaged_names():
+    names = packaged_names()
+    if name in names:
         folder = resources.files("fewmark") / "inference/weights"
-        files = [folder / f"{path_or_name}{ending}" for ending in _ENDINGS]
+        files = [folder / f"{name}{ending}" for ending in _ENDINGS]
         with resources.as_file(next(f for f in files if f.is_file())) as packaged:
             return packaged
-    what = "a folder" if path.is_dir() else "neither"
+    if path.is_dir():
+        return _model_in(path)
+    import difflib
+
+    near = difflib.get_close_matches(Path(name).stem.lower() if name.endswith(_ENDINGS) else name.lower(), names, n=1)
     raise InputError(
-        f"model {str(path_or_name)!r}: expected a .safetensors or .onnx file or a packaged name "
-        f"({', '.join(packaged_names()) or 'this installation has none'}), given {what}; check the path"
+        f"model {name!r}: expected a .safetensors or .onnx file or a packaged name "
+        f"({', '.join(names) or 'this installation has none'}), given neither; "
+        + (f"did you mean {near[0]!r}? Else check the path" if near else "check the path")
+    )
+
+
+def _model_in(folder: Path) -> Path:
+    """The model file of a folder: a run's, or the only one; an exported model belongs to the file of its name."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in _ENDINGS and f.is_file())
+    if (run := folder / RUN_MODEL) in files:
+        return run
+    models = [f for f in files if f.suffix != ".onnx" or f.with_suffix(".safetensors") not in files]
+    if len(models) == 1:
+        return models[0]
+    if models:
+        raise InputError(
+            f"model {str(folder)!r}: expected a file, given a folder of {len(models)} models; give one, e.g. {models[0]}"
+        )
+    raise InputError(
+        f"model {str(folder)!r}: expected a .safetensors or .onnx file, given a folder without one; a training run writes "
+        f"{RUN_MODEL} at its end; check the path"
     )
 
 
