@@ -174,7 +174,7 @@ def test_model_files(cli: Any, tiny_model: Path, tmp_path: Path, synthetic: Path
 
 def test_boxes_that_do_not_fit(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
     image = synthetic / "images" / "000000.jpg"
-    words = ["detect", tiny_model, image, "--out", tmp_path / "o", "--boxes", tmp_path / "b.csv"]
+    words = ["detect", tiny_model, image, "--out", tmp_path / "o", "--boxes", tmp_path / "b.csv", "--force"]
     (tmp_path / "b.csv").write_text(f"file\n{image}\n", encoding="utf-8")
     assert "b.csv: row 2" in cli.error(*words)
     (tmp_path / "b.csv").write_text(f"file,box_x0,box_y0,box_x1,box_y1\n{image},900,900,990,990\n", encoding="utf-8")
@@ -209,7 +209,10 @@ def test_images_of_every_kind(cli: Any, synthetic: Path, tiny_model: Path, tmp_p
         np.testing.assert_allclose(found, points[0], atol=0.02)
     repeated = Detector.load(tiny_model).detect(np.repeat(grey[..., None], 3, 2), np.array([[10, 10, 50, 50.0]]))
     np.testing.assert_allclose(points[4], repeated[0].landmarks, atol=0.02)
-    assert "0 faces in 1 image, no face in 1" in cli("detect", tiny_model, tmp_path / "dot.png", "--out", out).stdout
+    assert (
+        "0 faces in 1 image, no face in 1"
+        in cli("detect", tiny_model, tmp_path / "dot.png", "--out", out, "--force").stdout
+    )
 
 
 def test_folders_without_images(cli: Any, tiny_model: Path, tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_a_disk_that_fills_up(
         save_checkpoint(model, checkpoint)
     with pytest.raises(InputError, match=r"t\.txt: cannot be written"):
         write_text(text, "new")
-    assert "l.csv: cannot be written (No space left on device)" in cli.error("convert", synthetic, labels)
+    assert "l.csv: cannot be written (No space left on device)" in cli.error("convert", synthetic, labels, "--force")
     monkeypatch.undo()
     for file in (model, labels, text):
         assert file.read_text(encoding="utf-8") == "old"
