@@ -26,8 +26,9 @@ from fewmark.core.geometry import Similarity, box_centre, box_of_points, box_siz
 from fewmark.data.crops import CropRule
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.data.synthetic.faces import render_face
+from fewmark.inference.arguments import check_boxes
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
-from fewmark.inference.detector import Detector, check_boxes
+from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import DetectedFace, FullImage
 from fewmark.inference.labelled import predict_samples

@@ -47,7 +47,9 @@ class Stage:
 
     checkpoint = Checkpoint()
 
-    def detect(self, image: Image, boxes: Any = None, *, scheme: str | None = None) -> list[Face]:
+    def detect(
+        self, image: Image, boxes: Any = None, *, scheme: str | None = None, turned: bool | None = None
+    ) -> list[Face]:
         points = np.arange(10, dtype=np.float32).reshape(5, 2)
         box = np.array([0, 0, 8, 8], np.float32)
         n = image.shape[1] // 10
@@ -206,7 +208,9 @@ def test_a_pts_file_that_appears_during_the_run_is_kept(tmp_path: Path) -> None:
     assert planned_files("pts", tmp_path / "out", sources) == [tmp_path / "out/a.pts", tmp_path / "out/b.pts"]
 
     class Late(Stage):
-        def detect(self, image: Image, boxes: Any = None, *, scheme: str | None = None) -> list[Face]:
+        def detect(
+            self, image: Image, boxes: Any = None, *, scheme: str | None = None, turned: bool | None = None
+        ) -> list[Face]:
             (tmp_path / "out/a_2.pts").write_text("by hand")
             return super().detect(image)
 

@@ -17,6 +17,7 @@ from fewmark.data.synthetic.faces import render_face, render_faces
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import DetectedFace, box_overlap
 from fewmark.inference.predictor import Prediction
+from fewmark.inference.search import FaceRequest
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.video.tracker import TrackedFace, Tracker, shape_distance
 
@@ -55,17 +56,26 @@ class Stage:
     def is_face(self, scores: NDArray[np.float32]) -> bool:
         return not float(scores.mean()) < self.least_score
 
-    def detect_faces(self, image: NDArray[np.uint8]) -> list[tuple[Box, float | None]]:
+    def search(self, image: NDArray[np.uint8], directions: Sequence[float]) -> list[FaceRequest]:
+        if 0.0 not in directions:
+            return []
         self.n_views += 1
         points = sorted(self.points(), key=lambda p: -float(box_size(box_of_points(p)).max()))
-        return [(box_of_points(p), 0.8) for p in points] if self.found else []
+        return [FaceRequest(0, image, box_of_points(p), 0.8, 2) for p in points] if self.found else []
 
     @property
     def predictor(self) -> Any:
         return self
 
     def predict(
-        self, images: Sequence[Any], boxes: Sequence[Box], n_passes: int, *, flip: bool, angles: Any = None
+        self,
+        images: Sequence[Any],
+        boxes: Sequence[Box],
+        n_passes: int | Sequence[int],
+        *,
+        flip: bool,
+        angles: Any = None,
+        directed: Any = None,
     ) -> Prediction:
         landmarks, scores = np.zeros((len(boxes), 68, 2), np.float32), np.full((len(boxes), 68), np.nan, np.float32)
         for i, box in enumerate(boxes):
@@ -288,9 +298,16 @@ def test_a_rotated_face_is_followed_without_the_face_detector() -> None:
 def test_frames_of_cv2_are_turned_to_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage([((100.0, 100.0), 60.0)])
     seen: list[list[int]] = []
-    find = stage.detect_faces
-    monkeypatch.setattr(stage, "detect_faces", lambda image: (seen.append(image[0, 0].tolist()), find(image))[1])
+    search = stage.search
+    monkeypatch.setattr(stage, "search", lambda image, d: (seen.append(image[0, 0].tolist()), search(image, d))[1])
     blue = np.full((*BLANK.shape[:2], 3), (250, 20, 10), np.uint8)
     Tracker(stage)(blue, 0.0, bgr=True)  # type: ignore[arg-type]
     Tracker(stage)(blue, 0.0)  # type: ignore[arg-type]
     assert seen == [[10, 20, 250], [250, 20, 10]]
+
+
+def test_a_video_on_its_side_is_followed(grace_hopper: NDArray[np.uint8]) -> None:
+    image = np.ascontiguousarray(np.rot90(grace_hopper)[150:400, 90:370])
+    tracker = Tracker(Detector.load("ibug-68-nano"), every=3)
+    for i in range(10):
+        assert [(f.id, abs(f.angle - 90) < 15) for f in tracker(image, i / 25)] == [(1, True)]

@@ -72,6 +72,7 @@ def detect_images(
     overlay: bool = False,
     label: Label = "none",
     scheme: str | None = None,
+    turned: bool | None = None,
     jobs: int = 1,
     inputs: Iterable[str | Path] = (),
     force: bool = False,
@@ -90,6 +91,7 @@ def detect_images(
         overlay: Write images with the landmarks drawn in.
         label: Labels in the overlays: each landmark's number or name; small faces are magnified for them.
         scheme: Annotation scheme of the landmarks, see `Detector.detect`.
+        turned: Detect faces on their side and upside down, see `Detector.detect`.
         jobs: Images processed at the same time, one thread each; best with a detector of one thread. The files are the same for any
             number, in the same order.
         inputs: Files besides the images that no result may replace, e.g. the model's and that of the boxes.
@@ -127,7 +129,7 @@ def detect_images(
         except InputError as error:
             return _Outcome(failure=str(error))
         try:
-            found = detector.detect(image, given, scheme=scheme)
+            found = detector.detect(image, given, scheme=scheme, turned=turned)
         except InputError as error:
             return _Outcome(failure=f"{source.path}: {error}")
         size = image.shape[1], image.shape[0]

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import BadImageWarning, InputError
 from fewmark.core.geometry import Box, FloatArray, Image
-from fewmark.data.images import ImageLike, to_rgb
+from fewmark.data.images import ImageLike
 from fewmark.inference.answer import make_answer
+from fewmark.inference.arguments import check_list, read_request
 from fewmark.inference.checkpoint.metadata import packaged_names
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face import Face
-from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector, adapt_box
+from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector
 from fewmark.inference.loading import Runtime, load_predictor
 from fewmark.inference.predictor import LandmarkPredictor
+from fewmark.inference.search import FaceRequest, FoundFace, find_each, given_faces, predict_requests, request_faces
 from fewmark.landmarks.scheme import LandmarkScheme
 
 if TYPE_CHECKING:
     import torch
 
 _IMAGES = 32  # in memory at a time
-
-
-@dataclass(frozen=True, eq=False)
-class _FaceRequest:
-    """A face whose landmarks are wanted.
-
-    Attributes:
-        image_index: Index of its image in the batch.
-        image: (H, W, 3) RGB.
-        box: (4,) image px, of the kind that the model was trained on.
-        box_score: The face detector's score; None for a given box.
-        n_passes: Most passes.
-    """
-
-    image_index: int
-    image: Image
-    box: Box
-    box_score: float | None
-    n_passes: int
 
 
 class Detector:
@@ -148,6 +129,7 @@ class Detector:
         passes: int | None = None,
         scheme: str | None = None,
         bgr: bool = False,
+        turned: bool | None = None,
     ) -> list[Face]:
         """Find the faces of one image and their landmarks.
 
@@ -165,6 +147,9 @@ class Detector:
             scheme: Name of the answer's annotation scheme: the model's, or one that it has a transfer to. A transferred landmark's
                 score is the weighted mean of the scores that it comes from.
             bgr: An array's channels are blue, green, red, as cv2.imread and cv2.VideoCapture have them.
+            turned: Detect faces on their side and upside down, too: the face detector also searches the image rotated by 90, 180
+                and 270 degrees, about four times its time. None: if the upright search finds no certain face, or one that looks
+                rotated (`search.may_be_rotated`). False: never; faces are then found up to some 60 degrees from upright.
 
         Returns:
             The faces in the order of the boxes, or the largest first; [] if there is none.
@@ -174,8 +159,12 @@ class Detector:
                 lies outside the image.
         """
         self._check_request(passes, scheme)
-        requests = self._request_faces(image, boxes_xyxy, passes, bgr=bgr)
-        return [face for face in self._predict_faces(requests, flip, scheme) if face is not None]
+        rgb, boxes = read_request(image, boxes_xyxy, bgr=bgr)
+        if boxes is None:
+            found = self.find_faces([rgb], flip=flip, passes=passes, turned=turned)[0]
+        else:
+            found = predict_requests(self.predictor, given_faces(rgb, boxes, passes or 1), flip=flip)
+        return [face for face in self._answer(found, scheme) if face is not None]
 
     def detect_batch(
         self,
@@ -187,6 +176,7 @@ class Detector:
         scheme: str | None = None,
         bgr: bool = False,
         on_error: Callable[[int, InputError], None] | None = None,
+        turned: bool | None = None,
     ) -> list[list[Face]]:
         """Find the faces of each of several images; their crops share batches, and 32 images are in memory at a time.
 
@@ -201,6 +191,7 @@ class Detector:
             bgr: See `detect`.
             on_error: Called with the index of an image that cannot be used and the reason, e.g. `failures.__setitem__` of a dict,
                 or a function that raises. None: warn with a `BadImageWarning` each.
+            turned: See `detect`.
 
         Returns:
             One list per image, in their order; see `detect`.
@@ -209,7 +200,7 @@ class Detector:
             InputError: The request is wrong, not an image: another number of boxes than of images, passes below 1, a scheme that
                 the model has no transfer to, or no face detector.
         """
-        _check_list(images)
+        check_list(images)
         self._check_request(passes, scheme)
         if boxes_xyxy is not None and len(boxes_xyxy) != len(images):
             raise InputError(
@@ -221,55 +212,86 @@ class Detector:
         report = on_error or _warn
         faces: list[list[Face]] = [[] for _ in images]
         for start in range(0, len(images), _IMAGES):
-            requests: list[_FaceRequest] = []
+            whole: dict[int, Image] = {}
+            given: list[FaceRequest] = []
             for i in range(start, min(len(images), start + _IMAGES)):
                 try:
-                    requests += self._request_faces(images[i], boxes[i], passes, image_index=i, bgr=bgr)
+                    rgb, own = read_request(images[i], boxes[i], bgr=bgr)
                 except InputError as error:
                     report(i, InputError(str(error)))  # a new one: the frames of the caught one hold images
-            for request, face in zip(requests, self._predict_faces(requests, flip, scheme), strict=True):
+                    continue
+                if own is None:
+                    whole[i] = rgb
+                else:
+                    given += given_faces(rgb, own, passes or 1, i)
+            found = predict_requests(self.predictor, given, flip=flip)
+            for of_image in self._find_each(whole, report, flip, passes, turned).values():
+                found += of_image
+            for one, face in zip(found, self._answer(found, scheme), strict=True):
                 if face is not None:
-                    faces[request.image_index].append(face)
+                    faces[one.request.image_index].append(face)
         return faces
+
+    def find_faces(
+        self,
+        images: Sequence[Image],
+        *,
+        flip: bool | None = None,
+        passes: int | None = None,
+        turned: bool | None = None,
+    ) -> list[list[FoundFace]]:
+        """Find the faces of images and the model's own landmarks, those that `is_face` rejects included.
+
+        Args:
+            images: (H, W, 3) RGB each.
+            flip: See `detect`.
+            passes: See `detect`.
+            turned: See `detect`.
+        """
+        return list(self._find_each(dict(enumerate(images)), _raise, flip, passes, turned).values())
+
+    def _find_each(
+        self,
+        images: Mapping[int, Image],
+        report: Callable[[int, InputError], None],
+        flip: bool | None,
+        passes: int | None,
+        turned: bool | None,
+    ) -> dict[int, list[FoundFace]]:
+        """See `find_faces`; the face detector's `InputError` about an image is reported."""
+
+        def search(i: int, directions: Sequence[float]) -> list[FaceRequest]:
+            try:
+                return self.search(images[i], directions, passes=passes, image_index=i)
+            except InputError as error:
+                report(i, InputError(str(error)))
+                return []
+
+        turned = False if isinstance(self._face_detector, FullImage) else turned
+        return find_each(images, search, self.predictor, flip=flip, turned=turned)
+
+    def search(
+        self, image: Image, directions: Sequence[float] = (0.0,), *, passes: int | None = None, image_index: int = 0
+    ) -> list[FaceRequest]:
+        """Run the face detector in some directions; see `request_faces`."""
+        adapter = self.checkpoint.box_from_detector
+        return request_faces(self.face_detector, adapter, image, directions, passes or 2, image_index)
 
     def _check_request(self, passes: int | None, scheme: str | None) -> None:
         self.checkpoint.transfer_to(scheme)
         if passes is not None and passes < 1:
             raise InputError(f"passes: expected 1 or more, given {passes}")
 
-    def _request_faces(
-        self,
-        image: ImageLike,
-        boxes_xyxy: FloatArray | None,
-        passes: int | None,
-        image_index: int = 0,
-        *,
-        bgr: bool = False,
-    ) -> list[_FaceRequest]:
-        """Read an image and find its faces, unless their boxes are given.
-
-        Raises:
-            InputError: The image cannot be read, or a box is bad.
-        """
-        rgb = to_rgb(image, bgr=bgr)
-        name = str(image) if isinstance(image, str | os.PathLike) else ""
-        if boxes_xyxy is None:
-            found = self.detect_faces(rgb)
-            return [_FaceRequest(image_index, rgb, box, score, passes or 2) for box, score in found]
-        boxes = check_boxes(boxes_xyxy, (rgb.shape[0], rgb.shape[1]), name)
-        return [_FaceRequest(image_index, rgb, box, None, passes or 1) for box in boxes]
-
-    def _predict_faces(
-        self, requests: Sequence[_FaceRequest], flip: bool | None, scheme: str | None
-    ) -> list[Face | None]:
-        """Predict the landmarks of each face; None for a detected face that is rejected."""
-        found = self.predictor.predict(
-            [r.image for r in requests], [r.box for r in requests], [r.n_passes for r in requests], flip=flip
-        )
-        answer = make_answer(found.landmarks, found.scores, self.checkpoint, scheme)
+    def _answer(self, found: Sequence[FoundFace], scheme: str | None) -> list[Face | None]:
+        """Each face in the answer's scheme; None for a detected face that is rejected."""
+        if not found:
+            return []
+        landmarks = np.concatenate([f.prediction.landmarks for f in found])
+        answer = make_answer(landmarks, np.stack([f.scores for f in found]), self.checkpoint, scheme)
         faces: list[Face | None] = []
-        for i, request in enumerate(requests):
-            if request.box_score is not None and not self.is_face(found.scores[i]):
+        for i, face in enumerate(found):
+            request = face.request
+            if request.box_score is not None and not self.is_face(face.scores):
                 faces.append(None)
                 continue
             errors = answer.expected_errors
@@ -280,9 +302,9 @@ class Detector:
                     scores=answer.scores[i].copy(),
                     box_score=request.box_score,
                     scheme=answer.scheme,
-                    angle=float(found.angles[i]),
+                    angle=float(face.prediction.angles[0]),
                     expected_errors=None if errors is None else errors[i].copy(),
-                    quality=found.quality_of(i),
+                    quality=face.prediction.quality_of(0),
                 )
             )
         return faces
@@ -300,7 +322,7 @@ class Detector:
         return calibration.is_face(scores)
 
     def detect_faces(self, image: Image) -> list[tuple[Box, float | None]]:
-        """Find faces without their landmarks.
+        """Find upright faces without their landmarks.
 
         Args:
             image: (H, W, 3) RGB.
@@ -308,57 +330,12 @@ class Detector:
         Returns:
             (4,) box, image px, of the kind that the model was trained on, and the face detector's score; the largest first.
         """
-        adapter = self.checkpoint.box_from_detector
-        return [
-            (f.box_xyxy if adapter is None else adapt_box(f.box_xyxy, adapter), f.score)
-            for f in self.face_detector(image)
-        ]
+        return [(r.box, r.box_score) for r in self.search(image)]
 
 
-def _check_list(images: Any) -> None:
-    """Raises: InputError: It is one image, a folder or an iterator, not several images."""
-    shape = getattr(images, "shape", None)
-    is_one = shape is not None and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3, 4)))
-    if (
-        is_one
-        or not isinstance(images, Sequence | np.ndarray)
-        or isinstance(images, str | bytes | bytearray | memoryview)
-    ):
-        given = f"one of shape {tuple(shape)}" if is_one and shape is not None else type(images).__name__
-        given = repr(images) if isinstance(images, str | os.PathLike) else given
-        advice = "give list(...)" if isinstance(images, Iterator) else "detect takes one image"
-        raise InputError(f"images: expected a list of images, given {given}; {advice}")
+def _raise(_: int, error: InputError) -> None:
+    raise error
 
 
 def _warn(index: int, error: InputError) -> None:
     warnings.warn(f"image {index} is left out: {error}", BadImageWarning, stacklevel=3)  # the caller of detect_batch
-
-
-def check_boxes(boxes_xyxy: FloatArray, size: tuple[int, int], context: str = "") -> NDArray[np.float32]:
-    """Check boxes that a user gave; returns them as (N, 4) float32.
-
-    Args:
-        boxes_xyxy: (N, 4), or (4,) for one; image px.
-        size: (H, W) of the image, px.
-        context: The image, for messages.
-
-    Raises:
-        InputError: The shape is another, or a box is not finite, has no extent or lies outside the image.
-    """
-    where = f"{context}: " if context else ""
-    boxes = np.asarray(boxes_xyxy, np.float32)
-    if boxes.size == 0:
-        return np.zeros((0, 4), np.float32)
-    boxes = boxes[None] if boxes.ndim == 1 else boxes
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"{where}boxes: expected (N, 4) x0 y0 x1 y1, given shape {np.shape(boxes_xyxy)}")
-    height, width = size
-    for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
-        given = [round(v, 1) for v in (x0, y0, x1, y1)]
-        if not all(map(math.isfinite, (x0, y0, x1, y1))) or x1 <= x0 or y1 <= y0:
-            raise InputError(
-                f"{where}box {i}: expected x0 < x1 and y0 < y1 (px), given {given}; is it x y width height?"
-            )
-        if x1 <= -0.5 or y1 <= -0.5 or x0 >= width - 0.5 or y0 >= height - 0.5:
-            raise InputError(f"{where}box {i}: expected a box in the image of {width} x {height} px, given {given}")
-    return boxes

@@ -16,6 +16,7 @@ from fewmark.data.samples import FaceSample
 from fewmark.inference.answer import make_answer
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import box_overlap
+from fewmark.inference.search import FoundFace
 
 BoxKind = Literal["gt", "detect", "column"]
 
@@ -69,37 +70,35 @@ def predict_samples(
         np.full((len(samples), k, 2), np.nan, np.float32), np.full((len(samples), k), np.nan, np.float32)
     )
     for start in range(0, len(samples), _IMAGES):
-        rows: list[int] = []
-        images: list[Image] = []
-        boxes: list[Box] = []
-        last: tuple[Path, Image] | None = None
-        for i in range(start, min(len(samples), start + _IMAGES)):
-            sample = samples[i]
-            wanted: Box | None = labelled_box(sample, k, box)
-            assert wanted is not None
-            if transfer is not None and box != "column":
-                wanted = transfer.source_box(wanted)
-            if last is None or last[0] != sample.image:
-                last = (sample.image, read_image(sample.image))
-            if box == "detect":
-                wanted = _overlapping_box(detector, last[1], wanted)
-            if wanted is not None:
-                rows.append(i)
-                images.append(last[1])
-                boxes.append(wanted)
-        found = detector.predictor.predict(images, boxes, passes or (2 if box == "detect" else 1), flip=flip)
-        answer = make_answer(found.landmarks, found.scores, detector.checkpoint, scheme)
-        for j, i in enumerate(rows):
-            if box != "detect" or detector.is_face(found.scores[j]):
-                predicted.landmarks[i], predicted.scores[i] = answer.landmarks[j], answer.scores[j]
+        rows = list(range(start, min(len(samples), start + _IMAGES)))
+        boxes = [labelled_box(samples[i], k, box) for i in rows]
+        if transfer is not None and box != "column":
+            boxes = [transfer.source_box(b) for b in boxes]
+        images: dict[Path, Image] = {}
+        for i in rows:
+            if samples[i].image not in images:
+                images[samples[i].image] = read_image(samples[i].image)
+        if box == "detect":
+            each = detector.find_faces(list(images.values()), flip=flip, passes=passes)
+            detected = dict(zip(images, each, strict=True))
+            nearest = [_nearest(detected[samples[i].image], b) for i, b in zip(rows, boxes, strict=True)]
+            likely = {i: f for i, f in zip(rows, nearest, strict=True) if f is not None and detector.is_face(f.scores)}
+            rows, predictions = list(likely), [f.prediction for f in likely.values()]
+        else:
+            faces = [images[samples[i].image] for i in rows]
+            predictions = [detector.predictor.predict(faces, boxes, passes or 1, flip=flip)]
+        if rows:
+            landmarks = np.concatenate([p.landmarks for p in predictions])
+            scores = np.concatenate([p.scores for p in predictions])
+            answer = make_answer(landmarks, scores, detector.checkpoint, scheme)
+            predicted.landmarks[rows], predicted.scores[rows] = answer.landmarks, answer.scores
     return predicted
 
 
-def _overlapping_box(detector: Detector, image: Image, true_box: Box) -> Box | None:
-    """The detected box that overlaps the true one most, or None."""
-    boxes = [b for b, _ in detector.detect_faces(image)]
-    overlaps = [box_overlap(b, true_box) for b in boxes]
-    return boxes[int(np.argmax(overlaps))] if overlaps and max(overlaps) > 0 else None
+def _nearest(faces: Sequence[FoundFace], true_box: Box) -> FoundFace | None:
+    """The detected face that overlaps the true box most, or None."""
+    overlaps = [box_overlap(f.request.box, true_box) for f in faces]
+    return faces[int(np.argmax(overlaps))] if overlaps and max(overlaps) > 0 else None
 
 
 def labelled_box(sample: FaceSample, k: int, kind: BoxKind = "gt") -> Box:

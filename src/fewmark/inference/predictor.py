@@ -19,6 +19,7 @@ from fewmark.core.geometry import (
     box_of_points,
     box_size,
     fit_similarity,
+    wrap_angle,
 )
 from fewmark.data.crops import cut_from_image
 from fewmark.inference.checkpoint.model import Checkpoint
@@ -33,6 +34,8 @@ LOW_CONFIDENCE = 0.85
 rotations."""
 MIN_GAIN = 1.15
 """Factor by which another rotation has to raise the mean score to be taken."""
+MAX_TILT = 60.0
+"""Degrees by which a face may be rotated from the direction in which a face detector found it."""
 BOX_SCALE_RANGE = (0.4, 2.5)
 """Range of the new box's side over the old one's; outside it the old box is kept."""
 _BATCH = 32  # crops
@@ -127,6 +130,7 @@ class LandmarkPredictor(ABC):
         *,
         flip: bool | None = None,
         angles: Sequence[float] | None = None,
+        directed: Sequence[bool] | None = None,
     ) -> Prediction:
         """Predict the landmarks of N faces.
 
@@ -138,6 +142,8 @@ class LandmarkPredictor(ABC):
             flip: Average with the prediction from the flipped crop; None: as the model asks.
             angles: In-plane rotation of each face, degrees counter-clockwise; `boxes_xyxy` are then the boxes of the faces rotated
                 upright, as `next_box` returns them. None: 0.
+            directed: Faces known to be rotated by `angles` up to `MAX_TILT`; the others are tried in four directions where their
+                scores are low. None: none.
         """
         flip = self.checkpoint.flip if flip is None else flip
         passes = [n_passes] * len(images) if isinstance(n_passes, int) else n_passes
@@ -146,12 +152,43 @@ class LandmarkPredictor(ABC):
         for i, n in enumerate(passes):
             uncertain = n > 1 and (self._is_uncertain(first, i) or self._is_uncertain(last, i))
             if uncertain and self.checkpoint.cascade is None:  # a cascade finds the rotation by itself
-                rotations = [self._rotation(first, i), *(start[i] + _QUARTER_TURNS)]
-                _, rotated = self._predict_passes([images[i]] * 4, [boxes_xyxy[i]] * 4, [n] * 4, rotations, flip)
+                rotations = [self._rotation(first, i)]
+                if directed is None or not directed[i]:
+                    rotations += (start[i] + _QUARTER_TURNS).tolist()
+                elif abs(wrap_angle(rotations[0] - start[i])) > MAX_TILT:
+                    continue
+                rotated = self._predict_rotations(images[i], boxes_xyxy[i], n, rotations, flip)
                 best = int(rotated.scores.mean(1).argmax())
                 if rotated.scores[best].mean() > MIN_GAIN * last.scores[i].mean():
                     last.replace_rows([i], rotated.row(best))
         return last
+
+    def looks_rotated(
+        self, image: Image, box_xyxy: Box, scores: NDArray[np.float32], n_passes: int, *, flip: bool | None = None
+    ) -> bool:
+        """Whether a quarter turn or a half turn of an upright face with doubtful scores gives clearly better ones, and those a face's.
+
+        Args:
+            image: (H, W, 3) RGB.
+            box_xyxy: (4,) image px.
+            scores: (K,) of the upright face.
+            n_passes: See `predict`.
+            flip: See `predict`.
+        """
+        if self.checkpoint.cascade is not None:
+            return False
+        flip = self.checkpoint.flip if flip is None else flip
+        rotated = self._predict_rotations(image, box_xyxy, n_passes, _QUARTER_TURNS.tolist(), flip)
+        best = rotated.scores[int(rotated.scores.mean(1).argmax())]
+        calibration = self.checkpoint.calibration
+        return bool(best.mean() > MIN_GAIN * scores.mean()) and (calibration is None or calibration.is_face(best))
+
+    def _predict_rotations(
+        self, image: Image, box_xyxy: Box, n_passes: int, rotations: Sequence[float], flip: bool
+    ) -> Prediction:
+        """The predictions for one face from each of several rotations."""
+        n = len(rotations)
+        return self._predict_passes([image] * n, [box_xyxy] * n, [n_passes] * n, rotations, flip)[1]
 
     def _predict_passes(
         self,

@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, FloatArray, Image, box_centre, box_of_points, box_size
+from fewmark.core.geometry import Box, FloatArray, Image, box_centre, box_of_points, box_size, wrap_angle
 from fewmark.core.procrustes import fit_similarities, map_each
 from fewmark.data.images import ImageLike, to_rgb
 from fewmark.inference.answer import make_answer
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
 from fewmark.inference.face_detection.base import box_overlap
-from fewmark.inference.predictor import face_rotation, next_box
+from fewmark.inference.face_detection.directions import OTHER_DIRECTIONS
+from fewmark.inference.predictor import Prediction, face_rotation, next_box
+from fewmark.inference.search import best_of_directions, merge_directions, predict_requests
 from fewmark.video.smoothing import OneEuroFilter, Smoothing
 
 MIN_SCORE = 0.8
@@ -70,7 +72,8 @@ class Tracker:
 
     A face is predicted by one pass in the tight box of its last landmarks. If the prediction is implausible (low scores, no face's
     shape, a jump of the box), the face detector runs; a face that it does not find either is missing, and dropped after `patience`
-    frames. The face detector also looks for new faces in every `every`-th frame, and in each frame while there is no face.
+    frames. The face detector also looks for new faces in every `every`-th frame, and in each frame while there is no face. It searches
+    for upright faces and in the directions of the tracks; in all four in every `every`-th frame, if there is no certain face.
 
     Args:
         detector: Finds faces and landmarks.
@@ -175,25 +178,37 @@ class Tracker:
     def _follow(self, image: Image) -> dict[int, _Observation]:
         """Predict the last frame's tracks in this one: track id -> observation, without the implausible ones."""
         present = [t for t in self._tracks if t.n_missed == 0]
-        found = self._predict(image, [t.upright_box for t in present], 1, [t.angle for t in present])
+        boxes, angles = [t.upright_box for t in present], [t.angle for t in present]
+        found = self.detector.predictor.predict([image] * len(boxes), boxes, 1, flip=self.flip, angles=angles)
         return {
             t.id: o
-            for t, o in zip(present, found, strict=True)
-            if self._is_continuous(t, o) and self._is_face(o, image)
+            for i, t in enumerate(present)
+            if self._is_continuous(t, o := _observation(found, i)) and self._is_face(o, image)
         }
 
     def _detect(self, image: Image, seen: dict[int, _Observation]) -> None:
         """Run the face detector: confirm tracks, find missing ones again, and start new ones."""
-        detected = self.detector.detect_faces(image)
-        boxes = [box for box, _ in detected]
+        directions = {0.0, *(wrap_angle(90.0 * round(t.angle / 90)) for t in self._tracks)}
+        requests = self.detector.search(image, sorted(directions, key=abs))
+        detected = [requests[i] for i in best_of_directions(requests)]
+        boxes = [r.box for r in detected]
         now = {t.id: box_of_points(seen[t.id].landmarks) if t.id in seen else t.box for t in self._tracks}
         matches = self._match(boxes, now)
         wanted = [i for i in range(len(boxes)) if i not in matches or matches[i].id not in seen]
-        found = self._predict(image, [boxes[i] for i in wanted], 2)
-        observations = {i: o for i, o in zip(wanted, found, strict=True) if self._is_face(o, image)}
+        found = predict_requests(self.detector.predictor, [detected[i] for i in wanted], flip=self.flip)
+        if not self._tracks and self._n_frames % self.every == 0 and not any(f.certain for f in found):
+            others = self.detector.search(image, OTHER_DIRECTIONS)
+            found = merge_directions([*found, *predict_requests(self.detector.predictor, others, flip=self.flip)])
+            detected = [f.request for f in found]
+            boxes, wanted = [r.box for r in detected], list(range(len(detected)))
+        observations = {
+            i: o
+            for i, f in zip(wanted, found, strict=True)
+            if (f.certain or f.request.direction == 0) and self._is_face(o := _observation(f.prediction, 0), image)
+        }
         for i, track in matches.items():
             track.n_confirmed += 1
-            track.box_score = detected[i][1]
+            track.box_score = detected[i].box_score
             if track.id not in seen and i in observations:
                 seen[track.id] = observations[i]
                 if track.filter is not None:
@@ -209,7 +224,9 @@ class Tracker:
                 self.n_tracks += 1
                 smooth = None if self.smoothing is None else OneEuroFilter(self.smoothing)
                 score = _mean(observation.scores)
-                self._tracks.append(_Track(self.n_tracks, boxes[i], boxes[i], 0.0, score, smooth, detected[i][1]))
+                self._tracks.append(
+                    _Track(self.n_tracks, boxes[i], boxes[i], 0.0, score, smooth, detected[i].box_score)
+                )
                 seen[self.n_tracks] = observation
 
     def _match(self, boxes: Sequence[Box], now: dict[int, Box]) -> dict[int, _Track]:
@@ -266,16 +283,6 @@ class Tracker:
             raw_landmarks=raw.landmarks[0],
         )
 
-    def _predict(
-        self, image: Image, boxes: Sequence[Box], n_passes: int, angles: Sequence[float] | None = None
-    ) -> list[_Observation]:
-        n = len(boxes)
-        found = self.detector.predictor.predict([image] * n, boxes, n_passes, flip=self.flip, angles=angles)
-        return [
-            _Observation(found.landmarks[i], found.scores[i], float(found.angles[i]), found.quality_of(i))
-            for i in range(n)
-        ]
-
     def _is_continuous(self, track: _Track, observation: _Observation) -> bool:
         """Whether the observation can be the track's face one frame later."""
         if not np.isfinite(observation.landmarks).all():
@@ -300,6 +307,10 @@ class Tracker:
             return False
         mean_face = self.detector.scheme.mean_face
         return mean_face is None or shape_distance(landmarks, np.asarray(mean_face)) <= self.max_shape_distance
+
+
+def _observation(found: Prediction, face: int) -> _Observation:
+    return _Observation(found.landmarks[face], found.scores[face], float(found.angles[face]), found.quality_of(face))
 
 
 def shape_distance(landmarks: FloatArray, mean_face: FloatArray) -> float:

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = attach(
             "boxes_from_file",
             "fit_box_adapter",
         ],
+        "directions": ["detect_in_direction"],
         "tiling": ["TiledFaceDetector"],
     },
 )

@@ -218,5 +218,5 @@ def _faces(boxes: list[list[float]], scores: list[float], scale: float, adapter:
     for corners, score in zip(boxes, scores, strict=True):
         box = ((np.array(corners) + 0.5) / scale - 0.5).astype(np.float32)
         if (box_size(box) > 0).all():
-            faces.append(DetectedFace(box if adapter is None else as_packaged(box, adapter), float(score)))
+            faces.append(DetectedFace(box if adapter is None else as_packaged(box, adapter), float(score), 0.0))
     return sorted(faces, key=lambda f: -float(box_size(f.box_xyxy).prod()))

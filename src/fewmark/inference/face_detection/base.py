@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, FloatArray, box_centre, box_size
+from fewmark.core.geometry import Box, FloatArray, Similarity, box_centre, box_size
 from fewmark.data.crops import FILL
 from fewmark.data.formats.csv import read_csv
 from fewmark.inference.face_detection.libfacedetection import find_boxes
@@ -35,10 +35,13 @@ class DetectedFace:
     Attributes:
         box_xyxy: (4,) image px.
         score: Confidence, 0 to 1.
+        angle: In-plane rotation of the face to within some 60 degrees, degrees counter-clockwise: 0 from a face detector that finds
+            upright faces; None if it says nothing about it.
     """
 
     box_xyxy: Box
     score: float
+    angle: float | None = None
 
 
 class FaceDetector(Protocol):
@@ -93,7 +96,7 @@ class SlimeFaceDetector:
             pad = math.ceil(_PAD * max(image.shape[:2]))
             padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=FILL)
             found = self._detect(np.asarray(padded, np.uint8), self.max_side)
-            faces = [DetectedFace(f.box_xyxy - np.float32(pad), f.score) for f in found]
+            faces = [replace(f, box_xyxy=f.box_xyxy - np.float32(pad)) for f in found]
         scale = self.max_side / max(*image.shape[:2], self.max_side)
         if any(float(box_size(f.box_xyxy).max()) * scale > _LARGE for f in faces):
             faces = without_repeats([*faces, *self._detect(image, max(_MIN_SIDE, self.max_side // 2))])
@@ -113,7 +116,7 @@ class SlimeFaceDetector:
             if percent >= 100 * self.min_score and w >= 1 and h >= 1:
                 # px x of the reduced image starts at x - 0.5
                 box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)
-                faces.append(DetectedFace(box, percent / 100))
+                faces.append(DetectedFace(box, percent / 100, 0.0))
         return without_repeats(faces)
 
 
@@ -144,20 +147,27 @@ def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
     return {image: np.stack(found) for image, found in boxes.items()}
 
 
-def adapt_box(box_xyxy: FloatArray, box_from_detector: tuple[float, float, float]) -> NDArray[np.float32]:
+def adapt_box(
+    box_xyxy: FloatArray, box_from_detector: tuple[float, float, float], angle: float = 0.0
+) -> NDArray[np.float32]:
     """Convert a face detector's box to a square box as a landmark network was trained on.
 
     Args:
         box_xyxy: (..., 4) image px, the detector's box; its side is the square root of its area.
         box_from_detector: dx, dy (shift of the centre) and scale (new side), in sides.
+        angle: In-plane rotation of the face, degrees counter-clockwise, by which the shift is rotated.
 
     Returns:
         (..., 4) image px.
 
     >>> adapt_box(np.array([10.0, 10.0, 30.0, 30.0]), (0.0, 0.1, 0.5)).tolist()
     [15.0, 17.0, 25.0, 27.0]
+    >>> adapt_box(np.array([10.0, 10.0, 30.0, 30.0]), (0.0, 0.1, 0.5), 90.0).tolist()  # the chin is to the right
+    [17.0, 15.0, 27.0, 25.0]
     """
     dx, dy, scale = box_from_detector
+    if angle != 0:
+        dx, dy = Similarity.about((0.0, 0.0), (0.0, 0.0), angle=angle)(np.array([dx, dy])).tolist()
     side = np.sqrt(box_size(box_xyxy).prod(-1))[..., None]
     centre = box_centre(box_xyxy) + side * np.array([dx, dy])
     return np.concatenate([centre - side * scale / 2, centre + side * scale / 2], -1).astype(np.float32)
@@ -201,10 +211,15 @@ def without_repeats(faces: Sequence[DetectedFace]) -> list[DetectedFace]:
     """Drop the less confident of two boxes if one lies mostly inside the other."""
     kept: list[DetectedFace] = []
     for face in sorted(faces, key=lambda f: -f.score):
-        box = face.box_xyxy
-        if all(_overlap(box, k.box_xyxy) < _INSIDE * min(_area(box), _area(k.box_xyxy)) for k in kept):
+        if all(share_inside(face.box_xyxy, k.box_xyxy) < _INSIDE for k in kept):
             kept.append(face)
     return kept
+
+
+def share_inside(a: FloatArray, b: FloatArray) -> float:
+    """Share of the smaller of two boxes (4,) that lies in the other, 0 to 1."""
+    smaller = min(_area(a), _area(b))
+    return _overlap(a, b) / smaller if smaller > 0 else 0.0
 
 
 def _overlap(a: FloatArray, b: FloatArray) -> float:

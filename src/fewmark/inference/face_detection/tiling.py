@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class TiledFaceDetector:
                     for face in self.face_detector(tile):
                         box = face.box_xyxy + np.array([x0, y0, x0, y0], np.float32)
                         if not _is_cut(box, (x0, y0, x0 + tile.shape[1], y0 + tile.shape[0]), (width, height)):
-                            faces.append(DetectedFace(box, face.score))
+                            faces.append(replace(face, box_xyxy=box))
             side *= 2
         return sorted(without_repeats(faces), key=lambda f: -float(box_size(f.box_xyxy).prod()))
 
