@@ -22,12 +22,12 @@ from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.pose import Camera, Pose, Relief, project_visible, sample_pose
 from fewmark.data.synthetic.shape import face_controls, sample_expression, scheme_weights
 from fewmark.evaluation.evaluate import FULL, evaluate, evaluate_lists
-from fewmark.evaluation.head_pose import head_poses
 from fewmark.evaluation.perturbation import DIRECTIONS, Perturbation, perturb
 from fewmark.evaluation.robustness import KINDS, SHIFTS, Curve, Level, measure_robustness
 from fewmark.evaluation.robustness_report import check_output, summary_lines, write_robustness
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.detector import Detector
+from fewmark.inference.head_pose import head_poses
 from fewmark.inference.predictor import CropPrediction, LandmarkPredictor
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_names
 

@@ -418,6 +418,7 @@ def test_a_face_as_data() -> None:
         "scheme": "dots-2",
         "box_xyxy": [0, 0, 9, 9],
         "angle": 0.0,
+        "pose": None,
         "box_score": 0.75,
         "landmarks": [[1.25, 2.5], None],
         "scores": [0.5, None],

@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "evaluate": ["evaluate", "evaluate_lists"],
-        "head_pose": ["head_poses"],
         "perturbation": ["Perturbation", "perturb"],
         "robustness": ["Robustness", "measure_robustness"],
         "robustness_report": ["write_robustness"],

@@ -16,9 +16,9 @@ from fewmark.core.geometry import Box, Floats, Similarity
 from fewmark.core.json import json_value
 from fewmark.data.images import read_image
 from fewmark.data.samples import FaceSample, stack_landmarks
-from fewmark.evaluation.head_pose import head_poses
 from fewmark.evaluation.perturbation import DIRECTIONS, NEUTRAL, Perturbation, perturb
 from fewmark.inference.detector import Detector
+from fewmark.inference.head_pose import head_poses
 from fewmark.inference.labelled import labelled_box
 from fewmark.landmarks.metrics import THRESHOLD, failure_rate, landmark_errors, nme_per_face, normalising_lengths
 from fewmark.landmarks.scheme import Normalizer

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, wrap_angle
+from fewmark.core.files import user_path, write_text
+from fewmark.core.geometry import Box, Image, box_of_points, fit_similarity, wrap_angle
 from fewmark.core.json import json_value
+from fewmark.inference.head_pose import HeadPose, head_pose
+from fewmark.landmarks.names import find_landmarks
 from fewmark.landmarks.scheme import LandmarkScheme
 
+if TYPE_CHECKING:
+    from fewmark.data.crops import FaceCrop
+    from fewmark.data.images import ImageLike
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Face:
     """A face and its landmarks.
+
+    `face["nose_tip"]` is a landmark, (2,) image px, and `face["left_eye"]` a component, (n, 2). Left and right are the image's, as in
+    all packaged schemes: `left_eye` is the person's right eye, unless the image is mirrored. The person's own sides, as dlib, imutils and
+    MediaPipe name them, are `face["subject_left_eye"]` and so on. No model tells which landmarks are hidden; low scores are a hint.
 
     Attributes:
         box: (4,) x0 y0 x1 y1 image px: the given box, or the face detector's, adapted to the model.
@@ -42,6 +56,101 @@ class Face:
     expected_errors: NDArray[np.float32] | None = None
     quality: float | None = None
 
+    def __repr__(self) -> str:
+        x0, y0, x1, y1 = (round(float(v)) for v in self.box)
+        score = "box given" if self.box_score is None else f"score {self.box_score:.2f}"
+        return f"{type(self).__name__}({self.scheme.name}, box {x0} {y0} {x1} {y1} px, {score})"
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        """A landmark (2,) or a component (n, 2) by name, image px; see `find_landmarks`.
+
+        Raises:
+            InputError: The scheme has no such name; the message suggests the nearest.
+        """
+        if not isinstance(name, str):
+            raise InputError(
+                f"face[...]: expected a name, given {name!r}; landmarks by number are face.landmarks[{name!r}]"
+            )
+        found = find_landmarks(self.scheme, name)
+        return self.landmarks[found if isinstance(found, int) else list(found)]
+
+    __iter__ = None  # landmarks are in `landmarks`; names in `scheme`
+
+    @cached_property
+    def pose(self) -> HeadPose | None:
+        """Rough (yaw, pitch, roll) of the head in degrees, from the landmarks alone: yaw > 0 turns the nose to the image's right, pitch > 0
+        raises it, roll > 0 is counter-clockwise. None as in `head_pose`; how good it is, says `head_poses`."""
+        return head_pose(self.landmarks, self.scheme)
+
+    def aligned(self, image: ImageLike, size: int = 256, *, margin: float = 0.3, bgr: bool = False) -> FaceCrop:
+        """Cut the face out upright: its landmarks lie as near to the scheme's mean face as rotation, scale and shift bring them.
+
+        In a scheme without a mean face the tight box of the landmarks is cut out, rotated by `angle`.
+
+        Args:
+            image: The image of the face, as `Detector.detect` takes it.
+            size: Side of the result, px.
+            margin: Added on each side, as a fraction of the mean face's longer side.
+            bgr: See `Detector.detect`; the result is RGB.
+
+        Returns:
+            `image` (size, size, 3) RGB, the `landmarks` in it, and `crop_from_image`, which maps image px to its px and has an inverse.
+
+        Raises:
+            InputError: The image cannot be read, size or margin are out of range, or fewer than two landmarks are present.
+        """
+        from fewmark.data.crops import CropRule, FaceCrop, cut_from_image
+        from fewmark.data.images import to_rgb
+
+        rule = CropRule(size, margin)
+        seen = np.isfinite(self.landmarks).all(1)
+        points = self.landmarks[seen].astype(np.float64)
+        if len(points) < 2 or not np.ptp(points, axis=0).max() > 0:
+            raise InputError(f"aligned: expected a face with two landmarks or more, given {len(points)} in one place")
+        if self.scheme.mean_face is None:
+            crop_from_image = rule.crop_from_image(box_of_points(points), angle=-self.angle)
+        else:
+            mean_from_image = fit_similarity(points, self.scheme.mean_face[seen].astype(np.float64))
+            crop_from_image = rule.crop_from_image(np.array([0.0, 0.0, 1.0, 1.0])) @ mean_from_image
+        landmarks = crop_from_image(self.landmarks).astype(np.float32)
+        return FaceCrop(cut_from_image(to_rgb(image, bgr=bgr), crop_from_image, size), landmarks, crop_from_image)
+
+    def draw(self, image: ImageLike, *, numbers: bool = False, names: bool = False, bgr: bool = False) -> Image:
+        """Draw the landmarks on a copy of the image, as `draw_landmarks` does for several faces.
+
+        Args:
+            image: The image of the face, as `Detector.detect` takes it.
+            numbers: Label each landmark with its index.
+            names: Label each landmark with its name instead.
+            bgr: See `Detector.detect`; the result is RGB.
+
+        Returns:
+            (H, W, 3) RGB.
+
+        Raises:
+            InputError: The image cannot be read.
+        """
+        from fewmark.data.images import to_rgb
+        from fewmark.visualization.draw import draw_landmarks
+
+        return draw_landmarks(to_rgb(image, bgr=bgr), [self], self.scheme, numbers=numbers, names=names)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the face: .json as `to_dict`, .pts its landmarks alone. An existing file is replaced.
+
+        Raises:
+            InputError: The name has another ending, or the file cannot be written.
+        """
+        file = user_path(path)
+        if file.suffix.lower() == ".json":
+            write_text(file, json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        elif file.suffix.lower() == ".pts":
+            from fewmark.data.formats.pts import write_pts
+
+            write_pts(file, self.landmarks)
+        else:
+            raise InputError(f"{path}: expected a file name ending in .json or .pts; write_faces writes other formats")
+
     @property
     def by_name(self) -> Mapping[str, NDArray[np.float32]]:
         """Landmark name -> (2,) image px."""
@@ -53,10 +162,12 @@ class Face:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; missing values are null."""
+        pose = self.pose
         return {
             "scheme": self.scheme.name,
             "box_xyxy": [round(float(v), 2) for v in self.box],
             "angle": wrap_angle(round(self.angle, 2)),
+            "pose": None if pose is None else {k: wrap_angle(round(v, 1)) for k, v in pose._asdict().items()},
             "box_score": None if self.box_score is None else round(self.box_score, 3),
             "landmarks": [[round(float(v), 3) for v in p] if np.isfinite(p).all() else None for p in self.landmarks],
             "scores": _numbers(self.scores, 4),

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "calibration": ["ErrorCalibration", "Reliability"],
         "metrics": ["Score", "score"],
+        "names": ["find_landmarks"],
         "scheme": ["LandmarkScheme", "load_scheme", "scheme_names"],
         "transfer": ["SchemeTransfer"],
     },

@@ -31,7 +31,7 @@ MIN_BOX_SIDE = 4.0
 """px of a face's box; smaller ones are no faces."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TrackedFace(Face):
     """A face in one frame; its box is the tight box of the landmarks, its box score the face detector's latest.
 
@@ -42,6 +42,9 @@ class TrackedFace(Face):
 
     id: int
     raw_landmarks: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("(", f"({self.id}, ", 1)
 
 
 @dataclass(eq=False)
