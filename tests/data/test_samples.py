@@ -1,8 +1,9 @@
-"""The one door through which images enter."""
+"""The one door through which images enter, and the boxes of faces."""
 
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,9 @@ from PIL import Image
 
 from fewmark.core.errors import InputError
 from fewmark.data.images import as_rgb, decode_image, read_image, read_size
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, usual_face, with_full_box
+from fewmark.landmarks.missing import full_box
+from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3  # RGB, every pixel another
 
@@ -131,9 +134,47 @@ def test_face_box() -> None:
     given = np.array([0, 0, 10, 10], np.float32)
     assert FaceSample(Path("a"), landmarks=landmarks).face_box().tolist() == [1, 2, 5, 9]
     assert FaceSample(Path("a"), given, landmarks).face_box() is given
+    assert FaceSample(Path("a"), given, landmarks).face_box(landmarks) is given
     for bare in (
         FaceSample(Path("a.jpg")),
         FaceSample(Path("a.jpg"), landmarks=np.full((2, 2), np.nan, np.float32)),
     ):
         with pytest.raises(InputError, match=r"a\.jpg.*neither a box nor landmarks"):
             bare.face_box()
+
+
+def test_partly_labelled_faces_get_the_box_of_their_full_labels() -> None:
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    three = (square * 10 + 5).astype(np.float32)
+    three[2] = np.nan
+    sample = FaceSample(Path("a.jpg"), landmarks=three)
+    assert sample.is_partly_labelled
+    assert sample.face_box(square).tolist() == pytest.approx([5, 5, 15, 15])
+    boxed = with_full_box(sample, square)
+    assert boxed.box is not None
+    assert boxed.box.tolist() == pytest.approx([5, 5, 15, 15])
+    assert boxed.landmarks is three
+    full = FaceSample(Path("b.jpg"), landmarks=square)
+    given = replace(sample, box=np.array([0, 0, 9, 9], np.float32))
+    for same in (full, given, FaceSample(Path("c.jpg")), FaceSample(Path("d.jpg"), landmarks=three[1:])):
+        assert with_full_box(same, square) is same
+    two = FaceSample(Path("e.jpg"), landmarks=np.where([[1], [0], [1], [0]], three, np.nan).astype(np.float32))
+    for face, mean, says in (
+        (two, square, "e.jpg: 1 of 4 .*at least 3"),
+        (sample, None, "a.jpg: 3 of 4 .*no mean_face"),
+    ):
+        with pytest.raises(InputError, match=says):
+            with_full_box(face, mean)
+
+
+def test_the_usual_face_of_a_scheme_without_a_mean_face_is_that_of_its_full_labels() -> None:
+    scheme = LandmarkScheme("square", ("a", "b", "c", "d"))
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    partly = square.copy()
+    partly[0] = np.nan
+    faces = [FaceSample(Path(str(i)), landmarks=p) for i, p in enumerate((partly, square * 7, square * 3 + 2))]
+    usual = usual_face(faces, scheme)
+    assert usual is not None
+    assert full_box(partly, usual).tolist() == pytest.approx([0, 0, 1, 1], abs=1e-6)
+    assert usual_face(faces[:1], scheme) is None
+    assert usual_face(faces, load_scheme("ibug-68")) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, box_of_points
+from fewmark.core.geometry import Box, FloatArray, box_of_points
+from fewmark.core.procrustes import mean_shape
+from fewmark.landmarks.missing import cannot_complete, complete_landmarks, full_box
+from fewmark.landmarks.scheme import LandmarkScheme
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +42,16 @@ class FaceSample:
         """Whether at least one landmark has two finite coordinates."""
         return self.landmarks is not None and bool(np.isfinite(self.landmarks).all(1).any())
 
-    def face_box(self) -> Box:
+    @property
+    def is_partly_labelled(self) -> bool:
+        """Whether some landmarks are there and some missing."""
+        return self.landmarks is not None and self.is_labelled and not bool(np.isfinite(self.landmarks).all())
+
+    def face_box(self, mean_face: FloatArray | None = None) -> Box:
         """Return the given box, or else the tight box of the landmarks.
+
+        Args:
+            mean_face: (K, 2) the scheme's, from which missing landmarks are estimated; None: they do not count.
 
         Raises:
             InputError: The face has neither.
@@ -51,7 +62,37 @@ class FaceSample:
             raise InputError(
                 f"{self.image}: the face has neither a box nor landmarks; give box_x0,box_y0,box_x1,box_y1"
             )
-        return box_of_points(self.landmarks)
+        return full_box(self.landmarks, mean_face)
+
+
+def with_full_box(sample: FaceSample, mean_face: FloatArray | None) -> FaceSample:
+    """Give a partly labelled face without a box that of its full labels; any other face stays the same.
+
+    Args:
+        sample: The face.
+        mean_face: (K, 2), see `usual_face`.
+
+    Raises:
+        InputError: The missing landmarks cannot be estimated, see `complete_landmarks`.
+    """
+    points = sample.landmarks
+    if sample.box is not None or points is None or not sample.is_partly_labelled:
+        return sample
+    if mean_face is not None and points.shape != np.shape(mean_face):
+        return sample  # of another scheme, which is reported where its images are read
+    complete = complete_landmarks(points, mean_face)
+    if complete is None:
+        raise InputError(f"{sample.name or sample.image}: {cannot_complete(points, mean_face)}")
+    return replace(sample, box=box_of_points(complete))
+
+
+def usual_face(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> FloatArray | None:
+    """The scheme's mean face (K, 2), or else the mean of the fully labelled faces; None if there is neither."""
+    if scheme.mean_face is not None:
+        return scheme.mean_face
+    shapes = [s.landmarks for s in samples if s.landmarks is not None and s.landmarks.shape == (scheme.n_landmarks, 2)]
+    full = [p for p in shapes if np.isfinite(p).all() and np.ptp(p, axis=0).max() > 0]
+    return mean_shape(np.stack(full)) if full else None
 
 
 def stack_landmarks(samples: Sequence[FaceSample]) -> NDArray[np.float32]:

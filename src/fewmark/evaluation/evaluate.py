@@ -103,7 +103,7 @@ def evaluate_lists(
     if len(lists) > 1:
         rows[FULL] = list(range(len(samples)))
     true = stack_landmarks(samples)
-    boxes = np.stack([s.face_box() for s in samples])
+    boxes = np.stack([s.face_box(target.mean_face) for s in samples])
     return {
         name: score(found[r], true[r], target, boxes=boxes[r], normalizer=normalizer, threshold=threshold)
         for name, r in rows.items()

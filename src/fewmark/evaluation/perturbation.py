@@ -79,7 +79,7 @@ def perturb(
     Args:
         perturbation: The change.
         image: (H, W, 3) RGB.
-        landmarks: (K, 2) image px, at least one of them present; their tight box is the face's.
+        landmarks: (K, 2) image px, at least one of them present, missing ones estimated; their tight box is the face's.
         rule: The detector's crop rule. Of a rotated or reduced image only a window with room around the crop is made, grey outside
             the image.
 

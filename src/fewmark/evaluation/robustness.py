@@ -21,6 +21,7 @@ from fewmark.inference.detector import Detector
 from fewmark.inference.head_pose import head_poses
 from fewmark.inference.labelled import labelled_box
 from fewmark.landmarks.metrics import THRESHOLD, failure_rate, landmark_errors, nme_per_face, normalising_lengths
+from fewmark.landmarks.missing import complete_landmarks
 from fewmark.landmarks.scheme import Normalizer
 
 Kind = Literal["shift", "scale", "rotation", "size", "yaw", "roll"]
@@ -182,7 +183,7 @@ def measure_robustness(
         raise InputError(f"threshold: expected a fraction above 0, such as 0.08 for 8 %, given {threshold}")
     if not samples:
         raise InputError("robustness: expected labelled faces, given none")
-    boxes = [labelled_box(s, scheme.n_landmarks) for s in samples]
+    boxes = [labelled_box(s, scheme) for s in samples]
     wanted = [d for kind in kinds for d in _perturbations(kind)]
     errors: dict[tuple[Perturbation | None, int], list[Floats]] = {}
     for start in range(0, len(samples), _IMAGES):
@@ -248,8 +249,9 @@ def _perturbed_nmes(
     for i, sample in enumerate(samples):
         same = i > 0 and samples[i - 1].image == sample.image
         images.append(images[-1] if same else read_image(sample.image))
-    true = stack_landmarks(samples).astype(np.float64)
-    lengths = normalising_lengths(true, np.stack([s.face_box() for s in samples]), normalizer)
+    true, mean_face = stack_landmarks(samples).astype(np.float64), detector.scheme.mean_face
+    shapes = [t if (c := complete_landmarks(t, mean_face)) is None else c for t in true]
+    lengths = normalising_lengths(true, np.stack([s.face_box(mean_face) for s in samples]), normalizer)
 
     def nme(found: NDArray[np.float32], maps: Sequence[Similarity] | None) -> Floats:
         back = found if maps is None else np.stack([m.inverse()(p) for m, p in zip(maps, found, strict=True)])
@@ -263,7 +265,7 @@ def _perturbed_nmes(
         if not d.changes:
             result.update({(d, n): result[None, n] for n in _PASSES[d.kind]})
             continue
-        seen = [perturb(d, p, t, detector.checkpoint.crop) for p, t in zip(images, true, strict=True)]
+        seen = [perturb(d, p, t, detector.checkpoint.crop) for p, t in zip(images, shapes, strict=True)]
         found_by_passes = _predict(detector, [p for p, _, _ in seen], [b for _, b, _ in seen], max(_PASSES[d.kind]))
         for n, found in enumerate(found_by_passes, 1):
             result[d, n] = nme(found, [m for _, _, m in seen])

@@ -17,6 +17,8 @@ from fewmark.inference.answer import make_answer
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import box_overlap
 from fewmark.inference.search import FoundFace
+from fewmark.landmarks.missing import cannot_complete, complete_landmarks
+from fewmark.landmarks.scheme import LandmarkScheme
 
 BoxKind = Literal["gt", "detect", "column"]
 
@@ -64,14 +66,15 @@ def predict_samples(
     """
     if box not in ("gt", "detect", "column"):
         raise InputError(f"box: expected gt, detect or column, given {box!r}")
-    k = detector.checkpoint.scheme_of(scheme).n_landmarks
+    target = detector.checkpoint.scheme_of(scheme)
+    k = target.n_landmarks
     transfer = detector.checkpoint.transfer_to(scheme)
     predicted = SamplePredictions(
         np.full((len(samples), k, 2), np.nan, np.float32), np.full((len(samples), k), np.nan, np.float32)
     )
     for start in range(0, len(samples), _IMAGES):
         rows = list(range(start, min(len(samples), start + _IMAGES)))
-        boxes = [labelled_box(samples[i], k, box) for i in rows]
+        boxes = [labelled_box(samples[i], target, box) for i in rows]
         if transfer is not None and box != "column":
             boxes = [transfer.source_box(b) for b in boxes]
         images: dict[Path, Image] = {}
@@ -101,23 +104,31 @@ def _nearest(faces: Sequence[FoundFace], true_box: Box) -> FoundFace | None:
     return faces[int(np.argmax(overlaps))] if overlaps and max(overlaps) > 0 else None
 
 
-def labelled_box(sample: FaceSample, k: int, kind: BoxKind = "gt") -> Box:
+def labelled_box(sample: FaceSample, scheme: LandmarkScheme, kind: BoxKind = "gt") -> Box:
     """The box of a labelled face: (4,) image px.
 
     Args:
         sample: The face.
-        k: Expected number of landmarks.
-        kind: "column" for the box in the label file, else the tight box of the landmarks.
+        scheme: Scheme of its landmarks.
+        kind: "column" for the box in the label file, else the tight box of the landmarks: of a partly labelled face, with the missing
+            ones estimated (`fewmark.landmarks.missing`) or, if they cannot be, the box in the label file.
 
     Raises:
-        InputError: The face has no landmarks or another number than `k`, all are in one place, or it has no box for "column".
+        InputError: The face has no landmarks or another number than the scheme, all are in one place, it has no box for "column", or
+            too few landmarks for a box and none in the label file.
     """
+    k = scheme.n_landmarks
     if sample.landmarks is None or not np.isfinite(sample.landmarks).all(1).any():
         raise InputError(f"{sample.image}: expected a labelled face, given one without landmarks")
     if len(sample.landmarks) != k:
         raise InputError(f"{sample.image}: expected {k} landmarks as the scheme has, given {len(sample.landmarks)}")
-    if kind != "column":
-        true_box = box_of_points(sample.landmarks)
+    complete = complete_landmarks(sample.landmarks, scheme.mean_face)
+    if kind == "detect" and complete is None:
+        return sample.face_box()  # to tell the face from others
+    if kind != "column" and complete is None and sample.box is None:
+        raise InputError(f"{sample.image}: {cannot_complete(sample.landmarks, scheme.mean_face)}")
+    if kind != "column" and complete is not None:
+        true_box = box_of_points(complete)
         if not box_size(true_box).max() > 0:
             raise InputError(f"{sample.image}: the true landmarks are one point, which has no box; use --box column")
         return true_box

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box
+from fewmark.core.geometry import Box, FloatArray
 from fewmark.data.crops import REACH, CachedFace, CropRule, cache_face, cache_faces
 from fewmark.data.formats.csv import read_csv
 from fewmark.data.images import read_image
-from fewmark.data.samples import FaceSample
+from fewmark.data.samples import FaceSample, usual_face, with_full_box
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face_detection.base import SlimeFaceDetector, adapt_box, box_overlap, fit_box_adapter
@@ -34,19 +34,31 @@ DEFAULT_BOX_FROM_DETECTOR = (0.0, 0.0, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The faces of a run.
+    """The faces of a run. Partly labelled faces without a box get that of their full labels, see `with_full_box`.
 
     Attributes:
         scheme: Scheme of all labels.
         labelled: L; every face has at least one landmark.
         unlabelled: U; labels that they may have are read by the oracle and the report alone.
         validation: Held-out labelled faces to measure on; they train nothing.
+
+    Raises:
+        InputError: A labelled face has too few landmarks for its box, and no box.
     """
 
     scheme: LandmarkScheme
     labelled: Sequence[FaceSample]
     unlabelled: Sequence[FaceSample]
     validation: Sequence[FaceSample]
+
+    def __post_init__(self) -> None:
+        parts = {name: list(getattr(self, name)) for name in ("labelled", "unlabelled", "validation")}
+        if not any(s.is_partly_labelled for part in parts.values() for s in part):
+            return
+        mean_face = usual_face([*parts["labelled"], *parts["validation"]], self.scheme)
+        for name in ("labelled", "validation"):
+            object.__setattr__(self, name, [with_full_box(s, mean_face) for s in parts[name]])
+        object.__setattr__(self, "unlabelled", [_hidden_box(s, mean_face) for s in parts["unlabelled"]])
 
     @property
     def n_faces(self) -> int:
@@ -86,6 +98,14 @@ class PreparedFaces:
     truth: NDArray[np.float32]
     validation: Validation | None
     box_from_detector: tuple[float, float, float]
+
+
+def _hidden_box(sample: FaceSample, mean_face: FloatArray | None) -> FaceSample:
+    """An unlabelled face with the box of labels that it may have; too few for a box are left out, and the face is detected."""
+    try:
+        return with_full_box(sample, mean_face)
+    except InputError:
+        return replace(sample, landmarks=None)
 
 
 def check_labelled(samples: Sequence[FaceSample], part: str) -> None:

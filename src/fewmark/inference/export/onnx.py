@@ -115,7 +115,7 @@ def export_onnx(
         "int8": None,
     }
     if int8_faces is not None:
-        small = quantize(graph, labelled_crops(int8_faces, checkpoint.crop))
+        small = quantize(graph, labelled_crops(int8_faces, checkpoint))
         context["int8"] = _int8_cost(path, checkpoint, {"float": graph, "int8": small}, context, int8_faces)
         graph = small
     store_halves(graph)
@@ -182,7 +182,7 @@ def _int8_cost(
         InputError: The quantization costs more than `INT8_COST`.
     """
     truth = stack_landmarks(faces)
-    boxes = np.stack([s.face_box() for s in faces])
+    boxes = np.stack([s.face_box(checkpoint.scheme.mean_face) for s in faces])
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, graph in graphs.items():

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import box_of_points
-from fewmark.data.crops import CropRule, cut
+from fewmark.data.crops import cut
 from fewmark.data.images import read_image
 from fewmark.data.samples import FaceSample
+from fewmark.inference.checkpoint.model import Checkpoint
+from fewmark.inference.labelled import labelled_box
 
 if TYPE_CHECKING:
     import onnx
@@ -23,17 +24,16 @@ _CALIBRATION_FACES = 200  # more do not change the ranges
 _BATCH = 8
 
 
-def labelled_crops(samples: Sequence[FaceSample], rule: CropRule) -> NDArray[np.uint8]:
+def labelled_crops(samples: Sequence[FaceSample], checkpoint: Checkpoint) -> NDArray[np.uint8]:
     """Cut crops around the true landmarks of the first faces: (n, H, W, 3), n at most 200.
 
     Raises:
         InputError: There is no face, a face has no landmarks, or an image cannot be read.
     """
-    crops = []
+    crops, rule = [], checkpoint.crop
     for sample in samples[:_CALIBRATION_FACES]:
-        if sample.landmarks is None or not np.isfinite(sample.landmarks).all(1).any():
-            raise InputError(f"{sample.image}: expected a labelled face for int8, given one without landmarks")
-        crops.append(cut(read_image(sample.image), rule.crop_from_image(box_of_points(sample.landmarks)), rule.size))
+        box = labelled_box(sample, checkpoint.scheme)
+        crops.append(cut(read_image(sample.image), rule.crop_from_image(box), rule.size))
     if not crops:
         raise InputError("int8: expected labelled faces to take the ranges from, given none")
     return np.stack(crops)
