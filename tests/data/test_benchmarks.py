@@ -104,7 +104,7 @@ def test_300w_refuses(refused: Callable[..., None], tmp_path: Path, monkeypatch:
     write_pts(root / "ibug/image_003_1.pts", points(67))
     refused(lambda: read_300w(root, "challenging", box="landmarks", strict=False), "expected 68 points, given 67")
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    refused(lambda: read_300w(root, "train", strict=False), "scipy", "pip install 'fewmark[formats]'")
+    refused(lambda: read_300w(root, "train", strict=False), "scipy", 'pip install "h5py>=')
 
 
 # ---- Menpo
@@ -347,4 +347,4 @@ def test_cofw(refused: Callable[..., None], tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "COFW_test_color.mat").write_text("no HDF5")
     refused(lambda: read_cofw(tmp_path, "test", strict=False), "COFW_test_color.mat", "HDF5")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    refused(lambda: read_cofw(tmp_path, "test", strict=False), "h5py", "pip install 'fewmark[formats]'")
+    refused(lambda: read_cofw(tmp_path, "test", strict=False), "h5py", 'pip install "h5py>=')

@@ -131,8 +131,9 @@ def test_exif_alone_does_not_turn_a_heic(tmp_path: Path) -> None:
 def test_heic_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.heic").write_bytes(bytes([0, 0, 0, 20]) + b"ftypheic" + bytes(4) + b"mif1" + bytes(40))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    says = r'a\.heic: is HEIC, which needs pillow-heif: pip install "pillow-heif>=[\d.]*", or convert it to JPEG$'
     for read in (read_image, read_size):
-        with pytest.raises(InputError, match=r"a\.heic: is HEIC.*fewmark\[heic\]"):
+        with pytest.raises(InputError, match=says):
             read(tmp_path / "a.heic")
 
 

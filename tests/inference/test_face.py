@@ -108,7 +108,7 @@ def test_the_package_draws_what_was_found() -> None:
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(InputError, match=r"fewmark\[supervision\]"):
+    with pytest.raises(InputError, match='pip install "supervision>='):
         face().to_supervision()
 
 

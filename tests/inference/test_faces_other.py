@@ -73,7 +73,7 @@ def test_face_detectors_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(InputError, match=says):
             make_face_detector(name, max_side=max_side)
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(InputError, match=r"fewmark\[dlib\]"):
+    with pytest.raises(InputError, match='pip install "dlib-bin>='):
         DlibFaceDetector()
 
 

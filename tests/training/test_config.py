@@ -89,7 +89,11 @@ def test_no_rounds_train_as_long_as_the_rounds_would() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("semi.ratoi=0.2", ["semi.ratoi", "no such setting"]),
+        ("semi.ratoi=0.2", ["semi.ratoi", "no such setting; did you mean semi.ratio?"]),
+        ("students.a.codec.sgma=2", ["did you mean students.a.codec.sigma?"]),
+        ("smi.ratio=0.2", ["did you mean semi?"]),
+        ("run.ratio=0.2", ["did you mean semi.ratio or distillation.ratio?"]),
+        ("zzz=1", ["no such setting; fewmark train --list-settings lists all"]),
         ("semi.ratio=2", ["semi.ratio", "less than or equal to 1", "2"]),
         ("semi.selection=best", ["semi.selection", "'best'"]),
         ("semi.ratio", ["--set", "section.key=value"]),

@@ -19,7 +19,7 @@ from fewmark.video.files import frame_rate
 from fewmark.video.reader import Frame, Video, read_video
 from fewmark.video.writer import VideoWriter
 
-av = pytest.importorskip("av", reason='needs PyAV: pip install "fewmark[video]"')
+av = pytest.importorskip("av", reason="needs PyAV: pip install av")
 
 EVEN = np.arange(40) / 25
 UNEVEN = np.cumsum([0, *np.random.default_rng(0).integers(10, 120, 39)]) / 1000

@@ -112,8 +112,10 @@ class Group(TyperGroup):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("torch", "lightning_fabric"):
                 raise
+            from fewmark.core.install import install_hint
+
             command = ctx.invoked_subcommand or "this command"
-            fail(f"{command} needs torch, which is not installed: pip install 'fewmark[train]'")
+            fail(f"{command} needs torch, which is not installed: {install_hint('train')}")
         except OSError as error:
             if error.errno is None:
                 raise

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "errors": ["BadImageWarning", "InputError", "OutputError"],
         "files": ["atomic_path", "check_outputs", "write_text"],
         "geometry": ["Similarity", "box_centre", "box_of_points", "box_size", "fit_similarity", "warp_image"],
+        "install": ["install_hint"],
         "json": ["json_value"],
         "names": ["dump_json", "escape_name", "one_line", "unescape_name"],
         "pixels": ["as_rgb"],

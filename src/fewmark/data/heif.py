@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, features
 
 from fewmark.core.errors import InputError
+from fewmark.core.install import install_hint
 
 _HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _AVIF = {b"avif", b"avis"}
@@ -42,6 +43,8 @@ def decode_heif(data: bytes, where: str) -> NDArray[np.uint8] | None:
             return None
         upright = ImageOps.exif_transpose(image) if heif_kind(data) == "avif" else image
         return np.asarray(upright.convert("RGB"), np.uint8).copy()
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise InputError(f"{where}: cannot be decoded as an image ({error}); copy the file again") from error
 
@@ -54,6 +57,8 @@ def heif_size(data: bytes, where: str) -> tuple[int, int] | None:
     """
     try:
         image = _open(data, where)
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise InputError(f"{where}: not an image, or damaged ({error})") from error
     if image is None:
@@ -69,7 +74,7 @@ def _open(data: bytes, where: str) -> Image.Image | None:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise InputError(
-            f"{where}: is HEIC, which needs pillow-heif: pip install 'fewmark[heic]', or convert it to JPEG"
+            f"{where}: is HEIC, which needs pillow-heif: {install_hint('heic')}, or convert it to JPEG"
         ) from error
     image: Image.Image = HeifImageFile(io.BytesIO(data))
     return image

@@ -12,6 +12,7 @@ from typing import Any
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
+from fewmark.core.install import install_hint
 from fewmark.core.text import percent
 from fewmark.evaluation.robustness import RISE, Curve, Kind, Level, Robustness
 from fewmark.visualization.charts import Point, line_chart
@@ -57,7 +58,7 @@ def check_output(path: str | Path) -> Path:
         try:
             import matplotlib.figure  # noqa: F401
         except ImportError as error:
-            raise InputError(f"{path}: needs matplotlib: pip install 'fewmark[plot]', or name a .html file") from error
+            raise InputError(f"{path}: needs matplotlib: {install_hint('plot')}, or name a .html file") from error
     return path
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import user_path, write_text
 from fewmark.core.geometry import Box, Image, box_of_points, fit_similarity, wrap_angle
+from fewmark.core.install import install_hint
 from fewmark.core.json import json_value
 from fewmark.inference.head_pose import HeadPose, head_pose
 from fewmark.landmarks.names import find_landmarks
@@ -198,7 +199,7 @@ def to_supervision(faces: Sequence[Face]) -> Any:
     try:
         import supervision
     except ImportError as error:
-        raise InputError("to_supervision needs supervision: pip install 'fewmark[supervision]'") from error
+        raise InputError(f"to_supervision needs supervision: {install_hint('supervision')}") from error
     if not faces:
         return supervision.KeyPoints.empty()
     names = sorted({f.scheme.name for f in faces})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from fewmark.core.errors import InputError
+from fewmark.core.install import install_hint
 from fewmark.inference.checkpoint.exported import ExportedModel
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.predictor import LandmarkPredictor
@@ -45,7 +46,7 @@ def load_predictor(
     if runtime == "onnx" and exported is None:
         raise InputError(
             f"{path}: runtime onnx: expected onnxruntime, device cpu and {path.with_suffix('.onnx').name} made from this "
-            f'file; pip install "fewmark[onnx]" and fewmark export {path_or_name} --to onnx'
+            f"file; {install_hint('onnx', 'onnxruntime')} and fewmark export {path_or_name} --to onnx"
         )
     if exported is not None:
         return OnnxPredictor(exported, threads=threads)
@@ -55,10 +56,10 @@ def load_predictor(
     except ModuleNotFoundError as error:
         if not on_cpu:
             raise InputError(
-                f"device {device} needs torch, which is not installed: pip install 'fewmark[train]', or leave the device away"
+                f"device {device} needs torch, which is not installed: {install_hint('train')}, or leave the device away"
             ) from error
         raise InputError(
             f"{path}: ONNX Runtime cannot run it (no {path.with_suffix('.onnx').name} that was made from it lies alongside), and "
-            "torch is not installed: pip install 'fewmark[train]', or export the model where torch is installed"
+            f"torch is not installed: {install_hint('train')}, or export the model where torch is installed"
         ) from error
     return TorchPredictor(load_checkpoint(path), device, threads=threads)

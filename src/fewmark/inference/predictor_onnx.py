@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
+from fewmark.core.install import install_hint
 from fewmark.inference.checkpoint.exported import ExportedModel, read_exported
 from fewmark.inference.predictor import CropPrediction, LandmarkPredictor
 
@@ -117,7 +118,7 @@ def make_session(model: bytes, path: Path, threads: int | None) -> Any:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
-        raise InputError(f'{path}: an .onnx file needs onnxruntime: pip install "fewmark[onnx]"') from error
+        raise InputError(f"{path}: an .onnx file needs onnxruntime: {install_hint('', 'onnxruntime')}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_ERRORS
     if threads is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -289,10 +291,23 @@ def load_config(recipe: str | Path = "laptop", overrides: Sequence[str] = (), *,
         place = ".".join(str(part) for part in first["loc"])
         given = first.get("input")
         message = first["msg"].removeprefix("Value error, ")
-        what = "no such setting" if first["type"] == "extra_forbidden" else f"{message}, given {given!r}"
+        unknown = first["type"] == "extra_forbidden"
+        what = f"no such setting{_nearest(place)}" if unknown else f"{message}, given {given!r}"
         raise InputError(f"{recipe}: {place}: {what}") from None
     except InputError as error:
         raise InputError(f"{recipe}: {error}") from None
+
+
+def _nearest(place: str) -> str:
+    """Name the settings that may have been meant, or what lists all."""
+    student = re.match(r"students\.[^.]+\.", place)
+    names = [s.name.replace("students.NAME.", student[0] if student else "students.NAME.") for s in describe_settings()]
+    section, _, leaf = place.rpartition(".")
+    leaves = {n: n.rpartition(".")[2] for n in names}
+    here = get_close_matches(leaf, [v for n, v in leaves.items() if n.rpartition(".")[0] == section], n=1)
+    near = [f"{section}.{v}" for v in here] or [n for n, v in leaves.items() if v == leaf]
+    near = near or get_close_matches(place, sorted({n.partition(".")[0] for n in names}), n=1)
+    return f"; did you mean {' or '.join(near)}?" if near else "; fewmark train --list-settings lists all"
 
 
 def _read_recipe(recipe: str | Path, distillation: bool) -> dict[str, Any]:
@@ -302,7 +317,9 @@ def _read_recipe(recipe: str | Path, distillation: bool) -> dict[str, Any]:
     elif Path(recipe).is_file():
         text = Path(recipe).read_text(encoding="utf-8")
     else:
-        raise InputError(f"recipe {name!r}: no such file, and packaged are {', '.join(recipe_names())}")
+        near = get_close_matches(name, recipe_names(), n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"recipe {name!r}: no such file, and packaged are {', '.join(recipe_names())}{meant}")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.core.files import utf8_path
 from fewmark.core.geometry import Image
+from fewmark.core.install import install_hint
 from fewmark.core.text import count
 from fewmark.video.containers import Container
 
@@ -104,9 +105,7 @@ def open_by_cv2(path: Path, container: Container) -> Stream:
     if first is None:
         capture.release()
         what = "holds no frame that can be read" if opened else "cannot be opened as a video"
-        why = (
-            "it may be cut off, hold only sound, or be in a form that OpenCV does not know (pip install fewmark[video])"
-        )
+        why = f"it may be cut off, hold only sound, or be in a form that OpenCV does not know; PyAV may: {install_hint('video')}"
         raise InputError(f"{path}: {what}; {'it is cut off' if container.is_cut else why}")
     listed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     stream.n_frames = listed if listed > 0 and container.has_table else None
@@ -155,7 +154,7 @@ def open_by_av(path: Path, container: Container) -> Stream:
     try:
         import av
     except ImportError as error:
-        raise InputError('PyAV is not installed; pip install "fewmark[video]", or read with OpenCV') from error
+        raise InputError(f"PyAV is not installed: {install_hint('video')}, or read with OpenCV") from error
     stream = Stream(path, container)
     ends = "it is cut off" if container.is_cut else "it may be cut off"
     try:

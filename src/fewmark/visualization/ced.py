@@ -10,6 +10,7 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
 from fewmark.core.geometry import FloatArray
+from fewmark.core.install import install_hint
 from fewmark.landmarks.metrics import Score, ced
 from fewmark.visualization.charts import Point, line_chart
 
@@ -113,6 +114,6 @@ def check_ced_path(path: str | Path) -> Path:
             import matplotlib.figure  # noqa: F401
         except ImportError as error:
             raise InputError(
-                f"{path}: needs matplotlib: pip install 'fewmark[plot]', or name a .html or .csv file"
+                f"{path}: needs matplotlib: {install_hint('plot')}, or name a .html or .csv file"
             ) from error
     return path

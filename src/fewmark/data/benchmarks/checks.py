@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewmark.core.errors import InputError
+from fewmark.core.install import install_hint
 
 
 def check_count(what: str, expected: int, given: int, strict: bool) -> None:
@@ -51,9 +52,7 @@ def need_library(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(
-            f"{what}: reading it needs {name.split('.')[0]}; run: pip install 'fewmark[formats]'"
-        ) from error
+        raise InputError(f"{what}: reading it needs {name.split('.')[0]}; run: {install_hint('formats')}") from error
 
 
 def read_matlab(path: Path, what: str) -> dict[str, Any]:

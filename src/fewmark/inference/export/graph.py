@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
+from fewmark.core.install import install_hint
 from fewmark.core.version import __version__
 from fewmark.data.crops import CropRule, cut
 from fewmark.data.synthetic.faces import render_faces
@@ -124,7 +125,7 @@ def trace_onnx(checkpoint: Checkpoint, *, flip: bool) -> onnx.ModelProto:
         import onnx
         from onnx import helper, numpy_helper
     except ImportError as error:
-        raise InputError('an export needs onnx and onnxruntime: pip install "fewmark[onnx]"') from error
+        raise InputError(f"an export needs onnx and onnxruntime: {install_hint('onnx', 'onnxruntime')}") from error
     scheme = checkpoint.scheme
     students = checkpoint.students
     teacher = None if checkpoint.teacher is None else checkpoint.teacher.module

