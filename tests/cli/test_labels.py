@@ -11,6 +11,7 @@ import numpy as np
 from fewmark import packaged_names
 from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
+from fewmark.landmarks.scheme import load_scheme
 
 
 def test_inspect_a_model(cli: Any, tiny_model: Path) -> None:
@@ -64,3 +65,29 @@ def test_convert_there_and_back(cli: Any, synthetic: Path, tmp_path: Path) -> No
 def test_numbered_image_is_an_image(cli: Any, tmp_path: Path) -> None:
     cli("scheme", "show", "mtfl-5", "--out", tmp_path / "five.jpg")
     assert cv2.imread(str(tmp_path / "five.jpg")) is not None
+
+
+def test_a_scheme_is_proposed_from_ten_labelled_faces(cli: Any, shared_data: Any, tmp_path: Path) -> None:
+    table = shared_data("webmorph189") / "annotations.csv"
+    rows = table.read_text(encoding="utf-8").splitlines()[:11]
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(rows).replace("\nlondon/", f"\n{table.parent}/london/") + "\n", encoding="utf-8")
+    said = cli("scheme", "new", "mine", "--from", own, "--out", tmp_path / "mine.toml").stdout
+    assert "189 landmarks, from 10 labelled faces" in said
+    assert read_image(tmp_path / "mine.png").shape == (1024, 1024, 3)
+    mine, known = load_scheme(tmp_path / "mine.toml"), load_scheme("webmorph-189")
+    assert mine.mirror is not None
+    assert known.mirror is not None
+    assert sum(a != b for a, b in zip(mine.mirror, known.mirror, strict=True)) <= 6  # two edges of closed lips coincide
+    assert len(mine.components["left_eye"]) == len(mine.components["right_eye"]) > 20
+    assert mine.normalizers.keys() == known.normalizers.keys()
+    assert "no findings" in cli("scheme", "check", tmp_path / "mine.toml").stdout
+    assert "--force" in cli.error("scheme", "new", "mine", "--from", own, "--out", tmp_path / "mine.toml")
+
+
+def test_names_in_a_coco_file_are_those_of_the_new_scheme(cli: Any, synthetic: Path, tmp_path: Path) -> None:
+    cli("convert", synthetic, tmp_path / "a.json", "--scheme", "ibug-68")
+    facts = cli.json("scheme", "new", "own", "--from", tmp_path / "a.json", "--out", tmp_path / "own.toml")
+    known = load_scheme("ibug-68")
+    assert load_scheme(tmp_path / "own.toml").landmarks == known.landmarks
+    assert facts["mirror"] == list(known.mirror or ())

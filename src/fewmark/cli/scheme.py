@@ -1,4 +1,4 @@
-"""The commands `scheme list`, `scheme show` and `scheme check`."""
+"""The commands `scheme list`, `scheme show`, `scheme check` and `scheme new`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fewmark.cli.base import Json, out, print_json
+from fewmark.core.errors import InputError
+from fewmark.core.text import count
 
 if TYPE_CHECKING:
     from fewmark.landmarks.scheme import LandmarkScheme
 
 scheme_app = typer.Typer(
-    help="List, show and check annotation schemes: names and order of the landmarks.", no_args_is_help=True
+    help="List, show, check and make annotation schemes: names and order of the landmarks.", no_args_is_help=True
 )
 
 
@@ -90,6 +92,62 @@ def scheme_check(
     out.print(Text(f"{scheme.name}: {scheme.n_landmarks} landmarks, {found}"))
     for finding in findings:
         out.print(Text(f"- {finding}", style="yellow"))
+
+
+@scheme_app.command("new")
+def scheme_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new scheme.")],
+    labels: Annotated[
+        Path, typer.Option("--from", metavar="DATA", help="Folder or label file with labelled faces; ten are enough.")
+    ],
+    file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.toml", help="Scheme file to write; NAME.toml by default.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Propose a scheme from labelled faces: names, mirror, components, edges and mean face.
+
+    The mirror comes from the landmarks that the packaged model finds in the same faces. Look at the image that is written
+    beside the file, correct the file where it is wrong, then run `fewmark scheme check FILE`.
+    """
+    from fewmark.cli.scheme_labels import propose_from_data
+    from fewmark.core.files import write_text
+    from fewmark.data.images import write_image
+    from fewmark.landmarks.scheme import scheme_to_toml
+    from fewmark.landmarks.scheme_check import check_scheme
+    from fewmark.visualization.scheme import draw_scheme
+
+    target = file or Path(f"{name}.toml")
+    image = target.with_suffix(".png")
+    for path in (target, image):
+        if path.exists() and not force:
+            raise InputError(f"{path}: exists already; give another --out, or --force to replace it")
+    proposal, unused = propose_from_data(name, labels)
+    scheme = proposal.scheme
+    write_text(target, scheme_to_toml(scheme))
+    write_image(image, draw_scheme(scheme))
+    findings = check_scheme(scheme)
+    doubtful = [scheme.landmarks[i] for i in proposal.doubtful]
+    if as_json:
+        facts = {"n_faces": proposal.n_faces, "doubtful": doubtful, "findings": findings}
+        print_json({**_scheme_facts(scheme), **facts, "out": [str(target), str(image)]})
+        return
+    out.print(Text(f"{name}: {scheme.n_landmarks} landmarks, from {count(proposal.n_faces, 'labelled face')}"))
+    for line in unused:
+        out.print(Text(f"- {line}", style="yellow"))
+    if scheme.mirror is None:
+        out.print(Text("mirror: none, the faces show no symmetry; images will not be flipped in training"))
+    else:
+        pairs = sum(i < j for i, j in enumerate(scheme.mirror))
+        out.print(Text(f"mirror: {pairs} pairs, {scheme.n_landmarks - 2 * pairs} on the midline"))
+    out.print(Text("components: " + ", ".join(f"{n} {len(i)}" for n, i in scheme.components.items())))
+    if doubtful:
+        more = f" and {len(doubtful) - 8} more" if len(doubtful) > 8 else ""
+        out.print(Text(f"- mirror to check, another is as near: {', '.join(doubtful[:8])}{more}", style="yellow"))
+    for finding in findings:
+        out.print(Text(f"- {finding}", style="yellow"))
+    out.print(Text(f"scheme: {target}\nimage:  {image}"))
 
 
 def _scheme_facts(s: LandmarkScheme) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
+import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -306,3 +309,36 @@ def load_scheme(name_or_path: str | Path) -> LandmarkScheme:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{text_name}: not a TOML file ({error})") from error
     return scheme_from_dict(data, text_name)
+
+
+def scheme_to_toml(scheme: LandmarkScheme) -> str:
+    """Format a scheme as a scheme file; `load_scheme` reads it back."""
+
+    def plain(values: Iterable[object]) -> str:
+        texts = [json.dumps(v, ensure_ascii=False) for v in values]
+        return "[\n" + textwrap.fill(", ".join(texts), 110, initial_indent="    ", subsequent_indent="    ") + ",\n]"
+
+    data = scheme.to_dict()
+    lines = [
+        f"{k} = {json.dumps(data[k], ensure_ascii=False)}" for k in ("name", "source", "inferred", "default_normalizer")
+    ]
+    lines += [f"\nlandmarks = {plain(data['landmarks'])}"]
+    for field_name, note in (
+        ("mirror", "index of each landmark's mirror image"),
+        ("edges", "lines to draw"),
+        ("mean_face", "the longer side of the tight box spans 0 to 1, the shorter is centred"),
+    ):
+        if data.get(field_name):
+            lines += [f"\n# {note}\n{field_name} = {plain(data[field_name])}"]
+    for section in ("components", "normalizers"):
+        if data[section]:
+            lines += [f"\n[{section}]"]
+        for name, value in data[section].items():
+            key = name if re.fullmatch(r"[\w-]+", name, re.ASCII) else json.dumps(name, ensure_ascii=False)
+            text = (
+                plain(value)
+                if isinstance(value, list)
+                else ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items())
+            )
+            lines += [f"{key} = {text}" if isinstance(value, list) else f"{key} = {{ {text} }}"]
+    return "\n".join(lines) + "\n"

@@ -115,7 +115,7 @@ def _check_edges(scheme: LandmarkScheme) -> list[str]:
     return found
 
 
-def _other_side(name: str) -> str:
+def other_side(name: str) -> str:
     """Exchange left and right in a name."""
     return name.replace("left", "\0").replace("right", "left").replace("\0", "right")
 
@@ -136,17 +136,17 @@ def _check_mirror(scheme: LandmarkScheme) -> list[str]:
     found = []
     index = {name: i for i, name in enumerate(scheme.landmarks)}
     for i, name in enumerate(scheme.landmarks):
-        partner = index.get(_other_side(name), i)
+        partner = index.get(other_side(name), i)
         if partner > i and scheme.mirror[i] != partner:
             found.append(
                 f"mirror: {_names(scheme, [i])} goes to {_names(scheme, [scheme.mirror[i]])}; "
                 f"by its name expected {_names(scheme, [partner])}"
             )
     for name, indices in scheme.components.items():
-        other = scheme.components.get(_other_side(name), indices)
+        other = scheme.components.get(other_side(name), indices)
         misplaced = [i for i in indices if scheme.mirror[i] not in other]
         if misplaced:
-            found.append(f"mirror: component {name} does not go to {_other_side(name)}: {_names(scheme, misplaced)}")
+            found.append(f"mirror: component {name} does not go to {other_side(name)}: {_names(scheme, misplaced)}")
     if scheme.mean_face is None or np.ptp(scheme.mean_face, axis=0).max() == 0 or _is_one_sided(scheme):
         return found
     distances = mirror_distances(scheme, scheme.mean_face)
