@@ -163,12 +163,15 @@ def scheme_file(path: Path) -> Path:
     return path
 
 
-def test_detecting_twice_needs_force(cli: Any, faces: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_detecting_twice_keeps_the_earlier_results(cli: Any, faces: Path, tiny_model: Path, tmp_path: Path) -> None:
     words = ["detect", tiny_model, faces / "anna.jpg", "--boxes", synthetic_boxes(tmp_path, faces), "--out"]
     cli(*words, tmp_path / "out")
     first = contents(tmp_path / "out")
-    assert "faces.json: exists already" in cli.error(*words, tmp_path / "out")
-    assert contents(tmp_path / "out") == first
+    again = cli(*words, tmp_path / "out")
+    assert "earlier results are kept" in again.stderr
+    assert "results-2" in again.stdout
+    assert first.items() <= contents(tmp_path / "out").items()
+    assert json.loads((tmp_path / "out/results-2/faces.json").read_text())["pictures"]
     cli(*words, tmp_path / "out", "--force")
     cli(*words, tmp_path / "out", "--overlay", "--format", "pts")
     boxes = tmp_path / "boxes/faces.csv"

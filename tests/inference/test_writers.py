@@ -155,13 +155,13 @@ def test_earlier_results_are_kept_without_force(form: FaceFormat, tmp_path: Path
     one, two = picture(tmp_path / "in/one.png"), picture(tmp_path / "in/two.png", 2)
     detect([one, two], tmp_path / "out", form=form, overlay=True)
     before = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    with pytest.raises(InputError, match=r"exists already.*--out.*--force"):
-        detect([one, two], tmp_path / "out", form=form)
-    with pytest.raises(InputError, match=r"_landmarks\.jpg: exists already"):
-        detect([one], tmp_path / "out", form="json" if form == "jsonl" else "jsonl", overlay=True)
-    assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    again = detect([one, two], tmp_path / "out", form=form, overlay=True)
+    assert again.folder == tmp_path / "out/results-2"
+    assert {p.name: p.read_bytes() for p in again.folder.iterdir()}.keys() == {p.name for p in before}
+    assert detect([one], tmp_path / "out", form="csv", overlay=True).folder == tmp_path / "out/results-3"
+    assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()} == before
     detect([one, two], tmp_path / "out", form=form, overlay=True, force=True)
-    assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert {p: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()} == before
 
 
 @pytest.mark.parametrize("label", ["two.pts", "two_1.pts"])

@@ -221,7 +221,10 @@ def test_track_replaces_neither_the_video_nor_earlier_results(cli: Any, syntheti
         assert "overlay.mp4: an input of this command" in cli.error(*words, tmp_path, *force)
     assert video.read_bytes() == synthetic_video.read_bytes()
     cli(*words, tmp_path / "out")
-    assert "faces.jsonl: exists already" in cli.error(*words, tmp_path / "out")
+    first = (tmp_path / "out/faces.jsonl").read_bytes()
+    assert cli.json(*words, tmp_path / "out")["out"] == str(tmp_path / "out/results-2")
+    assert (tmp_path / "out/results-2/overlay.mp4").is_file()
+    assert (tmp_path / "out/faces.jsonl").read_bytes() == first
     cli(*words, tmp_path / "out", "--force")
 
 

@@ -47,7 +47,10 @@ OutFolder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the results; created if it does not exist.")
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace results that exist already; never a file given to this command.")
+    bool,
+    typer.Option(
+        "--force", help="Replace earlier results, which are kept otherwise; never a file given to this command."
+    ),
 ]
 RunFolder = Annotated[
     Path, typer.Option("--out", metavar="RUN", help="Run folder with the model; created if it does not exist.")
@@ -205,6 +208,12 @@ def fail(line: str) -> None:
 def warn(line: str) -> None:
     """Print a warning as one yellow line."""
     err.print(Text(one_line(line), style="yellow"), soft_wrap=True)
+
+
+def tell_kept(asked: Path, used: Path) -> None:
+    """Say that results went elsewhere than asked for, because earlier ones were there."""
+    if used != asked:
+        warn(f"{asked}: earlier results are kept, these are in {used}; --force replaces earlier ones")
 
 
 def image_progress(console: Console) -> Progress:

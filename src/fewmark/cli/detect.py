@@ -25,6 +25,7 @@ from fewmark.cli.base import (
     out,
     print_json,
     scheme_of,
+    tell_kept,
 )
 from fewmark.core.errors import InputError
 from fewmark.core.names import one_line
@@ -134,6 +135,7 @@ def detect(
             force=force,
             on_image=lambda: bar.advance(task),
         )
+    tell_kept(folder, result.folder)
     for line in result.failures.values():
         fail(line)
     if as_json:
@@ -149,7 +151,7 @@ def detect(
     else:
         none = f", no face in {result.n_without_face}" if result.n_without_face else ""
         faces, images_done = count(result.n_faces, "face"), count(len(sources) - len(result.failures), "image")
-        out.print(Text(one_line(f"{faces} in {images_done}{none}: {folder}")))
+        out.print(Text(one_line(f"{faces} in {images_done}{none}: {result.folder}")))
     if result.failures:
         fail(f"{len(result.failures)} of {len(sources)} images failed; the others were processed")
         raise typer.Exit(1)

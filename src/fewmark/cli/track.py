@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from fewmark.cli.base import (
     out,
     print_json,
     scheme_of,
+    tell_kept,
     warn,
 )
 from fewmark.core.text import count
@@ -104,10 +106,11 @@ def track(
         )
     for note in summary["notes"]:
         warn(note)
+    tell_kept(folder, Path(summary["out"]))
     if as_json:
         print_json(summary)
         return
     jitter = summary["jitter"]["smoothed"]
     steadiness = "" if jitter is None else f", jitter {100 * jitter:.2f} % of the face's size"
     tracks, frames_read = count(summary["n_tracks"], "track"), count(summary["n_frames"], "frame")
-    out.print(Text(f"{tracks} in {frames_read}{steadiness}, {summary['frames_per_s']:g} frames/s: {folder}"))
+    out.print(Text(f"{tracks} in {frames_read}{steadiness}, {summary['frames_per_s']:g} frames/s: {summary['out']}"))

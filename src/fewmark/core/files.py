@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,6 +55,29 @@ def check_outputs(
     if not force:
         more = f", and {len(there) - 1} more" if len(there) > 1 else ""
         raise InputError(f"{there[0][0]}: exists already{more}; choose another {instead}, or replace it by --force")
+
+
+def choose_folder(
+    folder: Path, plan: Callable[[Path], Iterable[Path]], inputs: Sequence[str | Path], *, force: bool = False
+) -> Path:
+    """The folder for the results of a run: the given one, or a new one in it where earlier results stand in the way.
+
+    Args:
+        folder: The folder that was asked for.
+        plan: Folder -> the files that will be written in it.
+        inputs: Files that are read.
+        force: Replace earlier results.
+
+    Raises:
+        InputError: A result would replace an input or, without `force`, a file beside the inputs, which may be a label.
+    """
+    there = [p for p in plan(folder) if os.path.lexists(p)]
+    read_from = {os.path.realpath(Path(p).parent) for p in inputs if os.path.lexists(p)}
+    beside = any(os.path.realpath(p.parent) in read_from for p in there)
+    check_outputs(there, inputs, force=force or not beside)
+    if force or not there:
+        return folder
+    return next(f for n in itertools.count(2) if not os.path.lexists(f := folder / f"results-{n}"))
 
 
 def _status(path: str | Path) -> os.stat_result | None:

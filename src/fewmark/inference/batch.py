@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError, OutputError
-from fewmark.core.files import check_outputs
+from fewmark.core.files import choose_folder
 from fewmark.data.image_sources import ImageSource
 from fewmark.data.images import decode_image, read_image, write_image
 from fewmark.inference.writers import FaceFormat, open_results, overlay_file, planned_files
@@ -50,12 +50,14 @@ class DetectionResult:
     """Summary of `detect_images`.
 
     Attributes:
+        folder: Where they are, see `detect_images`.
         files: Files written.
         n_faces: Faces found.
         n_without_face: Images that could be read and have no face.
         failures: Image -> why it could not be used, or a result of it not be written.
     """
 
+    folder: Path
     files: list[Path]
     n_faces: int
     n_without_face: int
@@ -95,11 +97,11 @@ def detect_images(
         jobs: Images processed at the same time, one thread each; best with a detector of one thread. The files are the same for any
             number, in the same order.
         inputs: Files besides the images that no result may replace, e.g. the model's and that of the boxes.
-        force: Replace results that are there already; otherwise they are an error.
+        force: Replace earlier results in the folder; otherwise they are kept, and these go into results-2, results-3, ... in it.
         on_image: Called after each image.
 
     Raises:
-        InputError: The folder cannot be written to, a result would replace an input or, without `force`, another file, the model has no
+        InputError: The folder cannot be written to, a result would replace an input or, without `force`, a file beside the inputs, the model has no
             transfer to the scheme, or jobs is below 1.
         OutputError: The disk is full, or the file of all results cannot be written.
     """
@@ -108,11 +110,12 @@ def detect_images(
 
     if jobs < 1:
         raise InputError(f"jobs: expected 1 or more, given {jobs}")
-    folder = Path(folder)
     target = detector.checkpoint.scheme_of(scheme)
     transfer = detector.checkpoint.transfer_to(scheme)
     files = [source.path for source in sources if source.data is None]
-    check_outputs(planned_files(form, folder, sources, overlay=overlay), [*files, *inputs], force=force)
+    folder = choose_folder(
+        Path(folder), lambda f: planned_files(form, f, sources, overlay=overlay), [*files, *inputs], force=force
+    )
     results = open_results(form, folder, target, transfer, images=sources, force=force)
     failures: dict[Path, str] = {}
     overlays: list[Path] = []
@@ -169,7 +172,7 @@ def detect_images(
         whole = True
     finally:
         results.close(whole=whole)
-    return DetectionResult([*results.files, *overlays], n_faces, n_none, failures)
+    return DetectionResult(folder, [*results.files, *overlays], n_faces, n_none, failures)
 
 
 def _process_each(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.files import atomic_path, check_outputs, write_text
+from fewmark.core.files import atomic_path, choose_folder, write_text
 from fewmark.core.names import dump_json
 from fewmark.video.metrics import WINDOW, window_variance
 from fewmark.video.reader import Video
@@ -49,7 +49,7 @@ def track_video(
         form: Format of the faces.
         overlay: Write the video with landmarks and ids drawn in.
         seconds: Stop at this time of the video; None: at its end.
-        force: Replace results that are there already; otherwise they are an error.
+        force: Replace earlier results in the folder; otherwise they are kept, and these go into results-2, results-3, ... in it.
         on_frame: Called after each frame.
 
     Returns:
@@ -57,14 +57,13 @@ def track_video(
         the raw landmarks, over the still windows of all tracks; null if there is none. `frames_per_s` includes reading and drawing.
 
     Raises:
-        InputError: The folder cannot be written to, a result would replace the video or, without `force`, another file, or seconds is
+        InputError: The folder cannot be written to, a result would replace the video or, without `force`, a file beside it, or seconds is
             not above 0.
     """
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds: expected a number above 0, given {seconds}")
-    folder = Path(folder)
     files = [FILES[form], *(["overlay.mp4"] if overlay else []), "summary.json"]
-    check_outputs([folder / name for name in files], [video.source], force=force)
+    folder = choose_folder(Path(folder), lambda f: [f / name for name in files], [video.source], force=force)
     n_frames = n_faces = n_empty = 0
     last_s = 0.0
     notes: list[str] = []
@@ -99,6 +98,7 @@ def track_video(
     elapsed = time.perf_counter() - began
     summary = {
         "source": video.source,
+        "out": str(folder),
         "scheme": tracker.scheme.name,
         "n_frames": n_frames,
         "last_frame_s": round(last_s, 4),
