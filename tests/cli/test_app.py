@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +45,7 @@ def test_the_verbs() -> None:
     assert ALL.keys() == {
         "fewmark",
         *(f"fewmark {v}" for v in top),
-        *(f"fewmark scheme {v}" for v in ("list", "show", "check")),
+        *(f"fewmark scheme {v}" for v in ("list", "show", "check", "new")),
         *(f"fewmark transfer {v}" for v in ("fit", "apply", "evaluate")),
     }
 
@@ -54,6 +56,29 @@ def test_every_verb_has_help_for_every_option(cli: Any, verb: str) -> None:
     for option in ALL[verb].params:
         assert option.help, f"{verb} {option.opts}"
     assert "Usage:" in cli(*verb.split()[1:], "--help").stdout
+
+
+@pytest.mark.parametrize("verb", ALL)
+def test_help_is_readable_at_80_columns(verb: str) -> None:
+    """No name is cut short, and at least 30 columns are left for the meaning."""
+    environment = {**os.environ, "COLUMNS": "80"}
+    words = [sys.executable, "-m", "fewmark", *verb.split()[1:], "--help"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert "…" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for option in ALL[verb].params:
+        if option.param_type_name == "option":
+            (line,) = [s for s in lines if re.search(rf"│[ *]+{option.opts[0]} ", s)]
+            first = option.help.split()[0]
+            assert 78 - line.index(f" {first}") >= 30, line
+
+
+def test_a_path_at_home(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cli("scheme", "show", "mtfl-5", "--out", "~/a.png")
+    cli("scheme", "show", "mtfl-5", "--out=~/b.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
 def test_help_and_version_and_schemes_need_no_torch() -> None:

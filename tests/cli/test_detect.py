@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -222,3 +223,65 @@ def test_standard_output_takes_every_name(tiny_model: Path, tmp_path: Path) -> N
             assert os.fsencode(file) == folder + b"/out/faces.json"
         else:
             assert rb"\udce1 " in done.stdout
+
+
+def test_quiet_prints_nothing(cli: Any, faces: Path, tiny_model: Path, tmp_path: Path) -> None:
+    result = cli("detect", tiny_model, faces, "--out", tmp_path / "out", "--quiet")
+    assert (result.stdout, result.stderr) == ("", "")
+    assert cli.json("detect", tiny_model, faces, "--out", tmp_path / "j", "--quiet")["n_pictures"] == 1
+    (faces / "bad.jpg").write_bytes(b"no image")
+    assert "1 of 2 images failed" in cli("detect", tiny_model, faces, "--out", tmp_path / "b", "--quiet", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], (14, 1)), (["--threads", 4], (4, 1)), (["--threads", 4, "--jobs", 2], (2, 2))]
+)
+def test_threads_are_shared_by_the_images(
+    options: list[Any], expected: tuple[int, int], cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from fewmark.inference import batch
+    from fewmark.inference.detector import Detector
+
+    seen: list[int] = []
+    load, run, n_cv2 = Detector.load, batch.detect_images, cv2.getNumThreads()
+    monkeypatch.setattr("fewmark.cli.detect.n_processors", lambda: 64)
+    monkeypatch.setattr(Detector, "load", lambda *a, **k: (seen.append(k["threads"]), load(*a, **k))[1])
+    monkeypatch.setattr(batch, "detect_images", lambda *a, **k: (seen.append(k["jobs"]), run(*a, **k))[1])
+    try:
+        cli("detect", tiny_model, synthetic / "images", "--out", tmp_path, *options)
+        assert (seen[1], seen[0]) == expected
+        if options:
+            assert cv2.getNumThreads() == expected[1]
+    finally:
+        cv2.setNumThreads(n_cv2)
+
+
+def test_devices_and_numbers_that_do_not_exist(cli: Any, faces: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = ["detect", tiny_model, faces, "--out", tmp_path / "out"]
+    assert cli.error(*words, "--device", "gpu") == "--device: expected cpu or cuda, given 'gpu'"
+    assert "--threads: expected 1 or more" in cli.error(*words, "--threads", 0)
+    import torch
+
+    if not torch.cuda.is_available():
+        assert "leave it away" in cli.error(*words, "--device", "cuda")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_is_refused(cli: Any, faces: Path, tiny_model: Path, tmp_path: Path) -> None:
+    mp4 = bytes([0, 0, 0, 20]) + b"ftypisom" + bytes(100)
+    (tmp_path / "unknown.mkv").write_bytes(b"?")
+    for name, data in (("a.mp4", mp4), ("b.jpg", mp4), ("c.avi", b"RIFF....AVI LIST"), ("d.webm", b"\x1aE\xdf\xa3")):
+        (tmp_path / name).write_bytes(data)
+        line = cli.error("detect", tiny_model, tmp_path / name, tmp_path / "unknown.mkv", "--out", tmp_path / "out")
+        assert f"{name}: a video, expected an image" in line
+        assert "fewmark track" in line
+    (tmp_path / "e.mp4").write_bytes((faces / "anna.jpg").read_bytes())
+    cli("detect", tiny_model, tmp_path / "e.mp4", "--out", tmp_path / "image")  # its content counts
+    result = cli("detect", tiny_model, faces, tmp_path / "b.jpg", "--out", tmp_path / "both", code=1)
+    assert "b.jpg: a video (MP4), expected an image; `fewmark track" in result.stderr
+    assert len(json.loads((tmp_path / "both/faces.json").read_text(encoding="utf-8"))["pictures"]) == 1
+    (tmp_path / "films").mkdir()
+    (tmp_path / "a.mp4").rename(tmp_path / "films/a.mp4")
+    for given in (tmp_path / "films", tmp_path / "films/*.mp4"):
+        assert "fewmark track" in cli.error("detect", tiny_model, given, "--out", tmp_path / "out")

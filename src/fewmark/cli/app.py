@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from fewmark.cli.base import Group, command_with_lists, out
+from fewmark.cli.base import Command, Group, command_with_lists, out
 from fewmark.cli.calibrate import calibrate
 from fewmark.cli.convert import convert
-from fewmark.cli.detect import detect
+from fewmark.cli.detect import EXAMPLES, detect
 from fewmark.cli.distill import distill
 from fewmark.cli.evaluate import evaluate
 from fewmark.cli.export import export
@@ -52,15 +52,15 @@ def _root(
     pass
 
 
-app.command(rich_help_panel="Detect")(detect)
-app.command(rich_help_panel="Detect")(track)
+app.command(rich_help_panel="Detect", cls=Command, epilog=EXAMPLES)(detect)
+app.command(rich_help_panel="Detect", cls=Command)(track)
 app.command(rich_help_panel="Train", cls=command_with_lists("--unlabelled"))(train)
 app.command(rich_help_panel="Train", cls=command_with_lists("--unlabelled"))(distill)
-app.command(rich_help_panel="Train")(calibrate)
-app.command(rich_help_panel="Train")(export)
+app.command(rich_help_panel="Train", cls=Command)(calibrate)
+app.command(rich_help_panel="Train", cls=Command)(export)
 app.command(rich_help_panel="Evaluate", cls=command_with_lists("--list"))(evaluate)
 app.command(rich_help_panel="Evaluate", cls=command_with_lists("--list", "--out"))(robustness)
-app.command(rich_help_panel="Models, labels and schemes")(inspect)
-app.command(rich_help_panel="Models, labels and schemes")(convert)
+app.command(rich_help_panel="Models, labels and schemes", cls=Command)(inspect)
+app.command(rich_help_panel="Models, labels and schemes", cls=Command)(convert)
 app.add_typer(scheme_app, name="scheme", rich_help_panel="Models, labels and schemes")
 app.add_typer(transfer_app, name="transfer", rich_help_panel="Models, labels and schemes")

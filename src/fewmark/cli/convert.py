@@ -17,10 +17,16 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Label file or folder.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Label file to write; for pts a folder.")],
     source_format: Annotated[
-        LabelFormat | None, typer.Option("--from", help="Format of SRC; by its suffix if not given.")
+        LabelFormat | None,
+        typer.Option(
+            "--from", metavar="FORMAT", help="csv, pts, coco or dlib: format of SRC; by its suffix if not given."
+        ),
     ] = None,
     target_format: Annotated[
-        LabelFormat | None, typer.Option("--to", help="Format of DST; by its suffix if not given.")
+        LabelFormat | None,
+        typer.Option(
+            "--to", metavar="FORMAT", help="csv, pts, coco or dlib: format of DST; by its suffix if not given."
+        ),
     ] = None,
     scheme: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Annotation scheme of the labels; required for coco.")

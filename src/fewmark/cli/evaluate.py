@@ -40,7 +40,7 @@ def evaluate(
     normalizer: Normalizer = None,
     box: BoxOption = BoxFrom.gt,
     threshold: Annotated[
-        float, typer.Option(help="Largest NME in the AUC and of a face that is no failure, as a fraction.")
+        float, typer.Option(metavar="F", help="Largest NME in the AUC and of a face that is no failure, a fraction.")
     ] = 0.08,
     plot: Annotated[
         Path | None,

@@ -21,14 +21,14 @@ def export(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Model file (.safetensors) or packaged name, e.g. ibug-68.")
     ],
-    to: Annotated[ExportFormat, typer.Option(help="Format to write.")] = ExportFormat.onnx,
+    to: Annotated[ExportFormat, typer.Option(metavar="FORMAT", help="Format to write: onnx.")] = ExportFormat.onnx,
     path: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.onnx", help="File to write; next to MODEL if not given.")
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write (.onnx); by default next to MODEL.")
     ] = None,
     flip: Annotated[
         bool | None,
         typer.Option(
-            "--flip/--no-flip", help="Average with the horizontally flipped crop by default; as in MODEL if not given."
+            "--flip/--no-flip", help="Average with the flipped crop; --no-flip: do not. By default as MODEL does."
         ),
     ] = None,
     share_weights: Annotated[

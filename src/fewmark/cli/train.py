@@ -56,11 +56,16 @@ def train(
         typer.Option(metavar="LIST", help="List of labelled validation faces, which are not trained on."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="laptop|paper|strong|cascade|FILE", help="Recipe: a set of settings.")
+        str,
+        typer.Option(metavar="NAME|FILE", help="Recipe, a set of settings: laptop, paper, strong, cascade or a file."),
     ] = "laptop",
     selection: Annotated[
         Selection | None,
-        typer.Option(help="Rule that selects pseudo labels, the recipe's if not given; none: labelled faces only."),
+        typer.Option(
+            metavar="RULE",
+            help="How pseudo labels are selected, in place of the recipe's way: teacher, spl, spaco, peak, spread, random, oracle; or "
+            "none: labelled faces only.",
+        ),
     ] = None,
     start: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Model of the same scheme with the initial weights.")

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Force, Json, LabelFormat, Normalizer, out, print_json, scheme_of, warn
+from fewmark.cli.base import Command, Force, Json, LabelFormat, Normalizer, out, print_json, scheme_of, warn
 from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
 
@@ -38,7 +38,7 @@ ContourFrom = Annotated[
 ]
 
 
-@transfer_app.command("fit")
+@transfer_app.command("fit", cls=Command)
 def transfer_fit(
     source: Source,
     target: Target,
@@ -46,7 +46,7 @@ def transfer_fit(
     target_scheme: Annotated[str, typer.Option(metavar="NAME|FILE", help="Annotation scheme of DST.")],
     file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Transfer file to write (.safetensors).")],
     ridge: Annotated[
-        str, typer.Option(metavar="auto|NUMBER", help="Ridge penalty; auto: chosen by cross-validation.")
+        str, typer.Option(metavar="NUMBER", help="Ridge penalty; auto: chosen by cross-validation.")
     ] = "auto",
     names: FaceList = None,
     into: Annotated[
@@ -110,13 +110,16 @@ def transfer_fit(
     out.print(Text(f"transfer: {file}" + ("" if into is None else f"\nmodel:    {into}")))
 
 
-@transfer_app.command("apply")
+@transfer_app.command("apply", cls=Command)
 def transfer_apply(
     file: Transfer,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Faces labelled in the source scheme.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="Label file to write; for pts a folder.")],
     target_format: Annotated[
-        LabelFormat | None, typer.Option("--to", help="Format of OUT; by its suffix if not given.")
+        LabelFormat | None,
+        typer.Option(
+            "--to", metavar="FORMAT", help="csv, pts, coco or dlib: format of OUT; by its suffix if not given."
+        ),
     ] = None,
     contour_from: ContourFrom = None,
     force: Force = False,
@@ -154,7 +157,7 @@ def transfer_apply(
     out.print(f"expected error {error} by {transfer.normalizer}, in addition to that of the labels")
 
 
-@transfer_app.command("evaluate")
+@transfer_app.command("evaluate", cls=Command)
 def transfer_evaluate(
     file: Transfer,
     source: Source,

@@ -11,6 +11,8 @@ from typing import Literal
 import cv2
 from PIL import Image
 
+from fewmark.data.heif import heif_kind
+
 _BY_PILLOW = {"I", "F", "LAB", "LA", "PA", "La", "RGBA", "RGBa"}
 """Modes of TIFFs that cv2 darkens by their alpha, shifts in colour or cannot read."""
 _GIF = b"GIF8"
@@ -20,6 +22,8 @@ _KINDS = {
     b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WebP", b"BM": "BMP", _GIF: "GIF", **dict.fromkeys(_TIFF, "TIFF"),
     b"P5": "PGM", b"P6": "PPM", b"\0\0\0\x0cjP  ": "JPEG 2000",
 }  # fmt: skip
+_VIDEOS = {b"\x1aE\xdf\xa3": "WebM or Matroska", b"FLV\1": "FLV", b"0&\xb2u\x8ef\xcf\x11": "WMV", b"\0\0\1\xba": "MPEG"}
+FOR_VIDEOS = "`fewmark track MODEL VIDEO --out DIR` is for videos"
 
 
 def open_by_pillow(data: bytes) -> Image.Image | None:
@@ -40,12 +44,27 @@ def _has_directory(data: bytes) -> bool:
     return at + 2 + 12 * int.from_bytes(data[at : at + 2], order) <= len(data)
 
 
+def video_kind(head: bytes) -> str | None:
+    """The kind of video that a file is by its first bytes; None for other files.
+
+    >>> video_kind(bytes([0, 0, 0, 20]) + b"ftypisom"), video_kind(b"RIFF....WEBP")
+    ('MP4', None)
+    """
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") and heif_kind(head) is None:
+        return "QuickTime" if head[8:10] == b"qt" else "MP4"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "AVI"
+    return next((kind for magic, kind in _VIDEOS.items() if head.startswith(magic)), None)
+
+
 def why_undecodable(data: bytes) -> str:
     """What is wrong with a file that no decoder reads.
 
     >>> why_undecodable(b"BM..")
     'a truncated or damaged BMP; copy the file again'
     """
+    if (video := video_kind(data)) is not None:
+        return f"a video ({video}), expected an image; {FOR_VIDEOS}"
     for magic, kind in _KINDS.items():
         if data.startswith(magic):
             return f"a truncated or damaged {kind}; copy the file again"

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fewmark.core.errors import InputError
+from fewmark.data.decoders import FOR_VIDEOS, video_kind
 from fewmark.data.heif import heif_kind
 from fewmark.data.images import IMAGE_SUFFIXES
 
 STDIN = Path("-")
 """Path that means standard input."""
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 _SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 
@@ -50,7 +52,7 @@ def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> l
         stdin: Stream read for "-"; None for the standard input of the process.
 
     Raises:
-        InputError: A path does not exist, a folder or glob contains no images, or standard input is empty.
+        InputError: A path does not exist, a folder or glob contains no images, standard input is empty, or there are only videos.
     """
     found: dict[Path, str] = {}
     data: bytes | None = None
@@ -63,12 +65,16 @@ def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> l
                 raise InputError("-: standard input is empty; expected an image, or image paths, one per line")
             if given.startswith(_MAGIC) or heif_kind(given) is not None:
                 data, found[STDIN] = given, "stdin"
+            elif (kind := video_kind(given[:64])) is not None:
+                raise InputError(f"-: a video ({kind}), expected an image; {FOR_VIDEOS}")
             else:
                 for line in _lines(given):
                     _add(found, Path(line))
                 data = b""
         else:
             raise InputError("-: given twice; standard input can be read once")
+    if all(f != STDIN and _is_video(f) for f in found):
+        raise InputError(f"{next(iter(found))}: a video, expected an image; {FOR_VIDEOS}")
     used: set[str] = set()
     images = []
     for f, place in found.items():
@@ -78,6 +84,17 @@ def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> l
         used.add(unique.lower())
         images.append(ImageSource(f, unique, data if f == STDIN else None))
     return images
+
+
+def _is_video(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except (OSError, ValueError):
+        return False
+    if video_kind(head) is not None:
+        return True
+    return path.suffix.lower() in VIDEO_SUFFIXES and not head.startswith(_MAGIC) and heif_kind(head) is None
 
 
 def _lines(given: bytes) -> list[str]:
@@ -94,7 +111,10 @@ def _add(found: dict[Path, str], path: Path) -> None:
     if path.is_dir():
         files = _visible(path.rglob("*"), path)
         if not files:
-            raise InputError(f"{path}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without images")
+            videos = f"; {FOR_VIDEOS}" if any(f.suffix.lower() in VIDEO_SUFFIXES for f in path.rglob("*")) else ""
+            raise InputError(
+                f"{path}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without images{videos}"
+            )
         for f in files:
             found.setdefault(f, f.relative_to(path).with_suffix("").as_posix())
     elif path.exists():
@@ -104,7 +124,8 @@ def _add(found: dict[Path, str], path: Path) -> None:
         root = Path(*path.parts[:fixed])
         files = _visible(map(Path, glob.glob(str(path), recursive=True)), root)
         if not files:
-            raise InputError(f"{path}: no image fits; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+            videos = f"; {FOR_VIDEOS}" if path.suffix.lower() in VIDEO_SUFFIXES else ""
+            raise InputError(f"{path}: no image fits; expected files ending in {', '.join(IMAGE_SUFFIXES)}{videos}")
         for f in files:
             found.setdefault(f, f.relative_to(root).with_suffix("").as_posix())
     else:
