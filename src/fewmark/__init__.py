@@ -14,6 +14,7 @@ Detect
 
 Label and read
     `read_faces` and `write_faces` know CSV, COCO, dlib XML and .pts files; a labelled or unlabelled face is a `FaceSample`.
+    What they leave out is told by a `DataWarning`.
     `LandmarkScheme` says what the landmarks mean: `scheme_names()` lists the packaged schemes, `load_scheme` reads one.
 
 Train
@@ -47,6 +48,7 @@ from fewmark.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fewmark.core.errors import BadImageWarning as BadImageWarning
+    from fewmark.core.errors import DataWarning as DataWarning
     from fewmark.core.errors import InputError as InputError
     from fewmark.data.formats.io import read_faces as read_faces
     from fewmark.data.formats.io import write_faces as write_faces
@@ -83,7 +85,7 @@ moved.install()
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "core.errors": ["BadImageWarning", "InputError"],
+        "core.errors": ["BadImageWarning", "DataWarning", "InputError"],
         "data.formats.io": ["read_faces", "write_faces"],
         "data.images": ["read_image"],
         "data.samples": ["FaceSample"],

@@ -91,3 +91,10 @@ def test_names_in_a_coco_file_are_those_of_the_new_scheme(cli: Any, synthetic: P
     known = load_scheme("ibug-68")
     assert load_scheme(tmp_path / "own.toml").landmarks == known.landmarks
     assert facts["mirror"] == list(known.mirror or ())
+
+
+def test_what_a_folder_leaves_out_is_one_line(cli: Any, tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((30, 40, 3), np.uint8))
+    (tmp_path / "b.xcf").write_text("")
+    told = cli("inspect", tmp_path, "--json").stderr.strip()
+    assert told == "1 file left out, no image by the suffix: .xcf (1)"

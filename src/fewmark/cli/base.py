@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from fewmark.core.errors import InputError
+from fewmark.core.errors import DataWarning, InputError
 from fewmark.core.names import dump_json, one_line
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class Group(TyperGroup):
         with suppress(AttributeError):  # a name that the terminal cannot show is no reason to fail
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            return super().invoke(ctx)
+            with data_warnings_as_lines():
+                return super().invoke(ctx)
         except InputError as error:
             fail(str(error))
         except ModuleNotFoundError as error:
@@ -250,6 +252,25 @@ def tell_kept(asked: Path, used: Path) -> None:
     """Say that results went elsewhere than asked for, because earlier ones were there."""
     if used != asked:
         warn(f"{asked}: earlier results are kept, these are in {used}; --force replaces earlier ones")
+
+
+@contextmanager
+def data_warnings_as_lines() -> Iterator[None]:
+    """Print each `DataWarning` once, as one yellow line."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        show_other = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if not issubclass(category, DataWarning):
+                show_other(message, category, *place, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                warn(str(message))
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", DataWarning)
+        yield
 
 
 def image_progress(console: Console, *, quiet: bool = False) -> Progress:

@@ -8,7 +8,7 @@ from fewmark.core.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "errors": ["BadImageWarning", "InputError", "OutputError"],
+        "errors": ["BadImageWarning", "DataWarning", "InputError", "OutputError"],
         "files": ["atomic_path", "check_outputs", "write_text"],
         "geometry": ["Similarity", "box_centre", "box_of_points", "box_size", "fit_similarity", "warp_image"],
         "install": ["install_hint"],

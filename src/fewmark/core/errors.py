@@ -1,4 +1,7 @@
-"""The exception for bad input and the warning for bad images; their messages address the user."""
+"""The exceptions for bad input and output and the warnings about images and labels; their messages address the user."""
+
+import sys
+import warnings
 
 
 class InputError(ValueError):
@@ -14,3 +17,23 @@ class OutputError(InputError):
 
 class BadImageWarning(UserWarning):
     """An image of a batch that was skipped; the message is that of its `InputError`."""
+
+
+class DataWarning(UserWarning):
+    """Something in a folder or label file that was left out or is doubtful; the message is one line."""
+
+
+def warn_of_data(message: str) -> None:
+    """Issue a `DataWarning` at the line outside fewmark that led to it."""
+    level = 1
+    while (frame := _frame(level)) is not None and frame.startswith("fewmark."):
+        level += 1
+    warnings.warn(message, DataWarning, stacklevel=level + 1)
+
+
+def _frame(level: int) -> str | None:
+    """The module of a caller, counted from `warn_of_data` as 1; None above the first."""
+    try:
+        return str(sys._getframe(level + 1).f_globals.get("__name__", ""))
+    except ValueError:
+        return None

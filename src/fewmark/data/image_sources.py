@@ -7,7 +7,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from fewmark.core.errors import InputError
 from fewmark.data.decoders import FOR_VIDEOS, video_kind
 from fewmark.data.heif import heif_kind
 from fewmark.data.images import IMAGE_SUFFIXES
+from fewmark.data.walk import files_in, files_of_glob, is_image_name, tell_left_out
 
 STDIN = Path("-")
 """Path that means standard input."""
@@ -43,7 +44,7 @@ class ImageSource:
 def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> list[ImageSource]:
     """Find the images given by paths.
 
-    A folder stands for all images in it and its subfolders. A path that does not exist and contains `*`, `?` or `[`
+    A folder stands for all images in it and its subfolders, see `fewmark.data.walk`; what is left out is told by a `DataWarning`. A path that does not exist and contains `*`, `?` or `[`
     is a glob (`**` matches any number of folders) and stands for the images it matches. `-` is standard input: the
     bytes of one image, or a list of files, folders and globs, one per line or NUL-terminated as from `find -print0`.
 
@@ -55,10 +56,11 @@ def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> l
         InputError: A path does not exist, a folder or glob contains no images, standard input is empty, or there are only videos.
     """
     found: dict[Path, str] = {}
+    others: list[Path] = []
     data: bytes | None = None
     for path in map(Path, paths):
         if path != STDIN:
-            _add(found, path)
+            _add(found, path, others)
         elif data is None and STDIN not in found:
             given = (stdin or sys.stdin.buffer).read()
             if not given.strip():
@@ -69,15 +71,21 @@ def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> l
                 raise InputError(f"-: a video ({kind}), expected an image; {FOR_VIDEOS}")
             else:
                 for line in _lines(given):
-                    _add(found, Path(line))
+                    _add(found, Path(line), others)
                 data = b""
         else:
             raise InputError("-: given twice; standard input can be read once")
     if all(f != STDIN and _is_video(f) for f in found):
         raise InputError(f"{next(iter(found))}: a video, expected an image; {FOR_VIDEOS}")
+    tell_left_out(others)
     used: set[str] = set()
+    looked_at: set[str] = set()
     images = []
     for f, place in found.items():
+        real = str(f) if f == STDIN else os.path.realpath(f)
+        if real in looked_at:  # through another path
+            continue
+        looked_at.add(real)
         unique, n = place, 2
         while unique.lower() in used:
             unique, n = f"{place}-{n}", n + 1
@@ -106,33 +114,23 @@ def _lines(given: bytes) -> list[str]:
     return lines
 
 
-def _add(found: dict[Path, str], path: Path) -> None:
-    """Add the images of a path with their output paths."""
+def _add(found: dict[Path, str], path: Path, others: list[Path]) -> None:
+    """Add the images of a path with their output paths; other files of folders and globs are collected."""
     if path.is_dir():
-        files = _visible(path.rglob("*"), path)
-        if not files:
-            videos = f"; {FOR_VIDEOS}" if any(f.suffix.lower() in VIDEO_SUFFIXES for f in path.rglob("*")) else ""
-            raise InputError(
-                f"{path}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without images{videos}"
-            )
-        for f in files:
-            found.setdefault(f, f.relative_to(path).with_suffix("").as_posix())
+        root, files = path, files_in(path)
+        nothing = f"{path}: expected images ({', '.join(IMAGE_SUFFIXES)}), given a folder without images"
     elif path.exists():
         found.setdefault(path, path.stem)
+        return
     elif glob.has_magic(str(path)):
-        fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
-        root = Path(*path.parts[:fixed])
-        files = _visible(map(Path, glob.glob(str(path), recursive=True)), root)
-        if not files:
-            videos = f"; {FOR_VIDEOS}" if path.suffix.lower() in VIDEO_SUFFIXES else ""
-            raise InputError(f"{path}: no image fits; expected files ending in {', '.join(IMAGE_SUFFIXES)}{videos}")
-        for f in files:
-            found.setdefault(f, f.relative_to(root).with_suffix("").as_posix())
+        root, files = files_of_glob(path)
+        nothing = f"{path}: no image fits; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
     else:
         raise InputError(f"{path}: no such image or folder; check the path")
-
-
-def _visible(files: Iterable[Path], folder: Path) -> list[Path]:
-    """Sort the images among files, skipping hidden files and hidden folders below `folder`."""
-    images = sorted(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-    return [f for f in images if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
+    images = [f for f in files if is_image_name(f)]
+    if not images:
+        seen = [path, *files]  # a glob may be for videos alone
+        raise InputError(nothing + (f"; {FOR_VIDEOS}" if any(f.suffix.lower() in VIDEO_SUFFIXES for f in seen) else ""))
+    others += [f for f in files if not is_image_name(f)]
+    for f in images:
+        found.setdefault(f, f.relative_to(root).with_suffix("").as_posix())

@@ -26,8 +26,8 @@ ImageLike: TypeAlias = (
 )
 """An image in any form: an array, a Pillow image, a file's path, its bytes, or a file opened in binary mode."""
 
-_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif")
-IMAGE_SUFFIXES = (*_USUAL, ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".heif", ".jfif", ".jpe")
+IMAGE_SUFFIXES = (*_USUAL, ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".gif")
 WRITABLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 JPEG_QUALITY = 92
 

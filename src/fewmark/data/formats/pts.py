@@ -21,6 +21,7 @@ from fewmark.core.files import atomic_path, write_text
 from fewmark.core.geometry import FloatArray
 from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
+from fewmark.data.walk import files_in, is_image_name, tell_left_out
 
 _HEADER = re.compile(r"([A-Za-z_]\w*)\s*[:=]\s*(.*)")
 
@@ -108,14 +109,15 @@ def find_image(labels: Path) -> Path | None:
         for candidate in (labels.with_suffix(suffix), labels.with_suffix(suffix.upper())):
             if candidate.is_file():
                 return candidate
-    return None
+    beside = labels.parent.iterdir() if labels.parent.is_dir() else ()
+    return min((f for f in beside if f.stem == labels.stem and is_image_name(f) and f.is_file()), default=None)
 
 
 def read_images(folder: str | Path, *, labels: bool = True, n_landmarks: int | None = None) -> list[FaceSample]:
     """Read all images in a folder and its subfolders, sorted by path, as one face each.
 
     Args:
-        folder: Image folder; hidden files and folders are skipped.
+        folder: Image folder, see `fewmark.data.walk`.
         labels: Also read the .pts file of each image; an image without one is an unlabelled face.
         n_landmarks: See `read_pts`.
 
@@ -128,29 +130,37 @@ def read_images(folder: str | Path, *, labels: bool = True, n_landmarks: int | N
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of images; it does not exist")
-    files = [f for f in sorted(folder.rglob("*")) if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-    pts = {f for f in files if f.suffix.lower() == ".pts"} if labels else set()
+    files = files_in(folder)
+    images = [f for f in files if is_image_name(f)]
+    tell_left_out(files)
+    pts = {f.with_suffix(".pts"): f for f in files if f.suffix.lower() == ".pts"} if labels else {}
     samples = []
     used: set[Path] = set()
     for image in images:
-        beside = next((p for p in (image.with_suffix(".pts"), image.with_suffix(".PTS")) if p in pts), None)
+        beside = pts.get(image.with_suffix(".pts"))
         if beside is not None and beside in used:
             raise InputError(f"{beside}: matches two images, {image.name} and another; rename one of them")
         if beside is not None:
             used.add(beside)
-        points = None if beside is None else read_pts(beside, n_landmarks=n_landmarks)
-        if points is not None and np.isnan(points).all():
-            points = None
-        samples.append(FaceSample(image, landmarks=points, name=image.relative_to(folder).as_posix()))
-    lonely = sorted(pts - used)
-    if lonely:
-        raise InputError(
-            f"{lonely[0]}: no image with the same name in its folder ({len(lonely)} such files); add the images"
-        )
+        samples.append(_face_of(image, folder, beside, n_landmarks))
+    lonely = [p for p in pts.values() if p not in used]
+    for labels_alone in sorted(lonely):
+        linked = find_image(labels_alone)  # an image that another path leads to, too
+        if linked is None:
+            raise InputError(
+                f"{labels_alone}: no image with the same name in its folder ({len(lonely)} such files); add the images"
+            )
+        samples.append(_face_of(linked, folder, labels_alone, n_landmarks))
     if not samples:
         raise InputError(f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), given none")
     return samples
+
+
+def _face_of(image: Path, folder: Path, labels: Path | None, n_landmarks: int | None) -> FaceSample:
+    points = None if labels is None else read_pts(labels, n_landmarks=n_landmarks)
+    if points is not None and np.isnan(points).all():
+        points = None
+    return FaceSample(image, landmarks=points, name=image.relative_to(folder).as_posix())
 
 
 def read_pts_folder(folder: str | Path, *, n_landmarks: int | None = None) -> list[FaceSample]:
