@@ -47,7 +47,12 @@ THREE = LandmarkScheme("eyes-3", ("right", "middle", "left"))
 
 
 def make_model(
-    path: Path, scheme: LandmarkScheme = EYES, *, n_students: int = 1, flip: bool = True, teacher: bool = False
+    path: Path,
+    scheme: LandmarkScheme = EYES,
+    *,
+    n_students: int = 1,
+    flip: bool = True,
+    teacher: bool | dict[str, Any] = False,
 ) -> Path:
     """A small model with random weights, and for the scheme EYES a transfer to THREE."""
     torch.manual_seed(1)
@@ -71,6 +76,7 @@ def make_model(
     checkpoint = replace(checkpoint, box_from_detector=(0.0, 0.1, 0.9), teacher=None, licence="for tests")
     if teacher:
         judge = {"n_maps": k, "width": 8, "norm": "batch", "groups": [[0, 1], [1]], "peaks": True}
+        judge |= {} if teacher is True else teacher
         module = build_model("teacher", **judge)
         checkpoint = replace(checkpoint, teacher=TeacherPart("teacher", judge, module))
         for p in module.parameters():
@@ -153,6 +159,29 @@ def test_the_teachers_quality_is_an_output(tmp_path: Path, n_students: int, shar
     ]
     assert bool(kept) != share
     onnx.checker.check_model(onnx.load(made.path))
+
+
+def test_any_batch_is_judged_as_by_torch(tmp_path: Path) -> None:
+    kinds: list[dict[str, Any]] = [{"norm": norm} for norm in ("instance", "group", "batch", "none")]
+    kinds += [
+        {"norm": "instance", "groups": None, "peaks": False},
+        {"n_layers": 2, "shrink": 2},
+    ]  # the first is the paper's
+    crops = np.random.default_rng(1).integers(0, 256, (32, 32, 32, 3), np.uint8)
+    for kind in kinds:
+        path = make_model(tmp_path / "m.safetensors", n_students=2, teacher=kind)
+        export_onnx(path, tmp_path / "m.onnx")
+        by_torch, by_onnx = (Detector.load(path, runtime=r).predictor for r in ("torch", "onnx"))  # type: ignore[arg-type]
+        for flip in (False, True):
+            for n in (0, 1, 2, 7, 32):
+                found = by_onnx.predict_crops(crops[:n], flip=flip)
+                assert found.quality is not None
+                assert (found.landmarks.shape, found.scores.shape, found.quality.shape) == ((n, 2, 2), (n, 2), (n,))
+                if n:
+                    true = by_torch.predict_crops(crops[:n], flip=flip)
+                    np.testing.assert_allclose(found.landmarks, true.landmarks, atol=0.01)
+                    np.testing.assert_allclose(found.scores, true.scores, atol=1e-4)
+                    np.testing.assert_allclose(found.quality, true.quality, atol=1e-3)
 
 
 def test_files_of_older_versions_say_no_quality(tmp_path: Path) -> None:
@@ -324,6 +353,13 @@ def test_commands(cli: Any, tiny_model: Path, synthetic: Path, tmp_path: Path) -
     judges = [n for n in nodes if n.op_type == "Conv" and "teacher" in n.name]
     assert len(judges) == 5
     assert all(not n.input[1].endswith("DequantizeLinear_Output") for n in judges)
+    crops = np.random.default_rng(1).integers(0, 256, (32, 32, 32, 3), np.uint8)
+    predictor = Detector.load(small).predictor
+    whole = predictor.predict_crops(crops, flip=True)
+    for n in (0, 1, 2, 7):
+        part = predictor.predict_crops(crops[:n], flip=True)
+        for name in ("landmarks", "scores", "quality"):
+            np.testing.assert_allclose(getattr(part, name), getattr(whole, name)[:n], atol=1e-4)
     images = [s.image for s in read_faces(synthetic, scheme=load_scheme("ibug-68"))[:2]]
     for faces in Detector.load(small).detect_batch(images, [np.array([[10, 10, 54, 54]])] * 2):
         assert faces[0].quality is not None

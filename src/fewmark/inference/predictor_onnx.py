@@ -48,6 +48,10 @@ class OnnxPredictor(LandmarkPredictor):
 
     def predict_crops(self, crops: NDArray[np.uint8], *, flip: bool) -> CropPrediction:
         """See `LandmarkPredictor.predict_crops`."""
+        if not len(crops):  # graphs of older versions and of group norms cannot
+            k = self.checkpoint.scheme.n_landmarks
+            quality = np.empty(0, np.float32) if "quality" in self._outputs else None
+            return CropPrediction(np.empty((0, k, 2), np.float32), np.empty((0, k), np.float32), quality)
         feed: dict[str, Any] = {"crops": crops}
         if self.checkpoint.scheme.mirror is not None:
             feed["flip"] = np.array(flip)

@@ -117,7 +117,7 @@ class Teacher(nn.Module):
             heatmaps = functional.interpolate(heatmaps, size=size, mode="bilinear", align_corners=False)
         quality: Tensor = self.layers(torch.cat([images, heatmaps.to(images.dtype)], 1))
         if self.peaks is not None:
-            peak = maps.flatten(2).amax(-1).clamp_min(LOWEST_PEAK).log().mean(1, keepdim=True)
+            peak = maps.amax((-2, -1)).clamp_min(LOWEST_PEAK).log().mean(1, keepdim=True)
             quality = quality + self.peaks(peak)[..., None, None]
         return quality
 
