@@ -166,6 +166,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert whole.keys() == resumed.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
+    longer = load_config("cascade", [*TINY, "cascade.length=7.5", "run.threads=3"])
+    with pytest.raises(InputError, match=r"other settings.*: cascade\.length was [\d.]+, now 7\.5; give"):
+        train(longer, data, folder, resume=True)
 
 
 def test_one_training_again_alone(run: Path, data: TrainingData, config: Config) -> None:

@@ -218,6 +218,11 @@ def test_a_stopped_distillation_ends_as_if_it_had_not_been(
     other = Detector.load("ibug-68")
     with pytest.raises(InputError, match="other data"):
         distill(config, data, tmp_path / "cut", teachers=[other], resume=True)
+    licensed = load_config("compact", [*SETTINGS, "model.licence=CC0"])
+    assert distill(licensed, data, tmp_path / "cut", teachers=[teacher], resume=True).checkpoint.licence == "CC0"
+    fewer = load_config("compact", [*SETTINGS, "distillation.ratio=0.55", "model.licence=CC0"])
+    with pytest.raises(InputError, match=r"other settings.*: distillation\.ratio was [\d.]+, now 0\.55; give"):
+        distill(fewer, data, tmp_path / "cut", teachers=[teacher], resume=True)
 
 
 def test_a_student_goes_on_from_a_model_of_its_network(

@@ -115,14 +115,37 @@ def test_only_the_same_run_goes_on(
 ) -> None:
     with pytest.raises(InputError, match="there is a run already; add --resume"):
         train(config, tiny_data, tiny_run)
-    with pytest.raises(InputError, match="other settings"):
-        train(load_config(tiny_recipe, ["semi.ratio=0.4"]), tiny_data, tiny_run, resume=True)
+    for overrides, says in (
+        (["semi.ratio=0.4"], "semi.ratio was 0.5, now 0.4; give the same"),
+        (["semi.ratio=0.4", "run.threads=2", "run.seed=3"], "run.seed was 0, now 3, semi.ratio was 0.5, now 0.4; give"),
+        (["students.unet.arguments.decoder=16"], "students.unet.arguments.decoder was 8, now 16; give"),
+        (["students.third.loss=sum"], 'students.third.architecture was not there, now "compact", .* and 7 more; give'),
+    ):
+        with pytest.raises(InputError, match=f"other settings.*: {says}"):
+            train(load_config(tiny_recipe, overrides), tiny_data, tiny_run, resume=True)
     fewer = TrainingData(tiny_data.scheme, tiny_data.labelled[:-1], tiny_data.unlabelled, tiny_data.validation)
     with pytest.raises(InputError, match="other data"):
         train(config, fewer, tiny_run, resume=True)
     with pytest.raises(InputError, match="no run to go on with"):
         train(config, tiny_data, tmp_path / "nothing", resume=True)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_settings_that_change_no_weights_may_change(
+    tiny_run: Path, tiny_data: TrainingData, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    changes = ["run.threads=2", "run.accelerator=cpu", "model.licence=CC0", "model.provenance=drawn"]
+    changed = load_config(tiny_recipe, changes)
+    threads = torch.get_num_threads()
+    checkpoint = train(changed, tiny_data, folder, resume=True).checkpoint
+    torch.set_num_threads(threads)
+    assert (checkpoint.licence, checkpoint.provenance) == ("CC0", "drawn")
+    assert load_config(folder / "config.toml") == changed
+    headers = [(f / "config.toml").read_text(encoding="utf-8").partition("\n")[0] for f in (tiny_run, folder)]
+    assert headers[0] == headers[1]
+    whole, resumed = (safetensors.torch.load_file(f / "detector.safetensors") for f in (tiny_run, folder))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
 def test_labelled_faces_alone_and_nothing_held_out(tiny_data: TrainingData, tiny_recipe: Path, tmp_path: Path) -> None:

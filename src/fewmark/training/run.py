@@ -31,7 +31,7 @@ from fewmark.training.events import Event
 from fewmark.training.faces import TrainingData, check_labelled, prepare_faces, render_synthetic
 from fewmark.training.launch import first_process, launch
 from fewmark.training.report import write_run_report
-from fewmark.training.run_folder import append_line, check_folder, read_lines, write_settings
+from fewmark.training.run_folder import append_line, check_folder, read_lines, update_settings, write_settings
 from fewmark.training.runner import RunContext, ignore
 from fewmark.training.semi.plans import (
     check_students,
@@ -86,7 +86,7 @@ def train(
         folder: The run folder; made.
         start: A model from whose weights the students of the same networks begin; None for random weights. Its quality network is
             kept where the run trains none and the crop is the same.
-        resume: Go on with a run that was stopped; settings, data and `start` must be the same.
+        resume: Go on with a run that was stopped; data, `start` and settings must be the same, but for `run_folder.FREE`.
         on_event: Receives every event, see `fewmark.training.events.Event`.
         cascade_options: Choices for experiments with a cascade that are no settings.
 
@@ -127,7 +127,7 @@ def distill(
         folder: The run folder; made.
         teachers: Models of the data's scheme; their predictions are averaged.
         start: See `train`.
-        resume: Go on with a run that was stopped; settings, data and models must be the same.
+        resume: Go on with a run that was stopped; data, models and settings must be the same, but for `run_folder.FREE`.
         on_event: Receives every event.
 
     Raises:
@@ -186,8 +186,11 @@ class _Run:
 
     def begin(self) -> None:
         """Write the settings, once all images could be read: from now on the folder holds the run."""
-        if self.context.fabric.is_global_zero and not self.resume:
-            write_settings(self.folder, self.config, self.data_hash)
+        if self.context.fabric.is_global_zero:
+            if self.resume:
+                update_settings(self.folder, self.config, distillation=bool(self.teachers))
+            else:
+                write_settings(self.folder, self.config, self.data_hash)
         self.context.fabric.barrier()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from fewmark.core.version import __version__
 from fewmark.training.config import Config, load_config, to_toml
 
 SETTINGS = "config.toml"
+FREE = ("run.threads", "run.accelerator", "model.licence", "model.provenance")
+"""Settings that a resumed run may change: they do not change what is learned."""
+_NAMED = 6  # settings that a message lists
 OLD_NAMES = {"drawn": "synthetic", "looks.npz": "views.npz", "judge.safetensors": "quality.safetensors"}
 """File of a run's state by an earlier version -> its name today."""
 
@@ -28,7 +31,7 @@ def check_folder(folder: Path, config: Config, data_hash: str, *, resume: bool, 
         distillation: Whether it is a distillation, see `load_config`.
 
     Raises:
-        InputError: There is a run already, none to go on with, or another one.
+        InputError: There is a run already, none to go on with, or another one: of other data, or other settings than `FREE` ones.
     """
     settings = folder / SETTINGS
     if settings.is_file():
@@ -42,13 +45,16 @@ def check_folder(folder: Path, config: Config, data_hash: str, *, resume: bool, 
             raise InputError(
                 f"{error}; the run was started by {version}: go on with that version, or give another --out"
             ) from None
-        if started_with != config:
+        changed = [line for name, line in _changes(started_with, config) if name not in FREE]
+        if changed:
+            more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
             raise InputError(
-                f"{settings}: the run was started with other settings, by {version}; give the same ones, or another --out"
+                f"{settings}: the run was started with other settings, by {version}: {', '.join(changed[:_NAMED])}{more}; "
+                "give the same ones, or another --out"
             )
         if data_hash not in header:
             raise InputError(
-                f"{settings}: the run was started on other data, by {version}; give the same lists, or another --out"
+                f"{settings}: the run was started on other data, by {version}; give the same lists and models, or another --out"
             )
         _adopt_old_names(folder / "state")
         return
@@ -59,6 +65,36 @@ def check_folder(folder: Path, config: Config, data_hash: str, *, resume: bool, 
 def write_settings(folder: Path, config: Config, data_hash: str) -> None:
     """Write what `check_folder` compares: from now on the folder holds a run."""
     write_text(folder / SETTINGS, f"# fewmark {__version__}, data {data_hash}\n{to_toml(config)}")
+
+
+def update_settings(folder: Path, config: Config, *, distillation: bool = False) -> None:
+    """Write the settings of a resumed run over its former ones where `FREE` ones differ; its version and data stay."""
+    path = folder / SETTINGS
+    if load_config(path, distillation=distillation) != config:
+        header = path.read_text(encoding="utf-8").partition("\n")[0]
+        write_text(path, f"{header}\n{to_toml(config)}")
+
+
+def _changes(before: Config, after: Config) -> list[tuple[str, str]]:
+    """The settings that differ: name, and "name was A, now B"."""
+    old, new = (dict(_flat(c.model_dump(), "")) for c in (before, after))
+    names = [n for n in {**old, **new} if old.get(n, _ABSENT) != new.get(n, _ABSENT)]
+    return [(n, f"{n} was {_shown(old.get(n, _ABSENT))}, now {_shown(new.get(n, _ABSENT))}") for n in names]
+
+
+_ABSENT = object()
+
+
+def _flat(data: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _shown(value: Any) -> str:
+    return "not there" if value is _ABSENT else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _adopt_old_names(state: Path) -> None:
