@@ -82,7 +82,9 @@ def shared_data() -> Callable[..., Path]:
     def find(*parts: str) -> Path:
         path = SHARED_DATA.joinpath(*parts)
         if not path.exists():
-            pytest.skip(f"needs ../shared/data/{'/'.join(parts)}")
+            pytest.skip(
+                f"needs real faces, for research only and not in this repository, as ../shared/data/{'/'.join(parts)}"
+            )
         return path
 
     return find
@@ -91,7 +93,7 @@ def shared_data() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def grace_hopper() -> Image:
     """A photograph with one face, (600, 512, 3) RGB; the test is skipped without matplotlib, whose sample it is."""
-    cbook = pytest.importorskip("matplotlib.cbook", reason="the photograph comes with matplotlib")
+    cbook = pytest.importorskip("matplotlib.cbook", reason='needs matplotlib: pip install "fewmark[plot]"')
     return read_image(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 

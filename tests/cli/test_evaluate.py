@@ -48,7 +48,7 @@ def test_evaluate_with_other_boxes(cli: Any, box: str, synthetic: Path, tiny_mod
 
 
 def test_evaluate_draws_the_curve(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "fewmark[plot]"')
     cli("evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--plot", tmp_path / "c.png")
     assert read_image(tmp_path / "c.png").shape[0] > 300
     wrong = cli(

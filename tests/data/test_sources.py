@@ -61,7 +61,7 @@ def test_an_image_by_standard_input(folder: Path) -> None:
     assert (image.path, image.place, image.data) == (STDIN, "stdin", data)
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow is built without AVIF")
+@pytest.mark.skipif(not features.check("avif"), reason="needs a Pillow with AVIF: pip install --upgrade pillow")
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_avif(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
@@ -74,7 +74,7 @@ def test_avif(orientation: int, tmp_path: Path) -> None:
 
 
 def test_heic(tmp_path: Path) -> None:
-    heif = pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
+    heif = pytest.importorskip("pillow_heif", reason='needs pillow-heif: pip install "fewmark[heic]"')
     heif.from_pillow(RED).save(tmp_path / "a.heic", quality=95)
     np.testing.assert_allclose(read_image(tmp_path / "a.heic")[16, 16], (220, 20, 20), atol=8)
     assert read_size(tmp_path / "a.heic") == (48, 32)
@@ -93,7 +93,7 @@ def quarters() -> Image.Image:
 
 def heic_turned(orientation: int) -> bytes:
     """As telephones write it: the container turns the image, and EXIF says the same turn."""
-    heif = pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
+    heif = pytest.importorskip("pillow_heif", reason='needs pillow-heif: pip install "fewmark[heic]"')
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = io.BytesIO()

@@ -19,7 +19,7 @@ def test_examples_are_short(file: Path) -> None:
 
 
 def test_the_demo_runs(tiny_recipe: Path, tiny_model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the demo's photograph comes with matplotlib")
+    pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "fewmark[plot]"')
     words = ["--out", tmp_path / "out", "--recipe", tiny_recipe, "--model", tiny_model, "--faces", 4, 4, 2]
     done = subprocess.run(
         [sys.executable, EXAMPLES / "demo.py", *map(str, words)],

@@ -26,7 +26,7 @@ def marked(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photo.jpg and, where no model is packaged, a file that stands for it."""
-    cbook = pytest.importorskip("matplotlib.cbook", reason="the photograph comes with matplotlib")
+    cbook = pytest.importorskip("matplotlib.cbook", reason='needs matplotlib: pip install "fewmark[plot]"')
     place = tmp_path_factory.mktemp("readme")
     shutil.copy(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False), place / "photo.jpg")
     return place

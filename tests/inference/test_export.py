@@ -36,8 +36,8 @@ from fewmark.landmarks.transfer import SchemeTransfer
 from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason='needs onnx: pip install "fewmark[onnx]"')
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
 
 COMPACT = {"widths": [8, 8, 8, 8, 8], "decoder": 8, "n_blocks": [1, 1, 1, 1]}
 HOURGLASS = {"n_stacks": 1, "n_modules": 1, "n_features": 16, "depth": 2}

@@ -73,7 +73,7 @@ def test_to_supervision(kind: type[KeyPoints], monkeypatch: pytest.MonkeyPatch) 
 
 def test_with_the_package() -> None:
     supervision = pytest.importorskip(
-        "supervision", reason="the extra `supervision` is not installed", exc_type=ImportError
+        "supervision", reason='needs supervision: pip install "fewmark[supervision]"', exc_type=ImportError
     )
     points = to_supervision([face(), face()])
     assert isinstance(points, supervision.KeyPoints)
@@ -84,7 +84,7 @@ def test_with_the_package() -> None:
 
 def test_the_package_draws_what_was_found() -> None:
     supervision = pytest.importorskip(
-        "supervision", reason="the extra `supervision` is not installed", exc_type=ImportError
+        "supervision", reason='needs supervision: pip install "fewmark[supervision]"', exc_type=ImportError
     )
     scheme = LandmarkScheme("dots-4", ("a", "b", "c", "d"), edges=((0, 1), (1, 2), (2, 3)))
     xy = np.array([[20, 10], [30, 10], [np.nan, np.nan], [30, 25]], np.float32)

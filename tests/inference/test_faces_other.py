@@ -36,11 +36,13 @@ def test_a_box_in_the_packaged_frame_leads_to_the_same_face() -> None:
 def test_every_face_detector_finds_the_face(grace_hopper: np.ndarray, kind: str) -> None:
     name = kind
     if kind == "dlib":
-        pytest.importorskip("dlib", reason="the extra `dlib` is not installed")
+        pytest.importorskip("dlib", reason='needs dlib: pip install "fewmark[dlib]"')
     else:
         files = sorted(WEIGHTS.glob(kind))
         if not files:
-            pytest.skip(f"needs ../shared/peers/weights/{kind}, which is not there")
+            pytest.skip(
+                f"needs ../shared/peers/weights/{kind}: YuNet is in OpenCV's model zoo, ulf in Ultra-Light-Fast-Generic-Face-Detector-1MB"
+            )
         name = str(files[0])
     image = grace_hopper
     face_detector = make_face_detector(name)

@@ -15,7 +15,7 @@ from fewmark.inference.checkpoint import exported
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.detector import Detector
 
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
 
 _opened: Counter[str] = Counter()
 _hashed: Counter[str] = Counter()
@@ -146,7 +146,7 @@ def test_what_does_not_go_together() -> None:
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason='needs torch: pip install "fewmark[train]"')
     for device in ("gpu", "cuda:99"):
         with pytest.raises(InputError, match=rf"device {device}: torch .*leave it away for the CPU") as caught:
             Detector("ibug-68-nano", device=device)

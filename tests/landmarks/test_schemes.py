@@ -214,7 +214,9 @@ def test_the_ibug_subsets_are_what_they_say() -> None:
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_drawn_mean_faces_have_the_order_of_real_labels(shared_data: Callable[..., Path], name: str) -> None:
     """Each component of a real face, laid on the drawn one, is matched to it point by point in order."""
-    assignment = pytest.importorskip("scipy.optimize").linear_sum_assignment
+    assignment = pytest.importorskip(
+        "scipy.optimize", reason='needs scipy: pip install "fewmark[formats]"'
+    ).linear_sum_assignment
     scheme = load_scheme(name)
     assert scheme.mean_face is not None
     path = shared_data("format_samples", SAMPLES[name], f"test_{SAMPLES[name]}.json")
