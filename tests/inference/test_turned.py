@@ -159,29 +159,41 @@ def test_a_face_found_upright_is_not_turned_over(grace_hopper: Image) -> None:
     assert abs(upright.angle) <= 60
 
 
-def found_face(x: float, direction: float, score: float, *, certain: bool, side: float = 20.0) -> FoundFace:
+def found_face(x: float, direction: float, score: float, side: float = 20.0) -> FoundFace:
     box = np.array([x, 0, x + side, side], np.float32)
     request = FaceRequest(0, np.zeros((9, 9, 3), np.uint8), box, score, 2, direction, direction)
     scores = np.full((1, 3), score, np.float32)
     prediction = Prediction(np.zeros((1, 3, 2), np.float32), scores, np.zeros(1), np.zeros(1, np.float32))
-    return FoundFace(request, prediction, certain)
+    return FoundFace(request, prediction, score)
 
 
 def test_directions_without_a_certain_face_are_left_out() -> None:
-    upright, doubtful = found_face(0, 0.0, 0.5, certain=False), found_face(50, 90.0, 0.8, certain=False)
+    upright, doubtful = found_face(0, 0.0, 0.8), found_face(50, 90.0, 0.9)
     assert merge_directions([upright, doubtful]) == [upright]
-    certain, weak = found_face(100, 180.0, 0.9, certain=True), found_face(150, 180.0, 0.3, certain=False, side=30)
+    certain, weak = found_face(100, 180.0, 1.1), found_face(150, 180.0, 0.3, side=30)
     assert merge_directions([upright, doubtful, certain, weak]) == [certain, weak]
-    assert merge_directions([upright, found_face(2, 0.0, 0.6, certain=False)])[0] is upright
+    assert len(merge_directions([upright, certain, found_face(200, 0.0, 1.0)])) == 3
     assert merge_directions([]) == []
 
 
+def test_without_a_certain_face_another_direction_wins_by_a_margin() -> None:
+    turned = found_face(50, 90.0, 0.9)
+    assert merge_directions([found_face(0, 0.0, 0.7), turned]) == [turned]
+    assert merge_directions([turned]) == [turned]
+    assert merge_directions([found_face(50, 90.0, 0.8)]) == []
+    assert turned not in merge_directions([found_face(0, 0.0, 0.8), turned])
+
+
 def test_a_face_found_in_two_directions_is_kept_once() -> None:
-    a, b = found_face(0, 0.0, 0.9, certain=True), found_face(6, 180.0, 0.95, certain=True)
-    assert merge_directions([a, b]) == [b]
-    assert len(merge_directions([a, found_face(14, 180.0, 0.95, certain=True)])) == 2
+    a, b = found_face(0, 0.0, 0.96), found_face(6, 180.0, 0.97)
+    assert merge_directions([a, b]) == [a]
+    turned, other = found_face(0, 90.0, 0.96), found_face(6, 180.0, 0.97)
+    assert merge_directions([turned, other]) == [other]
+    clearer = found_face(6, 180.0, 1.2)
+    assert merge_directions([a, clearer]) == [clearer]
+    assert len(merge_directions([a, found_face(14, 180.0, 0.97)])) == 2
     assert best_of_directions([a.request, b.request]) == [1]
-    twins = [found_face(0, 90.0, 0.9, certain=True), found_face(1, 90.0, 0.8, certain=True)]
+    twins = [found_face(0, 90.0, 0.96), found_face(1, 90.0, 0.8)]
     assert merge_directions(twins) == twins  # of one direction: the face detector's word
 
 
