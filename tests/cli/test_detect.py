@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
+from fewmark.core.geometry import Image
 from fewmark.data.formats.io import read_faces
-from fewmark.data.images import read_image
+from fewmark.data.images import read_image, write_image
 
 
 def test_detect_goes_on_after_a_bad_image(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -285,3 +286,15 @@ def test_a_video_is_refused(cli: Any, faces: Path, tiny_model: Path, tmp_path: P
     (tmp_path / "a.mp4").rename(tmp_path / "films/a.mp4")
     for given in (tmp_path / "films", tmp_path / "films/*.mp4"):
         assert "fewmark track" in cli.error("detect", tiny_model, given, "--out", tmp_path / "out")
+
+
+def test_detect_turned(cli: Any, grace_hopper: Image, tmp_path: Path) -> None:
+    sideways = np.ascontiguousarray(np.rot90(grace_hopper))
+    write_image(tmp_path / "sideways.png", sideways)
+    counts = {}
+    for option in ([], ["--turned"], ["--no-turned"]):
+        out = tmp_path / f"out{'-'.join(option)}"
+        counts[tuple(option)] = cli.json("detect", "ibug-68", tmp_path / "sideways.png", "--out", out, *option)[
+            "n_faces"
+        ]
+    assert counts == {(): 1, ("--turned",): 1, ("--no-turned",): 0}
