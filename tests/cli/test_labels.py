@@ -71,7 +71,8 @@ def test_a_scheme_is_proposed_from_ten_labelled_faces(cli: Any, shared_data: Any
     table = shared_data("webmorph189") / "annotations.csv"
     rows = table.read_text(encoding="utf-8").splitlines()[:11]
     own = tmp_path / "own.csv"
-    own.write_text("\n".join(rows).replace("\nlondon/", f"\n{table.parent}/london/") + "\n", encoding="utf-8")
+    text = "\n".join(rows).replace("\nlondon/", f"\n{table.parent}/london/").replace(",subset,", ",group,")
+    own.write_text(text + "\n", encoding="utf-8")
     said = cli("scheme", "new", "mine", "--from", own, "--out", tmp_path / "mine.toml").stdout
     assert "189 landmarks, from 10 labelled faces" in said
     assert read_image(tmp_path / "mine.png").shape == (1024, 1024, 3)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from fewmark.core.errors import DataWarning
 from fewmark.core.files import atomic_path, write_text
 from fewmark.data.formats.io import (
     check_samples,
@@ -118,7 +119,9 @@ def test_csv_by_hand(tmp_path: Path) -> None:
         "b.jpg,,,,,,,,,,,,",
     ]
     (tmp_path / "a.csv").write_text("\n".join(rows), encoding="utf-8")
-    first, second, third = read_csv(tmp_path / "a.csv", n_landmarks=2)
+    with pytest.warns(DataWarning) as told:
+        first, second, third = read_csv(tmp_path / "a.csv", n_landmarks=2)
+    assert [str(w.message).partition("a.csv: ")[2] for w in told] == ["1 column not read: age", "1 blank row left out"]
     assert (first.name, second.name, third.name) == ("a.jpg#1", "a.jpg#2", "b.jpg")
     assert first.image == tmp_path / "a.jpg"
     np.testing.assert_array_equal(first.landmarks, np.array([[1.5, 2], [np.nan, np.nan]], np.float32))
@@ -146,7 +149,10 @@ def test_csv_of_images_alone_is_unlabelled(tmp_path: Path) -> None:
         ("", ["header", "`file`", "empty file"]),
         ("file,x0,y0\n", ["at least one face"]),
         ("name,x0,y0\na,1,2\n", ["header", "`file`"]),
-        ("file;x0;y0\na;1;2\n", ["commas"]),
+        ("name;x0;y0\na;1;2\n", ["header", "`file`", "given name, x0, y0"]),
+        ("file,x0,y0\na,1,5,2,5\n", ["row 2", "decimal commas need semicolons"]),
+        ("file;x0;y0\na;1.234,5;2\n", ["row 2", "x0", "'1.234,5'"]),
+        (f"{'x' * 500}\ta\tb\n1\t2\t3\n", ["header", "`file`", "xxx..., a, b"]),
         ("file,x0,y0,x1\na,1,2,3\n", ["header", "`y1`"]),
         ("file,x0,y0,x2,y2\na,1,2,3,4\n", ["header", "x0 to x1", "`x1`"]),
         ("file,x0,y0,x0\na,1,2,3\n", ["`x0` is there twice"]),
@@ -173,8 +179,10 @@ def test_csv_refuses(refused: Callable[..., None], text: str, words: list[str], 
 
 def test_csv_refuses_other_bytes_other_counts_and_nothing(refused: Callable[..., None], tmp_path: Path) -> None:
     refused(lambda: read_csv(tmp_path / "none.csv"), "none.csv", "cannot be read")
-    (tmp_path / "bytes.csv").write_bytes(b"file\n\xff\xfe")
+    (tmp_path / "bytes.csv").write_bytes(b"file\n\xff\xfe\0")
     refused(lambda: read_csv(tmp_path / "bytes.csv"), "bytes.csv", "UTF-8")
+    (tmp_path / "latin.csv").write_bytes("file,x0,y0\nanna.jpg,1,2\nJörg.jpg,1,2\n".encode("cp1252"))
+    refused(lambda: read_csv(tmp_path / "latin.csv"), "latin.csv", "Windows-1252", "'Jörg.jpg'", "UTF-8")
     names = ",".join(f"x{i},y{i}" for i in range(67))
     (tmp_path / "67.csv").write_text(f"file,{names}\na.jpg," + ",".join(["1"] * 134) + "\n")
     refused(lambda: read_csv(tmp_path / "67.csv", n_landmarks=68), "67.csv", "expected 68", "given 67")
@@ -182,6 +190,41 @@ def test_csv_refuses_other_bytes_other_counts_and_nothing(refused: Callable[...,
     two = [FaceSample(Path("a.jpg"), landmarks=np.zeros((k, 2), np.float32), name=f"n{k}") for k in (2, 3)]
     refused(lambda: write_csv(tmp_path / "out.csv", two), "n3", "expected 2 landmarks", "given 3")
     assert not (tmp_path / "out.csv").exists()
+
+
+EXCEL = "file;x0;y0;x1;y1\r\na.jpg;12,5;3;4,25e1;,5\r\nb.jpg;;;1;2\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        EXCEL.encode("utf-8-sig"),
+        b"sep=;\r\n" + EXCEL.encode(),
+        EXCEL.encode("utf-16"),
+        EXCEL.replace(";", "\t").encode(),
+        b"\xfe\xff" + EXCEL.replace(";", "\t").encode("utf-16-be"),
+        EXCEL.replace(",", ".").replace(";", "\t").encode(),
+        EXCEL.replace(",", ".").replace(";", ",").encode("utf-8-sig"),
+        EXCEL.replace("file;x0", '"file";"x0"').encode(),
+    ],
+)
+def test_csv_as_spreadsheets_write_it(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    first, second = read_csv(tmp_path / "a.csv", n_landmarks=2)
+    assert first.landmarks is not None
+    assert first.landmarks.tolist() == [[12.5, 3], [42.5, 0.5]]
+    assert second.landmarks is not None
+    assert np.isnan(second.landmarks[0]).all()
+    assert second.landmarks[1].tolist() == [1, 2]
+
+
+def test_csv_tells_what_it_does_not_read(tmp_path: Path) -> None:
+    rows = ["file,x0,y0,x_1,y_1,quality,x1x", "a.jpg,1,2,3,4,0.5,", ",,,,,,", "b.jpg,1,2,3,4,0.5,", "", ""]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    with pytest.warns(DataWarning) as told:
+        assert len(read_csv(tmp_path / "a.csv")) == 2
+    texts = [str(w.message).partition("a.csv: ")[2] for w in told]
+    assert texts == ["3 columns not read: x_1, y_1, x1x", "1 blank row left out"]
 
 
 def test_csv_reads_ten_thousand_rows_fast(tmp_path: Path) -> None:
@@ -391,7 +434,8 @@ def test_dlib_by_hand(refused: Callable[..., None], tmp_path: Path) -> None:
         "<box top='0' left='0' width='3' height='3'><part name='9' x='1' y='1'/></box></image>"
         "<image file='b.jpg'/></images></dataset>"
     )
-    first, second, bare = read_dlib_xml(tmp_path / "a.xml", n_landmarks=2)
+    with pytest.warns(DataWarning, match=r"a\.xml: 1 box marked `ignore` left out"):
+        first, second, bare = read_dlib_xml(tmp_path / "a.xml", n_landmarks=2)
     assert first.landmarks is not None
     assert first.landmarks.tolist() == [[5, 6], [7, 8]]
     assert first.box is not None

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from fewmark.core.errors import InputError
 from fewmark.data.formats.io import read_faces
+from fewmark.data.formats.text import read_text
+from fewmark.data.image_names import clean_name
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -21,16 +23,7 @@ def read_list(path: str | Path) -> list[str]:
         InputError: The file cannot be read, contains no names, or contains a name twice.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); expected a text file with one name per line"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: expected a UTF-8 text file with one name per line, given an invalid byte at {error.start}"
-        ) from error
+    text = read_text(path, "a text file with one name per line")
     lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name = line.strip()
@@ -58,7 +51,7 @@ def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSam
     index: list[dict[str, list[int]]] = [{}, {}, {}]  # by face name, by file, by shortened file name
     files = [_file_of(s) for s in samples]
     for i, (s, file) in enumerate(zip(samples, files, strict=True)):
-        index[0].setdefault(_clean(s.name or file), []).append(i)
+        index[0].setdefault(clean_name(s.name or file), []).append(i)
         index[1].setdefault(file, []).append(i)
         pure = PurePosixPath(file)
         for short in {pure.name, pure.stem, str(pure.with_suffix("")) if pure.name else ""} - {file}:
@@ -67,7 +60,9 @@ def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSam
     owner: dict[int, str] = {}
     unknown: list[str] = []
     for name in names:
-        found = next((level[_clean(name)] for level in index if _clean(name) in level), None)
+        found = next((level[clean_name(name)] for level in index if clean_name(name) in level), None)
+        if found is None:
+            found = _by_end(clean_name(name), index)
         if found is None:
             unknown.append(name)
             continue
@@ -91,6 +86,15 @@ def select(samples: Sequence[FaceSample], list_path: str | Path) -> list[FaceSam
     return [samples[i] for i in chosen]
 
 
+def _by_end(name: str, index: Sequence[dict[str, list[int]]]) -> list[int] | None:
+    """The faces that the end of an absolute path names, e.g. of another machine; the longest end decides."""
+    parts = name.split("/")
+    if parts[0] and not re.fullmatch("[A-Za-z]:", parts[0]):
+        return None
+    ends = ("/".join(parts[i:]) for i in range(1, len(parts)))
+    return next((level[end] for end in ends for level in index[:2] if end in level), None)
+
+
 def check_disjoint(a: Sequence[FaceSample], b: Sequence[FaceSample], what: str = "labelled and unlabelled") -> None:
     """Check that no face is in both sets.
 
@@ -110,12 +114,8 @@ def check_disjoint(a: Sequence[FaceSample], b: Sequence[FaceSample], what: str =
         )
 
 
-def _clean(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
-
-
 def _file_of(sample: FaceSample) -> str:
-    return re.sub(r"#\d+$", "", _clean(sample.name)) or sample.image.as_posix()
+    return re.sub(r"#\d+$", "", clean_name(sample.name)) or sample.image.as_posix()
 
 
 def _key(sample: FaceSample) -> tuple[str, str]:

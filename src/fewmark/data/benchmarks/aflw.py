@@ -9,6 +9,7 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.data.benchmarks.checks import check_count, check_subset, need_folder, read_matlab
 from fewmark.data.formats.csv import name_faces
+from fewmark.data.image_names import resolve_images
 from fewmark.data.samples import FaceSample
 
 AFLW_COUNTS = {"train": 20000, "test": 4386, "frontal": 1165}
@@ -75,8 +76,8 @@ def read_aflw(
     else:
         folder = next((root / f for f in _IMAGES if (root / f / names[0]).parent.is_dir()), root / _IMAGES[0])
     points = np.where(visible[:, :, None], landmarks, np.nan).astype(np.float32)
-    face_names = name_faces(names)
+    face_names, files = name_faces(names), resolve_images(names, folder, path)
     return [
-        FaceSample(folder / names[i], boxes[i].astype(np.float32), points[i], group=names[i], name=face_names[i])
+        FaceSample(files[names[i]], boxes[i].astype(np.float32), points[i], group=names[i], name=face_names[i])
         for i in chosen.tolist()
     ]

@@ -11,6 +11,7 @@ from fewmark.core.geometry import box_of_points
 from fewmark.data.benchmarks.checks import check_count, check_subset, need_folder
 from fewmark.data.formats.csv import name_faces
 from fewmark.data.formats.pts import find_image, read_points
+from fewmark.data.image_names import resolve_images
 from fewmark.data.samples import FaceSample
 
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
@@ -81,9 +82,9 @@ def read_wflw(
         check_count(f"{path}: faces with {subset}", WFLW_COUNTS[subset], int(keep.sum()), strict)
     landmarks = table[:, :196].reshape(-1, 98, 2).astype(np.float32)
     boxes = table[:, 196:200].astype(np.float32)
-    names = name_faces(files)
+    names, images = name_faces(files), resolve_images(files, root / "WFLW_images", path)
     return [
-        FaceSample(root / "WFLW_images" / files[i], boxes[i], landmarks[i], group=files[i], name=names[i])
+        FaceSample(images[files[i]], boxes[i], landmarks[i], group=files[i], name=names[i])
         for i in np.flatnonzero(keep).tolist()
     ]
 

@@ -17,6 +17,8 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.data.formats.csv import count_landmarks, name_faces, relative_file
+from fewmark.data.formats.text import short
+from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.images import read_size
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -42,7 +44,7 @@ def read_coco(
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(path.read_bytes())  # in UTF-8 or UTF-16
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -58,16 +60,17 @@ def read_coco(
     for i, annotation in enumerate(data["annotations"]):
         if not isinstance(annotation, dict) or annotation.get("image_id") not in files:
             raise InputError(
-                f"{path}: annotations[{i}]: image_id: expected the id of one of the images, given {_short(annotation)}"
+                f"{path}: annotations[{i}]: image_id: expected the id of one of the images, given {short(annotation)}"
             )
         if not annotation.get("iscrowd"):
             by_image[annotation["image_id"]].append((i, annotation))
     root = path.parent if image_root is None else Path(image_root)
     found: list[tuple[str, FaceSample]] = []
     levels: set[float] = set()
+    paths = resolve_images(files.values(), root, path)
     for image_id, file in files.items():
         for i, annotation in by_image[image_id] or [(-1, {})]:
-            sample, visibility = _sample(f"{path}: annotations[{i}]", root / file, annotation, n_landmarks)
+            sample, visibility = _sample(f"{path}: annotations[{i}]", paths[file], annotation, n_landmarks)
             levels |= visibility
             found.append((file, sample))
     if not found:
@@ -75,7 +78,7 @@ def read_coco(
     count_landmarks([s for _, s in found])
     info = data.get("info")
     flagged = {1.0, 2.0} <= levels or (isinstance(info, dict) and info.get("occlusion") == "annotated")
-    names = name_faces([file for file, _ in found])
+    names = name_faces([clean_name(file) for file, _ in found])
     return [
         FaceSample(s.image, s.box, s.landmarks, s.occluded if flagged else None, s.group, name)
         for (_, s), name in zip(found, names, strict=True)
@@ -94,7 +97,7 @@ def _sample(
             table = np.asarray(keypoints, np.float64).reshape(-1, 3)
         except (TypeError, ValueError):
             raise InputError(
-                f"{where}: keypoints: expected x, y, visibility for every point, given {_short(keypoints)}"
+                f"{where}: keypoints: expected x, y, visibility for every point, given {short(keypoints)}"
             ) from None
         if n_landmarks is not None and len(table) != n_landmarks:
             raise InputError(
@@ -102,7 +105,7 @@ def _sample(
             )
         if not np.isin(table[:, 2], (0, 1, 2)).all():
             raise InputError(
-                f"{where}: keypoints: expected visibility 0, 1 or 2, given {_short(sorted(set(table[:, 2].tolist())))}"
+                f"{where}: keypoints: expected visibility 0, 1 or 2, given {short(sorted(set(table[:, 2].tolist())))}"
             )
         there = table[:, 2] > 0
         if not np.isfinite(table[there, :2]).all():
@@ -119,10 +122,10 @@ def _sample(
         try:
             x, y, w, h = (float(v) for v in bbox)
         except (TypeError, ValueError):
-            raise InputError(f"{where}: bbox: expected x, y, width, height, given {_short(bbox)}") from None
+            raise InputError(f"{where}: bbox: expected x, y, width, height, given {short(bbox)}") from None
         if not np.isfinite([x, y, w, h]).all() or w < 0 or h < 0:
             raise InputError(
-                f"{where}: bbox: expected finite x, y and a positive width and height, given {_short(bbox)}"
+                f"{where}: bbox: expected finite x, y and a positive width and height, given {short(bbox)}"
             )
         if w > 0 and h > 0:
             box = np.array([x, y, x + w, y + h], np.float32)
@@ -213,7 +216,3 @@ def coco_data(
              "skeleton": [[a + 1, b + 1] for a, b in scheme.edges]}
         ],
     }  # fmt: skip
-
-
-def _short(value: object) -> str:
-    return str(value)[:60]

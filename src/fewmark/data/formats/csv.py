@@ -2,7 +2,8 @@
 
 The header names the columns: `file` (relative to the CSV), `x0,y0,x1,y1,...` (0-based px, (0, 0) is the centre
 of the top-left pixel), optional `box_x0,box_y0,box_x1,box_y1`, optional `v0,v1,...` (1 visible, 0 occluded with
-a position, -1 missing), optional `group`. Empty cells are missing values. Other columns are ignored. Names of images that are no UTF-8
+a position, -1 missing), optional `group`. Empty cells are missing values. Columns that are not read are told by a
+`DataWarning`. Cells may be separated by semicolons or tabs, too, as spreadsheets do (`fewmark.data.formats.text`). Names of images that are no UTF-8
 are escaped as in `fewmark.core.names`.
 """
 
@@ -21,11 +22,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.errors import InputError
+from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.files import write_text
 from fewmark.core.names import escape_name, unescape_name
+from fewmark.core.text import count
+from fewmark.data.formats.text import Table, decimal, read_table, short
+from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 
+_NOT_NEEDED = ("quality",)  # of faces.csv
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 
@@ -33,7 +38,6 @@ BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 class _Columns:
     """Positions of the columns in a row."""
 
-    n_cells: int
     file: int
     group: int | None
     box: tuple[int, ...]  # 4 or 0 entries
@@ -59,54 +63,27 @@ def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSa
             a point or box is incomplete, a box is empty, or the number of landmarks is not `n_landmarks`.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: expected a UTF-8 text file, given an invalid byte at {error.start}; save it as UTF-8 CSV"
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        columns = _read_header(path, next(reader, []), n_landmarks)
-        for row in reader:
-            if not any(row):
-                continue
-            if len(row) != columns.n_cells:
-                raise InputError(
-                    f"{path}: row {reader.line_num}: expected {columns.n_cells} cells as in the header, "
-                    f"given {len(row)}"
-                )
-            rows.append(row)
-            lines.append(reader.line_num)
-    except csv.Error as error:
-        raise InputError(f"{path}: row {reader.line_num}: not a CSV file ({error})") from error
-    if not rows:
+    table = read_table(path, "file")
+    columns = _read_header(path, table.header, n_landmarks)
+    if not table.rows:
         raise InputError(f"{path}: expected at least one face, given a header without rows")
-    return _samples(path, columns, rows, lines)
+    if table.n_blank:
+        warn_of_data(f"{path}: {count(table.n_blank, 'blank row')} left out")
+    return _samples(path, columns, table)
 
 
-def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Columns:
-    names = [name.strip() for name in header]
-    if "file" not in names:
-        hint = "; separate the cells with commas" if len(names) == 1 and ";" in names[0] else ""
-        raise InputError(
-            f"{path}: header: expected a column `file`, given {', '.join(names[:4]) or 'an empty file'}{hint}"
-        )
+def _read_header(path: Path, names: list[str], n_landmarks: int | None) -> _Columns:
     twice = [name for name, n in Counter(names).items() if n > 1 and name]
     if twice:
-        raise InputError(f"{path}: header: column `{twice[0]}` is there twice")
+        raise InputError(f"{path}: header: column `{short(twice[0])}` is there twice")
     where = {name: i for i, name in enumerate(names)}
     counts = {letter: sum(1 for name in names if re.fullmatch(rf"{letter}\d+", name)) for letter in "xyv"}
     k = max(counts["x"], counts["y"])
-    for letter, count in (("x", k), ("y", k), ("v", k if counts["v"] else 0)):
-        for i in range(count):
+    for letter, n in (("x", k), ("y", k), ("v", k if counts["v"] else 0)):
+        for i in range(n):
             if f"{letter}{i}" not in where:
                 raise InputError(
-                    f"{path}: header: expected {letter}0 to {letter}{count - 1}, given no column `{letter}{i}`"
+                    f"{path}: header: expected {letter}0 to {letter}{n - 1}, given no column `{letter}{i}`"
                 )
     if counts["v"] > k:
         raise InputError(f"{path}: header: expected {k} columns v0, v1, ... as many as points, given {counts['v']}")
@@ -119,8 +96,13 @@ def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Col
     boxed = [name for name in BOX_COLUMNS if name in where]
     if boxed and len(boxed) < 4:
         raise InputError(f"{path}: header: expected all of {', '.join(BOX_COLUMNS)} or none, given {', '.join(boxed)}")
+    unread = [name for i, name in enumerate(names) if name and not _is_read(name, i, where, k)]
+    if unread:
+        more = f" and {len(unread) - 4} more" if len(unread) > 4 else ""
+        warn_of_data(
+            f"{path}: {count(len(unread), 'column')} not read: {', '.join(short(name, 20) for name in unread[:4])}{more}"
+        )
     return _Columns(
-        n_cells=len(names),
         file=where["file"],
         group=where.get("group"),
         box=tuple(where[name] for name in boxed),
@@ -129,10 +111,17 @@ def _read_header(path: Path, header: list[str], n_landmarks: int | None) -> _Col
     )
 
 
-def _numbers(
-    path: Path, rows: list[list[str]], lines: list[int], columns: tuple[int, ...], names: Sequence[str]
-) -> NDArray[np.float64]:
+def _is_read(name: str, column: int, where: dict[str, int], k: int) -> bool:
+    """Whether a column is read or is fewmark's own `quality`."""
+    point = re.fullmatch(r"[xyv](\d+)", name)
+    known = name in ("file", "group", *_NOT_NEEDED, *BOX_COLUMNS) or (point is not None and int(point[1]) < k)
+    return known and where[name] == column
+
+
+def _numbers(path: Path, cells_of: Table, columns: tuple[int, ...], names: Sequence[str]) -> NDArray[np.float64]:
     """Parse columns into (N, len(columns)) finite numbers, NaN for cells that are empty or "nan"."""
+    rows, lines = cells_of.rows, cells_of.lines
+    read = decimal if cells_of.decimal_comma else float
     pick = itemgetter(*columns)
     table = np.empty((len(rows), len(columns)), np.float64)
     for i, row in enumerate(rows):
@@ -142,9 +131,11 @@ def _numbers(
         except ValueError:  # a cell is empty or not a number
             for j, cell in enumerate(cells):
                 try:
-                    table[i, j] = float(cell) if cell.strip() else np.nan
+                    table[i, j] = read(cell) if cell.strip() else np.nan
                 except ValueError:
-                    raise InputError(f"{path}: row {lines[i]}: {names[j]}: expected a number, given {cell!r}") from None
+                    raise InputError(
+                        f"{path}: row {lines[i]}: {names[j]}: expected a number, given {short(cell, 40)!r}"
+                    ) from None
     infinite = np.argwhere(np.isinf(table) | (np.abs(table) > 1e9))
     if len(infinite):
         i, j = infinite[0]
@@ -155,7 +146,8 @@ def _numbers(
     return table
 
 
-def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[int]) -> list[FaceSample]:
+def _samples(path: Path, columns: _Columns, table: Table) -> list[FaceSample]:
+    rows, lines = table.rows, table.lines
     n, k = len(rows), len(columns.xy) // 2
     files = [unescape_name(row[columns.file].strip()) for row in rows]
     if "" in files:
@@ -167,7 +159,7 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
     said = np.zeros(n, np.bool_)
     if k:
         names = [f"{letter}{i}" for i in range(k) for letter in "xy"]
-        xy = _numbers(path, rows, lines, columns.xy, names).reshape(n, k, 2)
+        xy = _numbers(path, table, columns.xy, names).reshape(n, k, 2)
         half = np.argwhere(np.isnan(xy).sum(2) == 1)
         if len(half):
             i, j = half[0]
@@ -176,9 +168,7 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
                 f"{path}: row {lines[i]}: half a point: {there}{j} is given and {gone}{j} is empty; give both or none"
             )
         if columns.visibility:
-            v = _numbers(path, rows, lines, columns.visibility * (1 if k > 1 else 2), [f"v{i}" for i in range(k)] * 2)[
-                :, :k
-            ]
+            v = _numbers(path, table, columns.visibility * (1 if k > 1 else 2), [f"v{i}" for i in range(k)] * 2)[:, :k]
             wrong = np.argwhere(~np.isin(v, (-1, 0, 1)) & ~np.isnan(v))
             if len(wrong):
                 i, j = wrong[0]
@@ -191,7 +181,7 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
         landmarks = xy.astype(np.float32)
     boxes = np.full((n, 4), np.nan)
     if columns.box:
-        boxes = _numbers(path, rows, lines, columns.box, BOX_COLUMNS)
+        boxes = _numbers(path, table, columns.box, BOX_COLUMNS)
         empty = np.isnan(boxes).sum(1)
         bad = np.flatnonzero(((empty > 0) & (empty < 4)) | (boxes[:, 2:] <= boxes[:, :2]).any(1))
         if len(bad):
@@ -204,10 +194,11 @@ def _samples(path: Path, columns: _Columns, rows: list[list[str]], lines: list[i
     labelled = np.asarray(present.any(axis=1))
     has_box = np.asarray(np.isfinite(boxes).all(axis=1))
     boxes32 = boxes.astype(np.float32)
-    face_names = name_faces(files)
+    face_names = name_faces([clean_name(file) for file in files])
+    images = resolve_images(files, path.parent, path)
     return [
         FaceSample(
-            image=path.parent / files[i],
+            image=images[files[i]],
             box=boxes32[i] if has_box[i] else None,
             landmarks=landmarks[i] if labelled[i] else None,
             occluded=occluded[i] & present[i] if labelled[i] and said[i] else None,

@@ -15,10 +15,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fewmark.core.errors import InputError
+from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.files import atomic_path
 from fewmark.core.names import escape_name, unescape_name
 from fewmark.data.formats.csv import name_faces, relative_file
+from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -54,12 +55,14 @@ def read_dlib_xml(
         raise InputError(
             f"{path}: expected dlib's XML, <dataset><images><image file=...>, given <{root.tag}> without images"
         )
+    n_ignored = 0
     found: list[tuple[str, list[float] | None, dict[str, tuple[float, float]]]] = []
     for image in images:
-        file = unescape_name(image.get("file", "")).replace("\\", "/")
+        file = unescape_name(image.get("file", "")).strip()
         if not file:
             raise InputError(f"{path}: an <image> has no file; expected <image file='...'>")
         boxes = [box for box in image.findall("box") if box.get("ignore") not in ("1", "true")]
+        n_ignored += len(image.findall("box")) - len(boxes)
         if not image.findall("box"):
             found.append((file, None, {}))
         for box in boxes:
@@ -82,11 +85,14 @@ def read_dlib_xml(
         raise InputError(
             f"{path}: expected {n_landmarks} named parts, given {len(order)}; choose the scheme of this file"
         )
+    if n_ignored:
+        warn_of_data(f"{path}: {n_ignored} box{'es' if n_ignored > 1 else ''} marked `ignore` left out")
     missing = (math.nan, math.nan)
-    faces = name_faces([file for file, *_ in found])
+    files = [file for file, *_ in found]
+    faces, paths = name_faces([clean_name(file) for file in files]), resolve_images(files, path.parent, path)
     return [
         FaceSample(
-            image=path.parent / file,
+            image=paths[file],
             box=None if box is None or box[2] <= box[0] or box[3] <= box[1] else np.array(box, np.float32),
             landmarks=np.array([parts.get(name, missing) for name in order], np.float32) if parts else None,
             name=face,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
 from fewmark.core.geometry import FloatArray
+from fewmark.data.formats.text import read_text
 from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
 from fewmark.data.walk import files_in, is_image_name, tell_left_out
@@ -46,12 +47,7 @@ def read_pts(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[np.
 def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[np.float64]:
     """Read a text file with one "x y" point per line, without shifting positions to 0-based; see `read_pts`."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected a text file of points, given an invalid byte at {error.start}") from error
+    text = read_text(path, "a text file of points")
     points: list[tuple[float, float]] = []
     promised: int | None = None
     for number, raw in enumerate(text.splitlines(), 1):
