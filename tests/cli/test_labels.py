@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from fewmark import packaged_names
 from fewmark.data.formats.io import read_faces
@@ -97,5 +99,43 @@ def test_names_in_a_coco_file_are_those_of_the_new_scheme(cli: Any, synthetic: P
 def test_what_a_folder_leaves_out_is_one_line(cli: Any, tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((30, 40, 3), np.uint8))
     (tmp_path / "b.xcf").write_text("")
-    told = cli("inspect", tmp_path, "--json").stderr.strip()
-    assert told == "1 file left out, no image by the suffix: .xcf (1)"
+    line = "1 file left out, no image by the suffix: .xcf (1)"
+    result = cli("inspect", tmp_path, "--json")
+    assert result.stderr.strip() == line
+    assert json.loads(result.stdout)["findings"] == [line]
+    assert cli("convert", tmp_path, tmp_path / "a.csv").stderr.strip() == line
+    assert [x.rstrip() for x in cli("inspect", tmp_path).stdout.splitlines()[-2:]] == ["findings  1", f"- {line}"]
+
+
+def test_equal_findings_are_one_line(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "file,x0,y0\n" + "".join(f"gone{i}.jpg,1,2\n" for i in range(102)), encoding="utf-8"
+    )
+    result = cli("inspect", tmp_path / "a.csv")
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("- ")]
+    assert line.startswith("- 102 images cannot be read: ")
+    assert [f"gone{i}.jpg" in line for i in range(3)] == [True, True, False]
+    assert len(cli.json("inspect", tmp_path / "a.csv")["findings"]) == 102
+
+
+def test_labels_of_another_size(cli: Any, tiny_model: Path, tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 40, 3), np.uint8))
+    points = ",".join(f"x{i},y{i}" for i in range(68))
+    row = ",".join(["1", "2"] * 68)
+    (tmp_path / "a.csv").write_text(f"file,width,height,{points}\na.png,30,40,{row}\n", encoding="utf-8")
+    said = "a.png: labels of 30 x 40 px, the upright image has 40 x 30"
+    assert said in cli.error("evaluate", tiny_model, tmp_path / "a.csv")
+    assert f"1 image is of another size than the labels say: {said}" in cli("inspect", tmp_path / "a.csv").stdout
+
+
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_missing_landmarks_by_a_value(value: str, cli: Any, tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 40, 3), np.uint8))
+    (tmp_path / "a.csv").write_text(f"file,x0,y0,x1,y1\na.png,5,6,{value},{value}\n", encoding="utf-8")
+    said = f"1 landmark of 1 face is exactly at ({value}, {value})"
+    assert said in cli.json("inspect", tmp_path / "a.csv")["findings"][0]
+    assert said in cli("convert", tmp_path / "a.csv", tmp_path / "b.xml").stderr
+    data = cli.json("inspect", tmp_path / "a.csv", "--missing", value)
+    assert (data["n_missing"], data["findings"]) == (1, [])
+    cli("convert", tmp_path / "a.csv", tmp_path / "c.csv", "--missing", value)
+    assert read_faces(tmp_path / "c.csv")[0].landmarks[1].tolist() == pytest.approx([np.nan] * 2, nan_ok=True)

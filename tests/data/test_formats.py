@@ -360,7 +360,8 @@ def test_coco_visibility_by_hand(tmp_path: Path) -> None:
         ],
         tmp_path / "a.json",
     )
-    face, unlabelled = read_coco(path, "elsewhere")
+    with pytest.warns(DataWarning, match="1 crowd annotation left out"):
+        face, unlabelled = read_coco(path, "elsewhere")
     assert face.image == Path("elsewhere/a.jpg")
     np.testing.assert_array_equal(face.landmarks, np.array([[np.nan, np.nan], [3, 4], [5, 6]], np.float32))
     assert face.occluded is not None

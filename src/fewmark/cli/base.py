@@ -42,6 +42,15 @@ class BoxFrom(StrEnum):
     column = "column"
 
 
+class MissingValue(StrEnum):
+    zero = "0"
+    minus_one = "-1"
+
+
+Missing = Annotated[
+    MissingValue | None,
+    typer.Option("--missing", metavar="0|-1", help="Landmarks that the labels put at (0, 0) or (-1, -1) are missing."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Model file, run folder or packaged name, e.g. ibug-68.")
@@ -214,6 +223,11 @@ def scheme_of(model: str | Path, name: str | None = None) -> LandmarkScheme:
     from fewmark.landmarks.scheme import scheme_from_dict
 
     return scheme_from_dict(scheme_from_metadata(read_metadata(model), name, str(model)), str(model))
+
+
+def missing_value(missing: MissingValue | None) -> int | None:
+    """The number that `--missing` names."""
+    return None if missing is None else int(missing.value)
 
 
 def select_labelled(data: Path, samples: Sequence[FaceSample], lists: Sequence[Path] | None) -> list[FaceSample]:

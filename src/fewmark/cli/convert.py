@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import Force, Json, LabelFormat, out, print_json
+from fewmark.cli.base import Force, Json, LabelFormat, Missing, missing_value, out, print_json
 from fewmark.core.errors import InputError
 from fewmark.core.text import count
 
@@ -32,6 +32,7 @@ def convert(
         str | None, typer.Option(metavar="NAME|FILE", help="Annotation scheme of the labels; required for coco.")
     ] = None,
     force: Force = False,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Convert labels from one file format to another."""
@@ -42,7 +43,7 @@ def convert(
     landmarks = None if scheme is None else load_scheme(scheme)
     if source.resolve() == target.resolve():
         raise InputError(f"{target}: SRC and DST are the same; name another DST")
-    faces = read_faces(source, source_format and source_format.value, scheme=landmarks)
+    faces = read_faces(source, source_format and source_format.value, scheme=landmarks, missing=missing_value(missing))
     form = target_format and target_format.value
     inputs: list[str | Path] = [*files_read(source, faces), *([] if scheme is None else [scheme])]
     check_outputs(files_written(target, form, faces), inputs, force=force, instead="DST")

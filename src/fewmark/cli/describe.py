@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fewmark.core.errors import InputError, data_warnings
 from fewmark.core.text import count, percent
-from fewmark.data.formats.io import check_samples, read_faces
+from fewmark.data.formats.check import find_problems, group_problems
+from fewmark.data.formats.io import read_faces
+from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.landmarks.transfer import SchemeTransfer
@@ -122,13 +125,20 @@ def _error(error: float | None) -> str:
     return percent(error, missing="not known")
 
 
-def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> tuple[dict[str, Any], Facts]:
-    """Describe a label file or folder, as plain data and as facts.
+def describe_labels(
+    path: str | Path, scheme: LandmarkScheme | None = None, missing: int | None = None
+) -> tuple[dict[str, Any], Facts, list[str]]:
+    """Describe a label file or folder.
+
+    Returns:
+        Plain data; facts; and the data's findings for people, with equal ones together.
 
     Raises:
         InputError: It cannot be read as labels.
     """
-    samples = read_faces(path)
+    with data_warnings() as told:
+        samples, refused = _read_labels(path, scheme, missing)
+    problems = find_problems(samples, scheme)
     labelled = [s.landmarks for s in samples if s.landmarks is not None]
     counts = sorted({len(p) for p in labelled})
     missing = sum(int(np.isnan(p).any(1).sum()) for p in labelled)
@@ -142,7 +152,7 @@ def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> t
         "n_landmarks": counts[0] if len(counts) == 1 else counts,
         "n_missing": missing,
         "n_occluded": occluded,
-        "findings": check_samples(samples, scheme),
+        "findings": [*refused, *told, *(p.text for p in problems)],
     }
     facts: Facts = [
         ("faces", f"{len(samples)} in {data['n_pictures']} images"),
@@ -153,7 +163,22 @@ def describe_labels(path: str | Path, scheme: LandmarkScheme | None = None) -> t
         ("groups", str(data["n_groups"])),
         ("findings", str(len(data["findings"])) if data["findings"] else "none"),
     ]
-    return data, facts
+    return data, facts, [*refused, *told, *group_problems(problems)]
+
+
+def _read_labels(
+    path: str | Path, scheme: LandmarkScheme | None, missing: int | None
+) -> tuple[list[FaceSample], list[str]]:
+    """The faces, and why they are none of the scheme."""
+    try:
+        return read_faces(path, scheme=scheme, missing=missing, strict=False), []
+    except InputError as error:
+        if scheme is None:
+            raise
+        try:
+            return read_faces(path, missing=missing, strict=False), [str(error)]
+        except InputError:
+            raise error from None
 
 
 def _stages(cascade: Sequence[Mapping[str, Any]]) -> Facts:

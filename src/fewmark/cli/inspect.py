@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Json, out, print_json
+from fewmark.cli.base import Json, Missing, missing_value, out, print_json, warn
 
 
 def inspect(
@@ -21,6 +21,7 @@ def inspect(
         str | None,
         typer.Option(metavar="NAME|FILE", help="Annotation scheme with which to check the labels."),
     ] = None,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Describe a model, transfer or label file; without FILE, list the packaged models."""
@@ -47,9 +48,11 @@ def inspect(
     else:
         from fewmark.landmarks.scheme import load_scheme
 
-        data, facts = describe_labels(file, None if scheme is None else load_scheme(scheme))
-        findings = data["findings"]
+        known = None if scheme is None else load_scheme(scheme)
+        data, facts, findings = describe_labels(file, known, missing_value(missing))
     if as_json:
+        for finding in findings:
+            warn(finding)
         print_json(data)
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

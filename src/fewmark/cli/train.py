@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import DataArgument, Json, Resume, RunFolder, err, out, print_json
+from fewmark.cli.base import DataArgument, Json, Missing, Resume, RunFolder, err, missing_value, out, print_json
 from fewmark.cli.settings import ListSettings
 from fewmark.core.text import percent
 
@@ -76,6 +76,7 @@ def train(
     ] = None,
     resume: Resume = False,
     list_settings: ListSettings = False,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Train a detector from a few labelled and many unlabelled faces."""
@@ -86,7 +87,7 @@ def train(
     selected = [] if selection is None else [f"semi.selection={selection.value}"]
     config = load_config(recipe, [*selected, *(settings or [])])
     landmarks = load_scheme(scheme)
-    lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=landmarks)
+    lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=landmarks, missing=missing_value(missing))
 
     from fewmark.cli.progress import TrainingDisplay, rounds_table, run_displayed, stage_lines
     from fewmark.inference.checkpoint.io import load_checkpoint

@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -29,6 +31,20 @@ def warn_of_data(message: str) -> None:
     while (frame := _frame(level)) is not None and frame.startswith("fewmark."):
         level += 1
     warnings.warn(message, DataWarning, stacklevel=level + 1)
+
+
+@contextmanager
+def data_warnings() -> Iterator[list[str]]:
+    """Collect the messages of each `DataWarning` once; other warnings are issued at the end."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        yield messages
+    for w in caught:
+        if not issubclass(w.category, DataWarning):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+        elif str(w.message) not in messages:
+            messages.append(str(w.message))
 
 
 def _frame(level: int) -> str | None:

@@ -145,6 +145,7 @@ def read_training_lists(
     validation: str | Path | None = None,
     *,
     scheme: LandmarkScheme,
+    missing: int | None = None,
 ) -> TrainingLists:
     """Read the faces of a run.
 
@@ -155,19 +156,20 @@ def read_training_lists(
             landmarks if they belong to another scheme.
         validation: List of faces in `data`, or None.
         scheme: Scheme of the labels.
+        missing: See `read_faces`.
 
     Raises:
         InputError: A file cannot be read; a labelled or validation face has no landmarks; a face is both
             labelled and unlabelled, both labelled and validation, or unlabelled twice.
     """
-    faces = read_faces(data, scheme=scheme)
+    faces = read_faces(data, scheme=scheme, missing=missing)
     few = [] if labelled is None else _with_labels(select(faces, labelled), labelled)
     held_out = [] if validation is None else _with_labels(select(faces, validation), validation)
     check_disjoint(few, held_out, f"--labelled {labelled} and --val {validation}")
     many: list[FaceSample] = []
     for source in unlabelled:
         is_list = Path(source).suffix.lower() == ".txt"
-        part = select(faces, source) if is_list else _other_data(source, scheme)
+        part = select(faces, source) if is_list else _other_data(source, scheme, missing)
         check_disjoint(few, part, f"--labelled {labelled} and --unlabelled {source}")
         check_disjoint(many, part, f"--unlabelled {source} and the --unlabelled before it")
         many += part
@@ -181,6 +183,7 @@ def read_distillation_lists(
     validation: str | Path | None = None,
     *,
     scheme: LandmarkScheme,
+    missing: int | None = None,
 ) -> TrainingLists:
     """Read the faces for distillation, which needs no labels.
 
@@ -190,6 +193,7 @@ def read_distillation_lists(
         labelled: List of faces in `data`, or None.
         validation: List of faces in `data`, or None.
         scheme: Scheme of the labels.
+        missing: See `read_faces`.
 
     Raises:
         InputError: Lists are given without `data`; or see `read_training_lists`.
@@ -200,11 +204,11 @@ def read_distillation_lists(
             raise InputError(f"{given}: a list names faces of some data; give it by --data DATA")
         faces: list[FaceSample] = []
         for source in unlabelled:
-            part = _other_data(source, scheme)
+            part = _other_data(source, scheme, missing)
             check_disjoint(faces, part, f"--unlabelled {source} and the --unlabelled before it")
             faces += part
         return TrainingLists([], faces, [])
-    return read_training_lists(data, labelled, unlabelled, validation, scheme=scheme)
+    return read_training_lists(data, labelled, unlabelled, validation, scheme=scheme, missing=missing)
 
 
 def _with_labels(samples: list[FaceSample], where: str | Path) -> list[FaceSample]:
@@ -217,10 +221,10 @@ def _with_labels(samples: list[FaceSample], where: str | Path) -> list[FaceSampl
     return samples
 
 
-def _other_data(source: str | Path, scheme: LandmarkScheme) -> list[FaceSample]:
+def _other_data(source: str | Path, scheme: LandmarkScheme, missing: int | None) -> list[FaceSample]:
     return [
         replace(s, landmarks=None, occluded=None)
         if s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks
         else s
-        for s in read_faces(source)
+        for s in read_faces(source, missing=missing)
     ]

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fewmark.core.errors import InputError
+from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.files import write_text
+from fewmark.core.text import count
+from fewmark.data.formats.coco_categories import Faces, entry_ids, find_faces
 from fewmark.data.formats.csv import count_landmarks, name_faces, relative_file
+from fewmark.data.formats.statements import check_sizes
 from fewmark.data.formats.text import short
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.images import read_size
@@ -25,7 +28,12 @@ from fewmark.landmarks.scheme import LandmarkScheme
 
 
 def read_coco(
-    path: str | Path, image_root: str | Path | None = None, *, n_landmarks: int | None = None
+    path: str | Path,
+    image_root: str | Path | None = None,
+    *,
+    n_landmarks: int | None = None,
+    scheme: LandmarkScheme | None = None,
+    strict: bool = True,
 ) -> list[FaceSample]:
     """Read faces from a COCO keypoints file.
 
@@ -33,14 +41,17 @@ def read_coco(
         path: JSON file.
         image_root: Folder that `file_name` is relative to; None for the folder of the JSON file.
         n_landmarks: Required number of keypoints per annotation, or None for any.
+        scheme: The file's landmark names, if they are this scheme's, decide the order of the landmarks; see `order_by_names`.
+        strict: See `check_sizes`.
 
     Returns:
-        Faces grouped by image, in file order. Crowd annotations are skipped, and an image without annotations
-        is an unlabelled face without a box. If visibility 2 never occurs (many face data sets write 1 for every
+        Faces grouped by image, in file order. Crowd annotations and those of other categories than the faces' are
+        left out (see `find_faces`), which a `DataWarning` tells. An image without annotations is an unlabelled face without a box. If visibility 2 never occurs (many face data sets write 1 for every
         point), 1 only means that the point is present, and `occluded` is None.
 
     Raises:
-        InputError: The file cannot be read, is not a COCO file, or has an invalid field.
+        InputError: The file cannot be read, is not a COCO file, or has an invalid field; an id is used twice; an image has another
+            size than the file says; or see `find_faces`.
     """
     path = Path(path)
     try:
@@ -51,26 +62,37 @@ def read_coco(
         raise InputError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO file, an object with the lists `images` and `annotations`")
+    ids = entry_ids(path, data["images"], "images", required=True)
     files: dict[Any, str] = {}
-    for i, image in enumerate(data["images"]):
-        if not isinstance(image, dict) or "id" not in image or not isinstance(image.get("file_name"), str):
-            raise InputError(f"{path}: images[{i}]: expected `id` and `file_name`, given {str(image)[:60]}")
-        files[image["id"]] = image["file_name"]
+    for i, (image_id, image) in enumerate(zip(ids, data["images"], strict=True)):
+        if not isinstance(image.get("file_name"), str) or not image["file_name"]:
+            raise InputError(f"{path}: images[{i}]: expected `id` and `file_name`, given {short(image)}")
+        files[image_id] = image["file_name"]
     by_image: dict[Any, list[tuple[int, dict[str, Any]]]] = {i: [] for i in files}
     for i, annotation in enumerate(data["annotations"]):
-        if not isinstance(annotation, dict) or annotation.get("image_id") not in files:
+        given = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if not isinstance(given, str | int | float) or given not in files:
             raise InputError(
                 f"{path}: annotations[{i}]: image_id: expected the id of one of the images, given {short(annotation)}"
             )
-        if not annotation.get("iscrowd"):
+    entry_ids(path, data["annotations"], "annotations", required=False)
+    faces, n_crowds = find_faces(path, data, scheme), 0
+    for i, annotation in enumerate(data["annotations"]):
+        if annotation.get("iscrowd"):
+            n_crowds += 1
+        elif not isinstance(kind := annotation.get("category_id"), Hashable) or kind not in faces.left_out:
             by_image[annotation["image_id"]].append((i, annotation))
+    if n_crowds:
+        warn_of_data(f"{path}: {count(n_crowds, 'crowd annotation')} left out")
     root = path.parent if image_root is None else Path(image_root)
     found: list[tuple[str, FaceSample]] = []
     levels: set[float] = set()
     paths = resolve_images(files.values(), root, path)
+    stated = {paths[image["file_name"]]: (image.get("width"), image.get("height")) for image in data["images"]}
+    check_sizes(path, stated, strict=strict)
     for image_id, file in files.items():
         for i, annotation in by_image[image_id] or [(-1, {})]:
-            sample, visibility = _sample(f"{path}: annotations[{i}]", paths[file], annotation, n_landmarks)
+            sample, visibility = _sample(f"{path}: annotations[{i}]", paths[file], annotation, n_landmarks, faces)
             levels |= visibility
             found.append((file, sample))
     if not found:
@@ -86,7 +108,7 @@ def read_coco(
 
 
 def _sample(
-    where: str, image: Path, annotation: Mapping[str, Any], n_landmarks: int | None
+    where: str, image: Path, annotation: Mapping[str, Any], n_landmarks: int | None, faces: Faces
 ) -> tuple[FaceSample, set[float]]:
     """Read one face and the visibility values it uses."""
     landmarks = occluded = box = None
@@ -103,6 +125,12 @@ def _sample(
             raise InputError(
                 f"{where}: keypoints: expected {n_landmarks} points, given {len(table)}; choose the scheme of this file"
             )
+        if faces.names and len(table) != len(faces.names):
+            raise InputError(
+                f"{where}: keypoints: expected {len(faces.names)} points as its category names, given {len(table)}"
+            )
+        if faces.order is not None:
+            table = table[faces.order]
         if not np.isin(table[:, 2], (0, 1, 2)).all():
             raise InputError(
                 f"{where}: keypoints: expected visibility 0, 1 or 2, given {short(sorted(set(table[:, 2].tolist())))}"

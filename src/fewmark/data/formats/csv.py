@@ -2,7 +2,7 @@
 
 The header names the columns: `file` (relative to the CSV), `x0,y0,x1,y1,...` (0-based px, (0, 0) is the centre
 of the top-left pixel), optional `box_x0,box_y0,box_x1,box_y1`, optional `v0,v1,...` (1 visible, 0 occluded with
-a position, -1 missing), optional `group`. Empty cells are missing values. Columns that are not read are told by a
+a position, -1 missing), optional `group`, optional `width,height` of the image, which are compared with it. Empty cells are missing values. Columns that are not read are told by a
 `DataWarning`. Cells may be separated by semicolons or tabs, too, as spreadsheets do (`fewmark.data.formats.text`). Names of images that are no UTF-8
 are escaped as in `fewmark.core.names`.
 """
@@ -26,11 +26,13 @@ from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.files import write_text
 from fewmark.core.names import escape_name, unescape_name
 from fewmark.core.text import count
+from fewmark.data.formats.statements import check_sizes
 from fewmark.data.formats.text import Table, decimal, read_table, short
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 
 _NOT_NEEDED = ("quality",)  # of faces.csv
+_SIZE = ("width", "height")
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 
@@ -40,18 +42,20 @@ class _Columns:
 
     file: int
     group: int | None
+    size: tuple[int, ...]  # of the image: 2 or 0 entries
     box: tuple[int, ...]  # 4 or 0 entries
     xy: tuple[int, ...]  # 2K: x0 y0 x1 y1 ...
     visibility: tuple[int, ...]  # K or 0 entries
 
 
-def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSample]:
+def read_csv(path: str | Path, *, n_landmarks: int | None = None, strict: bool = True) -> list[FaceSample]:
     """Read faces from a CSV file.
 
     Args:
         path: CSV file.
         n_landmarks: Required number of landmarks, or None for any. Files without landmark columns (unlabelled
             faces) are always accepted.
+        strict: See `check_sizes`.
 
     Returns:
         One sample per row, in file order. A row without any point is an unlabelled face (landmarks None). The
@@ -60,7 +64,7 @@ def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSa
 
     Raises:
         InputError: The file cannot be read or has no rows, a column is missing, a cell is not a finite number,
-            a point or box is incomplete, a box is empty, or the number of landmarks is not `n_landmarks`.
+            a point or box is incomplete, a box is empty, an image has another size, or the number of landmarks is not `n_landmarks`.
     """
     path = Path(path)
     table = read_table(path, "file")
@@ -69,7 +73,7 @@ def read_csv(path: str | Path, *, n_landmarks: int | None = None) -> list[FaceSa
         raise InputError(f"{path}: expected at least one face, given a header without rows")
     if table.n_blank:
         warn_of_data(f"{path}: {count(table.n_blank, 'blank row')} left out")
-    return _samples(path, columns, table)
+    return _samples(path, columns, table, strict)
 
 
 def _read_header(path: Path, names: list[str], n_landmarks: int | None) -> _Columns:
@@ -105,6 +109,7 @@ def _read_header(path: Path, names: list[str], n_landmarks: int | None) -> _Colu
     return _Columns(
         file=where["file"],
         group=where.get("group"),
+        size=tuple(where[name] for name in _SIZE if set(_SIZE) <= where.keys()),
         box=tuple(where[name] for name in boxed),
         xy=tuple(where[f"{letter}{i}"] for i in range(k) for letter in "xy"),
         visibility=tuple(where[f"v{i}"] for i in range(k)) if counts["v"] else (),
@@ -114,7 +119,7 @@ def _read_header(path: Path, names: list[str], n_landmarks: int | None) -> _Colu
 def _is_read(name: str, column: int, where: dict[str, int], k: int) -> bool:
     """Whether a column is read or is fewmark's own `quality`."""
     point = re.fullmatch(r"[xyv](\d+)", name)
-    known = name in ("file", "group", *_NOT_NEEDED, *BOX_COLUMNS) or (point is not None and int(point[1]) < k)
+    known = name in ("file", "group", *_NOT_NEEDED, *_SIZE, *BOX_COLUMNS) or (point is not None and int(point[1]) < k)
     return known and where[name] == column
 
 
@@ -146,7 +151,7 @@ def _numbers(path: Path, cells_of: Table, columns: tuple[int, ...], names: Seque
     return table
 
 
-def _samples(path: Path, columns: _Columns, table: Table) -> list[FaceSample]:
+def _samples(path: Path, columns: _Columns, table: Table, strict: bool) -> list[FaceSample]:
     rows, lines = table.rows, table.lines
     n, k = len(rows), len(columns.xy) // 2
     files = [unescape_name(row[columns.file].strip()) for row in rows]
@@ -196,6 +201,10 @@ def _samples(path: Path, columns: _Columns, table: Table) -> list[FaceSample]:
     boxes32 = boxes.astype(np.float32)
     face_names = name_faces([clean_name(file) for file in files])
     images = resolve_images(files, path.parent, path)
+    if columns.size:
+        width, height = columns.size
+        sizes = {images[file]: (row[width], row[height]) for file, row in zip(files, rows, strict=True)}
+        check_sizes(path, sizes, strict=strict)
     return [
         FaceSample(
             image=images[files[i]],

@@ -19,29 +19,32 @@ from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.files import atomic_path
 from fewmark.core.names import escape_name, unescape_name
 from fewmark.data.formats.csv import name_faces, relative_file
+from fewmark.data.formats.statements import check_sizes, order_by_names, tell_other_order
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
 
 def read_dlib_xml(
-    path: str | Path, *, n_landmarks: int | None = None, names: Sequence[str] | None = None
+    path: str | Path, *, n_landmarks: int | None = None, scheme: LandmarkScheme | None = None, strict: bool = True
 ) -> list[FaceSample]:
     """Read faces from an imglab file.
 
     Args:
         path: XML file; image paths are relative to it.
         n_landmarks: Required number of part names, or None for any.
-        names: Landmark names of the scheme. Parts follow this order if all their names are in it; otherwise
-            they are sorted by name, or by value if all names are numbers.
+        scheme: Parts follow the order of its landmark names if all their names are in it; otherwise they are sorted
+            by value if all names are numbers, or by name, see `order_by_names`.
+        strict: See `check_sizes`.
 
     Returns:
-        One sample per box, without boxes marked `ignore`. A box without parts is an unlabelled face; a part
+        One sample per box, without boxes marked `ignore`, which a `DataWarning` tells. A box without parts is an unlabelled face; a part
         that is absent from a box but present in others is a missing landmark. An image without boxes is an
         unlabelled face.
 
     Raises:
-        InputError: The file cannot be read, is not an imglab file, or contains an invalid number.
+        InputError: The file cannot be read, is not an imglab file, or contains an invalid number; an image has another
+            size than the file says; or see `order_by_names`.
     """
     path = Path(path)
     try:
@@ -80,7 +83,7 @@ def read_dlib_xml(
                     )
                 parts[name] = _number(path, file, part, "x"), _number(path, file, part, "y")
             found.append((file, [left, top, left + width - 1, top + height - 1], parts))
-    order = _order({name for *_, parts in found for name in parts}, names)
+    order = _order(path, {name for *_, parts in found for name in parts}, scheme)
     if n_landmarks is not None and order and len(order) != n_landmarks:
         raise InputError(
             f"{path}: expected {n_landmarks} named parts, given {len(order)}; choose the scheme of this file"
@@ -90,6 +93,8 @@ def read_dlib_xml(
     missing = (math.nan, math.nan)
     files = [file for file, *_ in found]
     faces, paths = name_faces([clean_name(file) for file in files]), resolve_images(files, path.parent, path)
+    sizes = {(image.get("file") or "").strip(): (image.get("width"), image.get("height")) for image in images}
+    check_sizes(path, {paths[f]: size for f, size in sizes.items() if f in paths}, strict=strict)
     return [
         FaceSample(
             image=paths[file],
@@ -101,12 +106,16 @@ def read_dlib_xml(
     ]
 
 
-def _order(given: set[str], names: Sequence[str] | None) -> list[str]:
-    if names is not None and given and given <= set(names):
-        return list(names)
+def _order(path: Path, given: set[str], scheme: LandmarkScheme | None) -> list[str]:
+    if scheme is not None and given and given <= set(scheme.landmarks):
+        return list(scheme.landmarks)
     if all(re.fullmatch(r"\d+", name) for name in given):
         return sorted(given, key=lambda name: (int(name), name))
-    return sorted(given)
+    names = sorted(given)
+    if scheme is None:
+        tell_other_order(path, names)
+    order = order_by_names(path, names, scheme) if scheme is not None and len(names) == scheme.n_landmarks else None
+    return names if order is None else [names[i] for i in order]
 
 
 def _number(path: Path, file: str, element: ElementTree.Element, key: str) -> float:

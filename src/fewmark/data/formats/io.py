@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Literal
 
 from fewmark.core.errors import InputError
+from fewmark.data.formats.check import check_samples
 from fewmark.data.formats.coco import read_coco, write_coco
 from fewmark.data.formats.csv import read_csv, write_csv
 from fewmark.data.formats.dlib import read_dlib_xml, write_dlib_xml
@@ -21,7 +20,8 @@ from fewmark.data.formats.pts import (
     write_pts,
     write_pts_folder,
 )
-from fewmark.data.images import IMAGE_SUFFIXES, read_size
+from fewmark.data.formats.statements import mark_missing
+from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -46,10 +46,17 @@ __all__ = [
 ]
 
 FORMATS = ("csv", "pts", "coco", "dlib")
-_FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "coco", ".xml": "dlib", ".pts": "pts"}
+_FORMAT_OF_SUFFIX = {".csv": "csv", ".tsv": "csv", ".json": "coco", ".xml": "dlib", ".pts": "pts"}
 
 
-def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkScheme | None = None) -> list[FaceSample]:
+def read_faces(
+    path: str | Path,
+    fmt: str | None = None,
+    *,
+    scheme: LandmarkScheme | None = None,
+    missing: int | None = None,
+    strict: bool = True,
+) -> list[FaceSample]:
     """Read faces from a folder, a label file or an image.
 
     Args:
@@ -57,13 +64,26 @@ def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkSche
             `annotations.csv` is read if it exists, or else the images with their .pts files. An image
             without a .pts file is one unlabelled face without a box.
         fmt: One of `FORMATS`, or None to detect the format.
-        scheme: If given, every labelled face must have its number of landmarks.
+        scheme: If given, every labelled face must have its number of landmarks, and landmark names in the file decide their order.
+        missing: 0 or -1: landmarks at (0, 0) or (-1, -1) in the file are missing; None: they are told.
+        strict: Refuse labels of images of another size than the file says; otherwise they are told.
+
+    Returns:
+        Faces; what is left out or doubtful is told by a `DataWarning`.
 
     Raises:
-        InputError: The path does not exist, the format is unknown, or the data is invalid (see the reader of
+        InputError: The path does not exist, the format is unknown, `missing` is another value, or the data is invalid (see the reader of
             the format).
     """
     path = Path(path)
+    samples, first = _read(path, fmt, scheme, strict)
+    return mark_missing(path, samples, missing, first=first)
+
+
+def _read(
+    path: Path, fmt: str | None, scheme: LandmarkScheme | None, strict: bool
+) -> tuple[list[FaceSample], Literal[0, 1]]:
+    """Read faces, and the number of the first pixel in their format; see `read_faces`."""
     n = None if scheme is None else scheme.n_landmarks
     if fmt is not None and fmt not in FORMATS:
         raise InputError(f"format {fmt!r}: expected one of {', '.join(FORMATS)}")
@@ -74,26 +94,26 @@ def read_faces(path: str | Path, fmt: str | None = None, *, scheme: LandmarkSche
     if path.is_dir():
         table = path / "annotations.csv"
         if fmt == "csv" or (fmt is None and table.is_file()):
-            return read_csv(table, n_landmarks=n)
+            return read_csv(table, n_landmarks=n, strict=strict), 0
         if fmt in ("coco", "dlib"):
             raise InputError(
                 f"{path}: is a folder; format {fmt} expects the {'.json' if fmt == 'coco' else '.xml'} file in it"
             )
-        return read_pts_folder(path, n_landmarks=n) if fmt == "pts" else read_images(path, n_landmarks=n)
+        return (read_pts_folder if fmt == "pts" else read_images)(path, n_landmarks=n), 1
     if fmt is None and path.suffix.lower() in IMAGE_SUFFIXES:
-        return [FaceSample(path, name=path.name)]
+        return [FaceSample(path, name=path.name)], 0
     fmt = fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if fmt == "csv":
-        return read_csv(path, n_landmarks=n)
+        return read_csv(path, n_landmarks=n, strict=strict), 0
     if fmt == "coco":
-        return read_coco(path, n_landmarks=n)
+        return read_coco(path, n_landmarks=n, scheme=scheme, strict=strict), 0
     if fmt == "dlib":
-        return read_dlib_xml(path, n_landmarks=n, names=None if scheme is None else scheme.landmarks)
+        return read_dlib_xml(path, n_landmarks=n, scheme=scheme, strict=strict), 0
     if fmt == "pts":
         image = find_image(path)
         if image is None:
             raise InputError(f"{path}: no image with the same name in its folder; add {path.stem}.jpg or .png")
-        return [FaceSample(image, landmarks=read_pts(path, n_landmarks=n), name=image.name)]
+        return [FaceSample(image, landmarks=read_pts(path, n_landmarks=n), name=image.name)], 1
     raise InputError(f"{path}: cannot detect the format from {path.suffix!r}; choose one of {', '.join(FORMATS)}")
 
 
@@ -173,50 +193,3 @@ def _check_count(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> None:
                 f"{s.name or s.image}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, "
                 f"given {len(s.landmarks)}"
             )
-
-
-def check_samples(samples: Sequence[FaceSample], scheme: LandmarkScheme | None = None) -> list[str]:
-    """List the problems of faces, one line each. Reads the header of every image.
-
-    Reports missing or invalid images, numbers of landmarks that do not match the scheme, landmarks outside the
-    image by more than half its size (labels may cross the border slightly), boxes entirely outside the image,
-    and duplicate names.
-    """
-    problems = [
-        f"{name}: the name appears {n} times; names must be unique"
-        for name, n in Counter(s.name for s in samples).items()
-        if n > 1 and name
-    ]
-    sizes: dict[Path, tuple[int, int] | str] = {}
-    for s in samples:
-        where = s.name or str(s.image)
-        if scheme is not None and s.landmarks is not None and len(s.landmarks) != scheme.n_landmarks:
-            problems.append(
-                f"{where}: expected {scheme.n_landmarks} landmarks of scheme {scheme.name}, given {len(s.landmarks)}"
-            )
-        if s.image not in sizes:
-            try:
-                sizes[s.image] = read_size(s.image)
-            except InputError as error:
-                sizes[s.image] = str(error)
-                problems.append(str(error))
-        size = sizes[s.image]
-        if isinstance(size, str):
-            continue
-        extent = np.array(size, np.float64)
-        if s.landmarks is not None:
-            beyond = (s.landmarks < -0.5 - extent / 2) | (s.landmarks > extent * 1.5 - 0.5)
-            far = np.flatnonzero(beyond.any(1))
-            if len(far):
-                x, y = s.landmarks[far[0]].tolist()
-                name = scheme.landmarks[far[0]] if scheme is not None and far[0] < scheme.n_landmarks else str(far[0])
-                problems.append(
-                    f"{where}: landmark {name} at ({x:.1f}, {y:.1f}) is far outside the image of "
-                    f"{size[0]}x{size[1]} px"
-                    f" ({len(far)} such landmarks); check the label"
-                )
-        if s.box is not None and bool((s.box[2:] < -0.5).any() or (s.box[:2] > extent - 0.5).any()):
-            problems.append(
-                f"{where}: the box {np.round(s.box, 1).tolist()} is outside the image of {size[0]}x{size[1]} px"
-            )
-    return problems
