@@ -139,3 +139,39 @@ def test_missing_landmarks_by_a_value(value: str, cli: Any, tmp_path: Path) -> N
     assert (data["n_missing"], data["findings"]) == (1, [])
     cli("convert", tmp_path / "a.csv", tmp_path / "c.csv", "--missing", value)
     assert read_faces(tmp_path / "c.csv")[0].landmarks[1].tolist() == pytest.approx([np.nan] * 2, nan_ok=True)
+
+
+def test_inspect_a_run(cli: Any, tiny_run: Path, tmp_path: Path) -> None:
+    data = cli.json("inspect", tiny_run)
+    assert (data["finished"], data["recipe"], data["scheme"]) == (True, "laptop", "ibug-68")
+    assert "crop.size" in data["changed_settings"]
+    assert data["accuracy"][0]["nme"] > 0
+    text = cli("inspect", tiny_run).stdout
+    for word in ("finished", "laptop, ", "settings changed: crop.size", "detector.safetensors", "NME", "report.html"):
+        assert word in text
+    for name in ("config.toml", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((tiny_run / name).read_bytes())
+    data = cli.json("inspect", tmp_path)
+    assert (data["finished"], data["model"], data["n_trainings"]) == (False, None, 8)
+    assert "not finished, 8 trainings done, last validation NME" in cli("inspect", tmp_path).stdout
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "coco", "csv"])
+def test_results_of_detect_are_labels(form: str, cli: Any, tiny_model: Path, synthetic: Path, tmp_path: Path) -> None:
+    cli(
+        "detect",
+        tiny_model,
+        synthetic / "images",
+        "--out",
+        tmp_path,
+        "--format",
+        form,
+        "--face-detector",
+        "whole",
+        "--keep-all",
+    )
+    (file,) = tmp_path.iterdir()
+    for source in (file, tmp_path):
+        data = cli.json("inspect", source, "--scheme", "ibug-68")
+        assert (data["n_faces"], data["n_with_box"], data["findings"]) == (14, 14, [])
+        assert cli.json("convert", source, tmp_path / "x/back.csv", "--force")["n_faces"] == 14

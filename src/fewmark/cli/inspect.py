@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,11 +11,14 @@ from rich.text import Text
 
 from fewmark.cli.base import Json, Missing, missing_value, out, print_json, warn
 
+if TYPE_CHECKING:
+    from fewmark.cli.describe import Facts
+
 
 def inspect(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="Model file or packaged name, transfer, or label file or folder."),
+        typer.Argument(metavar="FILE", help="Model, transfer, run folder, or labels: a file or folder."),
     ] = None,
     scheme: Annotated[
         str | None,
@@ -24,8 +27,9 @@ def inspect(
     missing: Missing = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a model, transfer or label file; without FILE, list the packaged models."""
+    """Describe a model, transfer, training run or labels; without FILE, list the packaged models."""
     from fewmark.cli.describe import describe_labels, describe_model, describe_transfer, list_packaged
+    from fewmark.cli.describe_run import describe_run, is_run
     from fewmark.inference.checkpoint.metadata import (
         holds_transfer,
         packaged_names,
@@ -37,7 +41,9 @@ def inspect(
         _print_packaged(list_packaged(), as_json)
         return
     findings: list[str] = []
-    if file.suffix == ".safetensors" and holds_transfer(file):
+    if is_run(file):
+        data, facts = describe_run(file)
+    elif file.suffix == ".safetensors" and holds_transfer(file):
         from fewmark.inference.checkpoint.transfers import load_transfer
 
         data = read_transfer_metadata(file)
@@ -50,6 +56,10 @@ def inspect(
 
         known = None if scheme is None else load_scheme(scheme)
         data, facts, findings = describe_labels(file, known, missing_value(missing))
+    _print(data, facts, findings, as_json)
+
+
+def _print(data: dict[str, Any], facts: Facts, findings: list[str], as_json: bool) -> None:
     if as_json:
         for finding in findings:
             warn(finding)

@@ -97,7 +97,7 @@ class _Finder:
     def moved(self, name: str) -> list[Path]:
         """Files that the end of a name fits, where the folder that it names is not there.
 
-        They are below the label file's folder, or below its parent if a folder of the name is there.
+        They are below the label file's folder, or below one of the two above it with a folder of the name.
         """
         clean = clean_name(name)
         if os.path.isdir((self.folder / clean).parent):
@@ -105,9 +105,9 @@ class _Finder:
         parts = [
             p for p in PurePosixPath(clean).parts if p not in ("/", "//", "..") and not re.fullmatch("[A-Za-z]:", p)
         ]
-        above = Path(os.path.abspath(self.folder)).parent
         places = [(self.folder, parts[i:]) for i in range(len(parts))]
-        places += [(above, parts[i:]) for i in range(len(parts) - 1)]
+        above = Path(os.path.abspath(self.folder)).parents[:2]
+        places += [(base, parts[i:]) for base in above for i in range(len(parts) - 1)]
         found = [path for base, rest in places if (path := self._look_up(base, rest)[0]) is not None]
         return list({os.path.realpath(path): path for path in reversed(found)}.values())
 

@@ -20,7 +20,7 @@ from fewmark.core.text import count
 from fewmark.data.formats.coco_categories import Faces, entry_ids, find_faces
 from fewmark.data.formats.csv import count_landmarks, name_faces, relative_file
 from fewmark.data.formats.statements import check_sizes
-from fewmark.data.formats.text import short
+from fewmark.data.formats.text import read_json, short
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.images import read_size
 from fewmark.data.samples import FaceSample
@@ -34,6 +34,7 @@ def read_coco(
     n_landmarks: int | None = None,
     scheme: LandmarkScheme | None = None,
     strict: bool = True,
+    data: Any = None,
 ) -> list[FaceSample]:
     """Read faces from a COCO keypoints file.
 
@@ -43,6 +44,7 @@ def read_coco(
         n_landmarks: Required number of keypoints per annotation, or None for any.
         scheme: The file's landmark names, if they are this scheme's, decide the order of the landmarks; see `order_by_names`.
         strict: See `check_sizes`.
+        data: Content of the file, if it is read already.
 
     Returns:
         Faces grouped by image, in file order. Crowd annotations and those of other categories than the faces' are
@@ -54,12 +56,7 @@ def read_coco(
             size than the file says; or see `find_faces`.
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_bytes())  # in UTF-8 or UTF-16
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a JSON file ({error})") from error
+    data = read_json(path) if data is None else data
     if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{path}: expected a COCO file, an object with the lists `images` and `annotations`")
     ids = entry_ids(path, data["images"], "images", required=True)

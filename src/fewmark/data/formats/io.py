@@ -20,7 +20,16 @@ from fewmark.data.formats.pts import (
     write_pts,
     write_pts_folder,
 )
+from fewmark.data.formats.results import (
+    RESULT_FILES,
+    is_results,
+    read_result_lines,
+    read_results,
+    results_in,
+    tell_labels_of_images,
+)
 from fewmark.data.formats.statements import mark_missing
+from fewmark.data.formats.text import read_json
 from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -46,7 +55,7 @@ __all__ = [
 ]
 
 FORMATS = ("csv", "pts", "coco", "dlib")
-_FORMAT_OF_SUFFIX = {".csv": "csv", ".tsv": "csv", ".json": "coco", ".xml": "dlib", ".pts": "pts"}
+_FORMAT_OF_SUFFIX = {".csv": "csv", ".tsv": "csv", ".json": "coco", ".jsonl": "jsonl", ".xml": "dlib", ".pts": "pts"}
 
 
 def read_faces(
@@ -60,9 +69,9 @@ def read_faces(
     """Read faces from a folder, a label file or an image.
 
     Args:
-        path: Folder, or .csv, .json (COCO), .xml (dlib), .pts (one face) or image file. In a folder,
-            `annotations.csv` is read if it exists, or else the images with their .pts files. An image
-            without a .pts file is one unlabelled face without a box.
+        path: Folder, or .csv, .json (COCO), .xml (dlib), .pts (one face) or image file, or results of `detect`
+            (.json, .jsonl). In a folder, `annotations.csv` is read if it exists, or else results (`RESULT_FILES`), or else
+            the images with their .pts files. An image without a .pts file is one unlabelled face without a box.
         fmt: One of `FORMATS`, or None to detect the format.
         scheme: If given, every labelled face must have its number of landmarks, and landmark names in the file decide their order.
         missing: 0 or -1: landmarks at (0, 0) or (-1, -1) in the file are missing; None: they are told.
@@ -89,7 +98,7 @@ def _read(
         raise InputError(f"format {fmt!r}: expected one of {', '.join(FORMATS)}")
     if not path.exists():
         raise InputError(
-            f"{path}: no such file or folder; expected a folder of images, or a .csv, .json, .xml or .pts file"
+            f"{path}: no such file or folder; expected a folder of images, or a .csv, .json, .jsonl, .xml or .pts file"
         )
     if path.is_dir():
         table = path / "annotations.csv"
@@ -99,6 +108,10 @@ def _read(
             raise InputError(
                 f"{path}: is a folder; format {fmt} expects the {'.json' if fmt == 'coco' else '.xml'} file in it"
             )
+        if fmt is None and (file := results_in(path)) is not None:
+            samples, first = _read(file, None, scheme, strict)
+            tell_labels_of_images(path, file, samples)
+            return samples, first
         return (read_pts_folder if fmt == "pts" else read_images)(path, n_landmarks=n), 1
     if fmt is None and path.suffix.lower() in IMAGE_SUFFIXES:
         return [FaceSample(path, name=path.name)], 0
@@ -106,7 +119,12 @@ def _read(
     if fmt == "csv":
         return read_csv(path, n_landmarks=n, strict=strict), 0
     if fmt == "coco":
-        return read_coco(path, n_landmarks=n, scheme=scheme, strict=strict), 0
+        data = read_json(path)
+        if is_results(data):
+            return read_results(path, data, scheme=scheme, strict=strict), 0
+        return read_coco(path, n_landmarks=n, scheme=scheme, strict=strict, data=data), 0
+    if fmt == "jsonl":
+        return read_result_lines(path, scheme=scheme, strict=strict), 0
     if fmt == "dlib":
         return read_dlib_xml(path, n_landmarks=n, scheme=scheme, strict=strict), 0
     if fmt == "pts":
@@ -182,7 +200,7 @@ def files_read(path: str | Path, samples: Sequence[FaceSample]) -> Iterator[Path
     yield path
     yield from (s.image for s in samples)
     if path.is_dir():
-        yield path / "annotations.csv"
+        yield from (path / name for name in ("annotations.csv", *RESULT_FILES))
         yield from (s.image.with_suffix(suffix) for s in samples for suffix in (".pts", ".PTS"))
 
 

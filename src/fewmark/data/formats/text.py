@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fewmark.core.errors import InputError
 
@@ -51,6 +53,20 @@ def read_text(path: Path, expected: str) -> str:
     before, after = re.split(rb"[\s,;|]", data[:place])[-1], re.split(rb"[\s,;|]", data[place:])[0]
     word = short((before[-20:] + after).decode("cp1252", "replace"), 40)
     raise InputError(f"{given}: perhaps Windows-1252 or Latin-1 (then it says {word!r}); save it as UTF-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, in UTF-8 or UTF-16.
+
+    Raises:
+        InputError: It cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a JSON file ({short(error, 120)})") from error
 
 
 @dataclass(frozen=True)
