@@ -152,6 +152,7 @@ def test_csv_of_images_alone_is_unlabelled(tmp_path: Path) -> None:
         ("name;x0;y0\na;1;2\n", ["header", "`file`", "given name, x0, y0"]),
         ("file,x0,y0\na,1,5,2,5\n", ["row 2", "decimal commas need semicolons"]),
         ("file;x0;y0\na;1.234,5;2\n", ["row 2", "x0", "'1.234,5'"]),
+        ("x" * 200_000, ["not a CSV file", "field limit"]),
         (f"{'x' * 500}\ta\tb\n1\t2\t3\n", ["header", "`file`", "xxx..., a, b"]),
         ("file,x0,y0,x1\na,1,2,3\n", ["header", "`y1`"]),
         ("file,x0,y0,x2,y2\na,1,2,3,4\n", ["header", "x0 to x1", "`x1`"]),
@@ -181,6 +182,8 @@ def test_csv_refuses_other_bytes_other_counts_and_nothing(refused: Callable[...,
     refused(lambda: read_csv(tmp_path / "none.csv"), "none.csv", "cannot be read")
     (tmp_path / "bytes.csv").write_bytes(b"file\n\xff\xfe\0")
     refused(lambda: read_csv(tmp_path / "bytes.csv"), "bytes.csv", "UTF-8")
+    (tmp_path / "book.csv").write_bytes(b"PK\3\4\xff\xfe\0")
+    refused(lambda: read_csv(tmp_path / "book.csv"), "book.csv", "workbook", "export")
     (tmp_path / "latin.csv").write_bytes("file,x0,y0\nanna.jpg,1,2\nJörg.jpg,1,2\n".encode("cp1252"))
     refused(lambda: read_csv(tmp_path / "latin.csv"), "latin.csv", "Windows-1252", "'Jörg.jpg'", "UTF-8")
     names = ",".join(f"x{i},y{i}" for i in range(67))
@@ -206,6 +209,9 @@ EXCEL = "file;x0;y0;x1;y1\r\na.jpg;12,5;3;4,25e1;,5\r\nb.jpg;;;1;2\r\n"
         EXCEL.replace(",", ".").replace(";", "\t").encode(),
         EXCEL.replace(",", ".").replace(";", ",").encode("utf-8-sig"),
         EXCEL.replace("file;x0", '"file";"x0"').encode(),
+        EXCEL.replace("\r\n", "\r").encode(),
+        EXCEL.encode("utf-16-le"),
+        EXCEL.encode("utf-16-be"),
     ],
 )
 def test_csv_as_spreadsheets_write_it(data: bytes, tmp_path: Path) -> None:

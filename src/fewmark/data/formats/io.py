@@ -175,7 +175,9 @@ def write_faces(
 
 
 def _output_format(path: Path, fmt: str | None) -> str | None:
-    return fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower()) or ("pts" if path.is_dir() else None)
+    suffix = path.suffix.lower()
+    by_suffix = None if suffix == ".tsv" else _FORMAT_OF_SUFFIX.get(suffix)  # tables are written with commas
+    return fmt or by_suffix or ("pts" if path.is_dir() else None)
 
 
 def files_written(path: str | Path, fmt: str | None, samples: Sequence[FaceSample]) -> list[Path]:

@@ -44,15 +44,24 @@ def read_text(path: Path, expected: str) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
     try:
-        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+        return data.decode(_encoding(data))
     except UnicodeDecodeError as error:
         place = error.start
+    if data.startswith(b"PK\3\4"):
+        raise InputError(f"{path}: expected {expected}, given a workbook or zip file; export it from the spreadsheet")
     given = f"{path}: expected {expected} in UTF-8, given an invalid byte at {place}"
     if data.startswith(_UTF16) or b"\0" in data[:4096] or data[place] in _NO_CP1252:
         raise InputError(f"{given}; save it as UTF-8")
     before, after = re.split(rb"[\s,;|]", data[:place])[-1], re.split(rb"[\s,;|]", data[place:])[0]
     word = short((before[-20:] + after).decode("cp1252", "replace"), 40)
     raise InputError(f"{given}: perhaps Windows-1252 or Latin-1 (then it says {word!r}); save it as UTF-8")
+
+
+def _encoding(data: bytes) -> str:
+    if data.startswith(_UTF16):
+        return "utf-16"
+    zeros = "".join("0" if byte == 0 else "x" for byte in data[:4])  # of plain letters in UTF-16 without a mark
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros, "utf-8-sig")
 
 
 def read_json(path: Path) -> Any:
@@ -99,11 +108,11 @@ def read_table(path: Path, key: str) -> Table:
         InputError: The file cannot be read, has no such column, or a row has another number of cells than the header.
     """
     text = read_text(path, "a CSV file")
-    first, _, rest = text.partition("\n")
-    n_before, stated = 0, re.fullmatch(r'"?sep=(.)"?[,;\t|]*', first.rstrip("\r"), re.IGNORECASE)
+    first, rest = (*re.split(r"\r\n|\r|\n", text, maxsplit=1), "")[:2]
+    n_before, stated = 0, re.fullmatch(r'"?sep=(.)"?[,;\t|]*', first, re.IGNORECASE)
     if stated is not None:
         text, n_before = rest, 1
-    delimiter = stated[1] if stated is not None else _delimiter(text.partition("\n")[0], key)
+    delimiter = stated[1] if stated is not None else _delimiter(first, key)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t")
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -137,7 +146,10 @@ def _delimiter(header: str, key: str) -> str:
     """The character between the cells of a header: with it there is the column `key`, and most cells."""
 
     def cells(delimiter: str) -> tuple[bool, int]:
-        names = next(csv.reader([header], delimiter=delimiter), [])
+        try:
+            names = next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:  # reported where the header is read
+            return False, 0
         return key in (name.strip() for name in names), len(names)
 
     return max(_DELIMITERS, key=cells)
