@@ -37,34 +37,25 @@ def test_the_display(terminal: bool) -> None:
     with TrainingDisplay(console, plan) as display:
         display({"kind": "reading", "n_faces": 120})
         display({"kind": "training", "n_faces": 20, **context})
-        assert plan.seconds_left() is None
-        display({"kind": "epoch", "epoch": 1, "n_epochs": 8, "loss": 0.5, "seconds": 2.0, **context})
-        first = plan.seconds_left()
-        display(
-            {
-                "kind": "epoch",
-                "epoch": 2,
-                "n_epochs": 8,
-                "loss": None,
-                "seconds": 4.0,
-                "val_nme": 0.05,
-                **context,
-            }
-        )
-        second = plan.seconds_left()
+        lefts = []
+        for epoch in range(1, 4):
+            event = {"epoch": epoch, "n_epochs": 36, "loss": None if epoch == 3 else 0.5, "seconds": 2.0 * epoch}
+            display({"kind": "epoch", **event, **({"val_nme": 0.05} if epoch == 3 else {}), **context})
+            lefts.append(plan.seconds_left())
         record = RoundRecord(0, "unet", 0.05, 0.04)
         display({"kind": "round", "round": 0, "records": [record]})
         under_way = str(display._bar.tasks[0].fields["left"]) if terminal else stream.getvalue()
         display({"kind": "done", "seconds": 75.0})
         assert not terminal or display._bar.tasks[0].fields["left"] == ""
-    assert first is not None
-    assert second is not None
-    assert first - second == pytest.approx(2.0)
+    assert lefts[0] is None
+    assert lefts[1] is not None
+    assert lefts[2] is not None
+    assert lefts[1] - lefts[2] == pytest.approx(2.0)
     text = stream.getvalue()
     assert "done in 1:15 min" in text
     assert "left" not in text.rstrip().splitlines()[-1]
     assert "5.00 %" in text
     assert "about" in under_way
     assert terminal == ("pseudo labels" in text)  # the table of rounds stands above the bar
-    assert terminal or "round 0: unet, epoch 2 of 8, validation NME 5.00 %" in text
+    assert terminal or "round 0: unet, epoch 3 of 36, validation NME 5.00 %" in text
     assert duration(3700) == "1:01 h"

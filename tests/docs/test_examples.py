@@ -31,6 +31,17 @@ def test_the_demo_runs(tiny_recipe: Path, tiny_model: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "2 held-out faces" in done.stdout
     assert "outer-eye-corners" in done.stdout
-    assert "1 face in the photograph, 68 landmarks" in done.stdout
-    assert cv2.imread(str(tmp_path / "out" / "grace_hopper_landmarks.jpg")).shape == (600, 512, 3)
+    for words in (
+        "What was learned",
+        "from 4 labelled faces alone",
+        "rounds with pseudo labels of 4",
+        "What to type next",
+    ):
+        assert words in done.stdout, words
+    assert done.stdout.count("in the photograph, 68 landmarks by") == 2
+    assert cv2.imread(str(tmp_path / "out" / "grace_hopper_landmarks.jpg")).shape == (640, 2 * 516, 3)
+    commands = [line.split() for line in done.stdout.replace("\\\n", "").splitlines() if line.startswith("  fewmark ")]
+    assert [c[1] for c in commands] == ["detect", "train", "scheme"]
+    for word in (w for w in commands[1] if w.startswith(str(tmp_path)) and "labels-only" not in w):
+        assert Path(word).exists(), word
     assert (tmp_path / "out" / "run" / "report.html").stat().st_size > 5000

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
-from fewmark.models.build import MODELS, build_model, count_multiply_adds, count_parameters
+from fewmark.models.build import MODELS, build_model, count_multiply_adds, count_outputs, count_parameters
 from fewmark.models.layers import init_he, init_normal, init_xavier, scaled_channels
 from fewmark.models.teacher import NORMS, Teacher, of_groups
 
@@ -167,6 +167,7 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     modes = [m.training for m in model.modules()]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert count_multiply_adds(model, 32) == count_multiply_adds(model, 32)
+    assert count_outputs(model, 32) == count_outputs(model, (32, 32)) > 0
     assert [m.training for m in model.modules()] == modes
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(m._forward_hooks for m in model.modules())

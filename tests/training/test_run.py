@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,28 @@ def test_the_model_file_describes_itself(tiny_run: Path, tiny_data: TrainingData
     sample = tiny_data.validation[0]
     faces = detector.detect(sample.image, np.asarray([sample.face_box()]))
     assert faces[0].landmarks.shape == (68, 2)
+
+
+@pytest.mark.parametrize(("mirror", "flip", "noted"), [(False, 0.5, True), (False, 0.0, False), (True, 0.5, False)])
+def test_a_scheme_without_a_mirror_is_noted(
+    mirror: bool, flip: float, noted: bool, tiny_data: TrainingData, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    scheme = tiny_data.scheme if mirror else replace(tiny_data.scheme, name="lopsided", mirror=None)
+    events: list[dict[str, Any]] = []
+
+    def emit(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event["kind"] == "training":
+            raise KeyboardInterrupt
+
+    changed = load_config(tiny_recipe, [f"augment.flip={flip}", "semi.rounds=0"])
+    with pytest.raises(KeyboardInterrupt):
+        train(changed, TrainingData(scheme, tiny_data.labelled, [], []), tmp_path / "run", on_event=emit)
+    notes = [e["text"] for e in events if e["kind"] == "note"]
+    assert (
+        notes
+        == ["scheme lopsided has no mirror: no flips are learned; give `mirror` in the scheme file for them"] * noted
+    )
 
 
 def stop_at(wanted: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], None]:

@@ -38,7 +38,7 @@ class TrainingDisplay:
         self.console, self.plan = console, plan
         self.records: list[Sequence[RoundRecord]] = []
         self.stages: list[Event] = []
-        self._status, self._first, self._began = "", 1, time.monotonic()
+        self._began = time.monotonic()
         self._bar = Progress(
             TextColumn("[bold]training"),
             BarColumn(bar_width=32),
@@ -72,13 +72,11 @@ class TrainingDisplay:
             line = event["text"]
         elif kind == "training":
             self.plan.begin(event["name"])
-            self._first = 0
             line = f"{_part_of(event)}: training {event.get('student', event['name'])} on {event['n_faces']} faces"
             if event.get("n_pseudo"):
                 line += f", {event['n_pseudo']} of them with pseudo labels"
         elif kind == "epoch":
-            self._first = self._first or event["epoch"]
-            self.plan.epoch(event, self._first)
+            self.plan.epoch(event)
             line = f"{_part_of(event)}: {event.get('student', event['name'])}, epoch {event['epoch']} of {event['n_epochs']}"
             line += "" if event.get("loss") is None else f", loss {event['loss']:.4f}"
             line += f", validation NME {percent(event['val_nme'])}" if event.get("val_nme") is not None else ""

@@ -8,7 +8,7 @@ from fewmark.core.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "build": ["build_model", "count_multiply_adds", "count_parameters", "load_weights"],
+        "build": ["build_model", "count_multiply_adds", "count_outputs", "count_parameters", "load_weights"],
         "codec": ["HeatmapCodec", "average_heatmaps"],
         "ensemble": ["Ensemble", "EnsemblePrediction"],
         "losses": ["heatmap_loss", "integral_loss", "landmark_loss"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -94,7 +94,6 @@ def count_multiply_adds(module: nn.Module, size: int | tuple[int, int]) -> int:
 
     Source: this rule gives the 1720.98 M and 1600.85 M that TS3 prints in section 4.2.
     """
-    height, width = (size, size) if isinstance(size, int) else size
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -106,22 +105,49 @@ def count_multiply_adds(module: nn.Module, size: int | tuple[int, int]) -> int:
         if isinstance(layer.bias, Tensor):
             total += output[0].numel()
 
+    counted = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    _run_hooked(module, size, counted, count)
+    return total
+
+
+def count_outputs(module: nn.Module, size: int | tuple[int, int]) -> int:
+    """Values that the layers of a network write in the forward pass of one image, see `count_multiply_adds`.
+
+    >>> count_outputs(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), 10)
+    800
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += output[0].numel()
+
+    _run_hooked(module, size, [m for m in module.modules() if not list(m.children())], count)
+    return total
+
+
+def _run_hooked(
+    module: nn.Module,
+    size: int | tuple[int, int],
+    layers: Sequence[nn.Module],
+    hook: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None],
+) -> None:
+    """Run a network on one empty image, with a hook on layers of it."""
+    height, width = (size, size) if isinstance(size, int) else size
     device = next(module.parameters()).device
     inputs = [torch.zeros(1, 3, height, width, device=device)]
     if isinstance(module, Point):
         inputs = [module.example_inputs(height, width)]
     if isinstance(module, Teacher):
         inputs.append(torch.zeros(1, module.n_maps, max(1, height // 4), max(1, width // 4), device=device))
-    counted = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    hooks = [m.register_forward_hook(count) for m in counted]
+    hooks = [m.register_forward_hook(hook) for m in layers]
     was_training = [m for m in module.modules() if m.training]
     module.eval()
     try:
         with torch.no_grad():
             module(*inputs)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
         for m in was_training:
             m.training = True
-    return total

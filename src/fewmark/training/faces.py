@@ -125,6 +125,13 @@ def check_labelled(samples: Sequence[FaceSample], part: str) -> None:
             )
 
 
+def note_missing_mirror(scheme: LandmarkScheme, flip: float, context: RunContext) -> None:
+    """Note that no flips are learned, where the settings ask for some (with probability `flip`) and the scheme has no mirror."""
+    if scheme.mirror is None and flip:
+        text = f"scheme {scheme.name} has no mirror: no flips are learned; give `mirror` in the scheme file for them"
+        context.emit({"kind": "note", "text": text})
+
+
 def prepare_faces(data: TrainingData, rule: CropRule) -> PreparedFaces:
     """Read the images and keep a window of each face.
 

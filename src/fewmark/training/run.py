@@ -28,7 +28,7 @@ from fewmark.training.cascade.run import SYNTHETIC_SIZE as CASCADE_SYNTHETIC_SIZ
 from fewmark.training.config import NOT_STATED, Config
 from fewmark.training.distillation import check_distillation, prepare_distillation, train_distilled
 from fewmark.training.events import Event
-from fewmark.training.faces import TrainingData, check_labelled, prepare_faces, render_synthetic
+from fewmark.training.faces import TrainingData, check_labelled, note_missing_mirror, prepare_faces, render_synthetic
 from fewmark.training.launch import first_process, launch
 from fewmark.training.report import write_run_report
 from fewmark.training.run_folder import append_line, check_folder, read_lines, update_settings, write_settings
@@ -248,6 +248,7 @@ def _open_run(
         on_event(event)
 
     context = RunContext(fabric, folder / "state", config.run.seed, emit)
+    note_missing_mirror(data.scheme, config.augment.flip, context)
     return _Run(config, data, data_hash, folder, teachers, start, resume, context)
 
 
