@@ -57,7 +57,10 @@ def train(
     ] = None,
     recipe: Annotated[
         str,
-        typer.Option(metavar="NAME|FILE", help="Recipe, a set of settings: laptop, paper, strong, cascade or a file."),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Recipe, a set of settings: laptop (20 to 60 min on two cores), strong (1 to 3 h), cascade (30 min and more), paper (21 h; takes a GPU) or a file.",
+        ),
     ] = "laptop",
     selection: Annotated[
         Selection | None,
