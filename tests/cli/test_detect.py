@@ -80,7 +80,7 @@ def test_detect_with_given_boxes(cli: Any, form: str, synthetic: Path, tiny_mode
     elif form == "jsonl":
         lines = [json.loads(line) for line in (out / "faces.jsonl").read_text(encoding="utf-8").splitlines()]
         assert [(len(line["faces"]), line["scheme"]) for line in lines] == [(1, "ibug-68")] * 14
-        assert read_image(lines[0]["file"]).shape == (lines[0]["height"], lines[0]["width"], 3)
+        assert read_image(out / lines[0]["file"]).shape == (lines[0]["height"], lines[0]["width"], 3)
     else:
         data = json.loads((out / "faces.json").read_text(encoding="utf-8"))
         face = data["pictures"][0]["faces"][0]

@@ -66,6 +66,8 @@ def _print(data: dict[str, Any], facts: Facts, findings: list[str], as_json: boo
         print_json(data)
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is shown whole
     for name, value in facts:
         table.add_row(Text(name, style="bold"), Text(value))
     out.print(table)

@@ -72,6 +72,7 @@ class JsonFaces:
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None, force: bool) -> None:
         self.files: list[Path] = []
+        self.folder = Path(os.path.abspath(folder))
         self.path, self.force = folder / _FILES["json"], force
         self.head: dict[str, Any] = {"scheme": scheme.name, "landmarks": list(scheme.landmarks)}
         if transfer is not None:
@@ -80,10 +81,10 @@ class JsonFaces:
         self.failed: list[dict[str, Any]] = []
 
     def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
-        self.images.append({"file": _file(image), "faces": [f.to_dict() for f in faces]})
+        self.images.append({"file": _file(image, self.folder), "faces": [f.to_dict() for f in faces]})
 
     def fail(self, image: ImageSource, error: str) -> None:
-        self.failed.append({"file": _file(image), "error": error})
+        self.failed.append({"file": _file(image, self.folder), "error": error})
 
     def close(self, *, whole: bool) -> None:
         if whole:
@@ -97,6 +98,7 @@ class JsonLines:
 
     def __init__(self, folder: Path, scheme: LandmarkScheme, transfer: SchemeTransfer | None, force: bool) -> None:
         self.files = [folder / _FILES["jsonl"]]
+        self.folder = Path(os.path.abspath(folder))
         self.scheme = scheme
         self.stream = _open(self.files[0], force)
 
@@ -104,7 +106,7 @@ class JsonLines:
         found = [f.to_dict() for f in faces]
         self._write(
             {
-                "file": _file(image),
+                "file": _file(image, self.folder),
                 "width": size[0],
                 "height": size[1],
                 "scheme": self.scheme.name,
@@ -113,7 +115,7 @@ class JsonLines:
         )
 
     def fail(self, image: ImageSource, error: str) -> None:
-        self._write({"file": _file(image), "error": error})
+        self._write({"file": _file(image, self.folder), "error": error})
 
     def _write(self, line: dict[str, Any]) -> None:
         with _writing(self.files[0]):
@@ -137,7 +139,7 @@ class CsvFaces:
         self._write([["file", *BOX_COLUMNS, *points, "quality"]])
 
     def add(self, image: ImageSource, size: tuple[int, int], faces: Sequence[Face]) -> None:
-        file = _file(image) if image.path == STDIN else escape_name(relative_file(image.path, self.folder))
+        file = escape_name(_file(image, self.folder))
         qualities = ["" if f.quality is None else round(f.quality, 3) for f in faces]
         self._write([[file, *cells(f.box), *cells(f.landmarks), q] for f, q in zip(faces, qualities, strict=True)])
 
@@ -283,5 +285,6 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _file(image: ImageSource) -> str:
-    return "-" if image.path == STDIN else Path(os.path.abspath(image.path)).as_posix()
+def _file(image: ImageSource, folder: Path) -> str:
+    """The image's path relative to the absolute folder of the results, so that both can be moved together; - for standard input."""
+    return "-" if image.path == STDIN else relative_file(image.path, folder)
