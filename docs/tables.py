@@ -242,7 +242,41 @@ def _script(kind: str, name: str) -> Any:
     return importlib.import_module(name)
 
 
+RELIABILITY = (
+    (
+        "results over inputs; an image whose result cannot be written; names that are no UTF-8",
+        "inference/test_writers.py",
+    ),
+    ("what label files state: landmark names, categories, ids, sizes, missing landmarks", "data/test_statements.py"),
+    ("tables of spreadsheets, COCO, dlib, .pts: read, or refused in one line", "data/test_formats.py"),
+    ("from a name to an image: backslashes, accents, moved folders", "data/test_image_names.py"),
+    ("folders and globs: links, suffixes, what is left out", "data/test_walk.py"),
+    ("results of `detect` read as labels", "data/test_results.py"),
+    ("images: trailing data, cut files, modes, bytes, what is no image", "data/test_images.py"),
+    ("bad input to detection and training", "inference/test_bad_input.py"),
+    ("faces on their side and upside down", "inference/test_turned.py"),
+    ("partly labelled faces keep their box", "landmarks/test_missing.py"),
+    ("videos: rates, cut and damaged files, odd sizes", "video/test_video_files.py"),
+    ("exports at every batch size", "inference/test_export.py"),
+    ("a resumed run: what may change, what differs", "training/test_run.py"),
+    ("what to install, by names that exist", "core/test_install.py"),
+    ("code and names of version 0.1", "core/test_moved.py"),
+)
+"""Kind of fault, and the file of its tests below tests/."""
+
+
+def reliability_table() -> str:
+    """Kinds of faults and the number of their test functions; a function with parameters counts once."""
+    lines = ["| kind | tests | number |", "|---|---|---|"]
+    for kind, file in RELIABILITY:
+        text = (DOCS.parent / "tests" / file).read_text(encoding="utf-8")
+        n_tests = len(re.findall(r"^def test_", text, re.MULTILINE))
+        lines.append(f"| {kind} | `tests/{file}` | {n_tests} |")
+    return "\n".join(lines)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
+    "reliability": reliability_table,
     "readme": readme_table,
     "settings": settings_table,
     "schemes": schemes_table,
