@@ -158,7 +158,7 @@ def test_usage_errors_exit_with_2(cli: Any, words: list[str]) -> None:
 
 def test_values_after_an_option_that_takes_several(cli: Any, synthetic: Path, tiny_model: Path) -> None:
     """They belong to it only once the required arguments are there; an option in between ends it."""
-    before = cli.json("evaluate", "--list", synthetic / "val.txt", tiny_model, synthetic)
+    before = cli.json("evaluate", "--list", synthetic / "val.txt", "--box", "gt", tiny_model, synthetic)
     after = cli.json("evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--box", "gt")
     twice = cli.json(
         "evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--list", synthetic / "more.txt"

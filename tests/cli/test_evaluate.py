@@ -55,3 +55,44 @@ def test_evaluate_draws_the_curve(cli: Any, synthetic: Path, tiny_model: Path, t
         "evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt", "--plot", tmp_path / "c.bmp", code=1
     )
     assert ".html" in wrong.stderr
+
+
+def test_evaluate_shows_both_boxes_components_and_the_worst_faces(cli: Any, synthetic: Path, tiny_model: Path) -> None:
+    words = ["evaluate", tiny_model, synthetic, "--list", synthetic / "val.txt"]
+    result, alone = cli.json(*words), cli.json(*words, "--box", "detect")
+    assert "detect" not in alone
+    assert (result["box"], result["detect"]["box"]) == ("gt", "detect")
+    assert result["detect"] == alone
+    worst = [f["nme"] for f in result["worst"]]
+    assert worst == sorted(worst, reverse=True)
+    assert len(worst) == 4
+    assert result["median"] == pytest.approx((worst[1] + worst[2]) / 2)
+    assert result["nme"] == pytest.approx(sum(worst) / 4)
+    assert {f["name"] for f in result["worst"]} == set((synthetic / "val.txt").read_text().split())
+    assert len(alone["undetected"]) == alone["n_undetected"]
+    text = cli(*words).stdout
+    for part in (
+        "│ true ",
+        "│ detected ",
+        "detected boxes",
+        "median",
+        "not found",
+        "left_eye",
+        result["worst"][0]["name"],
+    ):
+        assert part in text
+    text = cli(*words, "--box", "gt").stdout
+    assert "detected boxes" not in text
+
+
+def test_the_worst_faces_of_lists_that_share_faces(cli: Any, synthetic: Path, tiny_model: Path) -> None:
+    lists = [synthetic / "val.txt", synthetic / "more.txt"]
+    result = cli.json("evaluate", tiny_model, synthetic, "--list", *lists, "--box", "gt")
+    each = {
+        name: cli.json("evaluate", tiny_model, synthetic, "--list", path, "--box", "gt")["worst"]
+        for name, path in (("val", lists[0]), ("more", lists[1]))
+    }
+    known = {f["name"]: f["nme"] for part in each.values() for f in part}
+    assert len(known) == 6
+    highest = sorted(known.items(), key=lambda f: -f[1])[:5]
+    assert [(f["name"], f["nme"]) for f in result["worst"]] == [(n, pytest.approx(e, rel=1e-4)) for n, e in highest]

@@ -65,6 +65,11 @@ class FaceSample:
         return full_box(self.landmarks, mean_face)
 
 
+def face_name(sample: FaceSample) -> str:
+    """The name of a face in lists, or else that of its image file."""
+    return sample.name or sample.image.name
+
+
 def with_full_box(sample: FaceSample, mean_face: FloatArray | None) -> FaceSample:
     """Give a partly labelled face without a box that of its full labels; any other face stays the same.
 

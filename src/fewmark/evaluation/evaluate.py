@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from fewmark.data.samples import FaceSample, stack_landmarks
+from fewmark.core.json import json_value
+from fewmark.data.samples import FaceSample, face_name, stack_landmarks
 from fewmark.inference.detector import Detector
 from fewmark.inference.labelled import BoxKind, predict_samples
 from fewmark.landmarks.metrics import THRESHOLD, Score, score
 
 FULL = "full"
 """Name of all lists together."""
+N_WORST = 5
+"""Number of the worst faces that are named."""
 
 
 def evaluate(
@@ -88,17 +91,9 @@ def evaluate_lists(
     """
     target = detector.checkpoint.scheme_of(scheme)
     target.get_normalizer(normalizer or target.default_normalizer)
-    index_of: dict[tuple[Path, str], int] = {}
-    samples: list[FaceSample] = []
-    rows: dict[str, list[int]] = {}
-    for name, part in lists.items():
-        rows[name] = []
-        for s in part:
-            key = (s.image, s.name)
-            if key not in index_of:
-                index_of[key] = len(samples)
-                samples.append(s)
-            rows[name].append(index_of[key])
+    samples = all_faces(lists)
+    index_of = {_key(s): i for i, s in enumerate(samples)}
+    rows = {name: [index_of[_key(s)] for s in part] for name, part in lists.items()}
     found = predict_samples(detector, samples, box, flip=flip, passes=passes, scheme=scheme).landmarks
     if len(lists) > 1:
         rows[FULL] = list(range(len(samples)))
@@ -110,14 +105,42 @@ def evaluate_lists(
     }
 
 
+def all_faces(lists: Mapping[str, Sequence[FaceSample]]) -> list[FaceSample]:
+    """The faces of several lists, each face once, in the order of `FULL`."""
+    faces: dict[tuple[Path, str], FaceSample] = {}
+    for part in lists.values():
+        for s in part:
+            faces.setdefault(_key(s), s)
+    return list(faces.values())
+
+
+def _key(sample: FaceSample) -> tuple[Path, str]:
+    return sample.image, sample.name
+
+
 def summary(result: Score, box: str) -> dict[str, Any]:
     """Convert a score to plain data for JSON, without the values per face."""
-    data = result.to_dict()
-    wanted = ("nme", "auc", "failure_rate", "normalizer", "threshold", "n_faces", "n_landmarks", "n_missing")
+    data = {**result.to_dict(), "median": json_value(result.median)}
+    wanted = ("nme", "median", "auc", "failure_rate", "normalizer", "threshold", "n_faces", "n_landmarks", "n_missing")
     return {
         **{name: data[name] for name in wanted},
         "n_undetected": data["n_undetected"],
         "n_left_out": data["n_left_out"],
         "box": box,
         "per_component": data["per_component"],
+    }
+
+
+def named_faces(result: Score, samples: Sequence[FaceSample]) -> dict[str, Any]:
+    """The faces to look at, as plain data: `worst`, those of the highest NME with `name` and `nme`, and the names of `undetected`.
+
+    Args:
+        result: Score of the faces.
+        samples: The same faces, in the same order.
+    """
+    return {
+        "worst": [
+            {"name": face_name(samples[i]), "nme": float(result.per_face[i])} for i in result.worst_faces(N_WORST)
+        ],
+        "undetected": [face_name(samples[i]) for i in np.flatnonzero(np.isinf(result.per_face)).tolist()],
     }

@@ -248,6 +248,23 @@ class Score:
     per_landmark: Floats
     per_component: Mapping[str, float]
 
+    @property
+    def median(self) -> float:
+        """Median NME of the detected faces, as a fraction; infinite if no face was detected."""
+        found = self.per_face[np.isfinite(self.per_face)]
+        return float(np.median(found)) if len(found) else math.inf
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of `nme`: the deviation of the detected faces' NME over the root of their number; NaN for fewer than two."""
+        found = self.per_face[np.isfinite(self.per_face)]
+        return float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan
+
+    def worst_faces(self, n: int) -> list[int]:
+        """Indices of the n detected faces of the highest NME, worst first."""
+        order = np.argsort(np.where(np.isfinite(self.per_face), -self.per_face, np.inf), kind="stable")
+        return [int(i) for i in order[: min(n, int(np.isfinite(self.per_face).sum()))]]
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data for JSON; non-finite numbers become None."""
         return {f.name: json_value(getattr(self, f.name)) for f in fields(self)}
