@@ -16,6 +16,7 @@ from fewmark.data.formats.io import read_faces, write_faces
 from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
 
@@ -139,6 +140,16 @@ def model(cli: Any, data: Path, tiny_model: Path) -> Path:
     return path
 
 
+def test_a_new_file_becomes_the_packaged_model_with_the_transfer(cli: Any, data: Path, tmp_path: Path) -> None:
+    own, packaged = tmp_path / "own.safetensors", resolve_model("ibug-68")
+    before = packaged.read_bytes()
+    cli(*fit_words(data, tmp_path / "t.safetensors", "--into", own))
+    assert packaged.read_bytes() == before
+    made, base = load_checkpoint(own), load_checkpoint(packaged)
+    assert {t.target.name for t in made.transfers} >= {"mtfl-5"}
+    assert (made.licence, made.provenance) == (base.licence, base.provenance)
+
+
 def test_a_model_that_carries_the_transfer(cli: Any, model: Path, tiny_model: Path, data: Path, tmp_path: Path) -> None:
     assert load_checkpoint(model).transfers[0].n_pairs == 22
     assert "to mtfl-5: expected error" in cli("inspect", model).stdout
@@ -156,7 +167,7 @@ def test_a_model_that_carries_the_transfer(cli: Any, model: Path, tiny_model: Pa
     assert five["transfer"]["expected_error"] > 0
     detector, truth = Detector.load(model), read_faces(data)
     for image, sample in list(zip(five["pictures"], truth, strict=True))[:3]:
-        assert Path(image["file"]) == sample.image
+        assert (tmp_path / "five" / image["file"]).resolve() == sample.image.resolve()
         assert sample.box is not None
         (face,) = detector.detect(sample.image, sample.box[None], scheme="mtfl-5")
         np.testing.assert_allclose(image["faces"][0]["landmarks"], face.landmarks, atol=0.001)
@@ -190,7 +201,7 @@ def test_bad_usage_is_2(cli: Any, data: Path, tmp_path: Path) -> None:
 def test_bad_input(cli: Any, data: Path, transfer: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.safetensors"
     assert "expected a file name that ends in .safetensors" in cli.error(*fit_words(data, tmp_path / "t.json"))
-    assert "copy a packaged model" in cli.error(*fit_words(data, out, "--into", "ibug-68"))
+    assert "or a new .safetensors file" in cli.error(*fit_words(data, out, "--into", "ibug-68"))
     model = Path(shutil.copy(tiny_model, tmp_path / "m.safetensors"))
     assert "is the model of --into" in cli.error(*fit_words(data, model, "--into", model))
     back = ["transfer", "fit", data / "five.csv", data, "--source-scheme", "mtfl-5", "--target-scheme", "ibug-68"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -51,7 +52,11 @@ def transfer_fit(
     names: FaceList = None,
     into: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="Model file of the source scheme to which the transfer is added."),
+        typer.Option(
+            metavar="MODEL",
+            help="Model file of the source scheme to which the transfer is added. A new file becomes a copy of the packaged model "
+            "named as the source scheme, e.g. ibug-68.",
+        ),
     ] = None,
     provenance: Annotated[
         str, typer.Option(metavar="TEXT", help="Origin of the faces; the names of the files if not given.")
@@ -60,10 +65,11 @@ def transfer_fit(
     as_json: Json = False,
 ) -> None:
     """Fit a transfer on faces that are labelled in two schemes."""
-    from fewmark.core.files import check_outputs
+    from fewmark.core.files import atomic_path, check_outputs
     from fewmark.data.formats.io import files_read
     from fewmark.data.relabelling import fit_transfer_on_pairs
     from fewmark.inference.checkpoint.edit import put_transfer
+    from fewmark.inference.checkpoint.metadata import packaged_names, resolve_model
     from fewmark.inference.checkpoint.transfers import check_source, save_transfer, transfer_facts
     from fewmark.landmarks.scheme import load_scheme
 
@@ -72,9 +78,12 @@ def transfer_fit(
     if file.suffix != ".safetensors":
         raise InputError(f"--out {file}: expected a file name that ends in .safetensors")
     if into is not None:
-        if not into.is_file():
-            raise InputError(f"--into {into}: expected a model file; copy a packaged model to a file first")
-        check_source(scheme_of(into), from_scheme, to_scheme, f"--into {into}")
+        if not into.is_file() and (into.suffix != ".safetensors" or from_scheme.name not in packaged_names()):
+            raise InputError(
+                f"--into {into}: expected a model file, or a new .safetensors file and a scheme with a packaged model"
+            )
+        base = str(into) if into.is_file() else from_scheme.name
+        check_source(scheme_of(base), from_scheme, to_scheme, f"--into {into}")
         if into.resolve() == file.resolve():
             raise InputError(f"--out {file}: is the model of --into; name another file")
     pairs = _pairs(source, target, from_scheme, to_scheme, names)
@@ -94,6 +103,9 @@ def transfer_fit(
         warn(str(warning.message))
     save_transfer(file, transfer)
     if into is not None:
+        if not into.is_file():
+            with atomic_path(into, replace=False) as temporary:
+                shutil.copyfile(resolve_model(from_scheme.name), temporary)
         put_transfer(into, transfer)
     if as_json:
         counts = {"n_source": pairs.n_source, "n_target": pairs.n_target, "n_matched": len(pairs.source)}
