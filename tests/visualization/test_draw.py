@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fewmark.core.errors import InputError
+from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
+from fewmark.visualization.answers import Answers
 from fewmark.visualization.ced import ced_points
 from fewmark.visualization.charts import line_chart, nice_ticks, scatter_chart
 from fewmark.visualization.colours import BRIGHT, landmark_colours
@@ -173,7 +175,7 @@ def test_report(tmp_path: Path) -> None:
         ced={"common": np.array([0.01, 0.02, 0.03, np.nan])},
         best=[(GREY, "a.png 1.00 %")],
         worst=[(GREY, 'b"<.png')],
-        quality=[{"round": 1, "quality": np.array([0.1, 0.9]), "error": np.array([0.1, 0.02]), "spearman": -1.0}],
+        quality=[{"round": 1, "quality": np.array([0.1, 0.9]), "error": np.array([0.1, 0.02])}],
         facts={"NME": "4.00 %"},
     )
     page = path.read_text(encoding="utf-8")
@@ -181,10 +183,10 @@ def test_report(tmp_path: Path) -> None:
     tags.feed(page)
     assert tags.open == []
     assert tags.headings == [
+        "Worst faces",
+        "Best faces",
         "Rounds",
         "Accuracy",
-        "Best faces",
-        "Worst faces",
         "Quality predicted by the teacher",
         "Training",
         "Settings",
@@ -194,6 +196,8 @@ def test_report(tmp_path: Path) -> None:
     assert "3.10" in page
     # three found of four: mean 2.00, AUC (7/8 + 6/8 + 5/8 + 0) / 4 = 56.2 %, one failure in four
     assert "<td>common</td><td>4</td><td>1</td><td>2.00</td><td>2.00</td><td>56.2</td><td>25.0</td>" in page
+    assert "rank correlation -1.00: the teacher judges well" in page  # the cloud slopes down
+    assert page.count('<details class="face"><summary><img') == 2  # a click enlarges
     assert not re.search(r"""(src|href)=["'](?!data:)""", page), "nothing is fetched"
     assert "<script" not in page
 
@@ -201,6 +205,64 @@ def test_report(tmp_path: Path) -> None:
 def test_an_empty_report(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", title="nothing yet", config={})
     assert "<svg" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_sign_of_the_teachers_rank_is_that_of_the_cloud(tmp_path: Path) -> None:
+    error = np.linspace(0.02, 0.1, 12)
+    for quality, said in (
+        (-error, "-1.00: the teacher judges well"),
+        (error, "+1.00: the teacher judges the wrong way"),
+    ):
+        rows = [{"round": 1, "quality": quality, "error": error}]
+        write_report(tmp_path / "r.html", title="t", config={}, quality=rows)
+        page = (tmp_path / "r.html").read_text(encoding="utf-8")
+        assert said in page
+        dots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="2.6"', page)]
+        left, right = min(dots), max(dots)
+        assert (right[1] > left[1]) == ("well" in said)  # y of an SVG grows downwards
+
+
+def test_answers(tmp_path: Path) -> None:
+    """An empty section is left out; errors per component and landmark are those of the first score."""
+    rng = np.random.default_rng(0)
+    true = np.stack([POINTS] * 6).astype(np.float64)
+    wrong = true + rng.normal(0, 0.4, true.shape)
+    wrong[:, 2, 0] += 9
+    result = score(wrong, true, SCHEME, boxes=np.array([[0, 0, 100, 100.0]] * 6), normalizer="box-size")
+    answers = Answers(
+        SCHEME,
+        {"validation faces": result},
+        remarks=["rough <20"],
+        how_to="label twice",
+        face=POINTS,
+        others={"packaged": {}},
+        advice=[("few faces", "hold out more")],
+        label_next=["a.jpg", "b&.jpg"],
+    )
+    write_report(tmp_path / "r.html", title="t", config={}, answers=answers)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert tags.headings == ["Is it good enough?", "What went wrong", "What to do next", "Settings"]
+    worst = page.index("<th>worst landmarks</th>")
+    assert page[worst:].index(f"2 {SCHEME.landmarks[2]}") < page[worst:].index(f"0 {SCHEME.landmarks[0]}")
+    assert f"<td>{100 * result.nme:.2f} %</td><td>{100 * result.standard_error:.2f} %</td>" in page
+    assert "rough &lt;20" in page
+    assert "b&amp;.jpg" in page
+    assert f"2 {SCHEME.landmarks[2]}: {100 * result.per_landmark[2]:.2f} %</title>" in page
+
+
+def test_many_points_do_not_hide_the_face() -> None:
+    """Points are drawn the smaller the more there are: they cover about the same."""
+    covered = {}
+    for k in (68, 189):
+        scheme = LandmarkScheme("many", tuple(f"p{i}" for i in range(k)))
+        points = np.stack(np.meshgrid(np.linspace(40, 460, 21), np.linspace(40, 460, 9)), -1).reshape(-1, 2)[:k]
+        points[-1] = 460, 460
+        image = np.full((500, 500, 3), 128, np.uint8)
+        covered[k] = (draw_landmarks(image, [points], scheme) != image).any(2).mean()
+    assert covered[189] < 1.3 * covered[68]
 
 
 def test_ced_and_images() -> None:

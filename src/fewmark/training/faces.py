@@ -15,7 +15,7 @@ from fewmark.core.geometry import Box, FloatArray
 from fewmark.data.crops import REACH, CachedFace, CropRule, cache_face, cache_faces
 from fewmark.data.formats.csv import read_csv
 from fewmark.data.images import read_image
-from fewmark.data.samples import FaceSample, usual_face, with_full_box
+from fewmark.data.samples import FaceSample, face_name, usual_face, with_full_box
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.face_detection.base import SlimeFaceDetector, adapt_box, box_overlap, fit_box_adapter
@@ -88,6 +88,7 @@ class PreparedFaces:
     Attributes:
         labelled: L.
         unlabelled: U, without the labels that some may have.
+        names: (U,) their names.
         truth: (U, K, 2) those labels, px of the upright crops, NaN where there is none.
         validation: Held-out faces, or None.
         box_from_detector: Adapter from the packaged face detector's boxes to those of L.
@@ -95,6 +96,7 @@ class PreparedFaces:
 
     labelled: list[CachedFace]
     unlabelled: list[CachedFace]
+    names: list[str]
     truth: NDArray[np.float32]
     validation: Validation | None
     box_from_detector: tuple[float, float, float]
@@ -144,8 +146,10 @@ def prepare_faces(data: TrainingData, rule: CropRule) -> PreparedFaces:
     """
     k = data.scheme.n_landmarks
     cached, adapter = cache_labelled(data.labelled, rule, k)
-    truth, blank = _hide_labels(cache_faces(with_boxes(data.unlabelled, adapter), rule, k), k)
-    return PreparedFaces(cached, blank, truth, hold_out(data.validation, rule, data.scheme), adapter)
+    unlabelled = with_boxes(data.unlabelled, adapter)
+    truth, blank = _hide_labels(cache_faces(unlabelled, rule, k), k)
+    names = [face_name(s) for s in unlabelled]
+    return PreparedFaces(cached, blank, names, truth, hold_out(data.validation, rule, data.scheme), adapter)
 
 
 def hold_out(samples: Sequence[FaceSample], rule: CropRule, scheme: LandmarkScheme) -> Validation | None:

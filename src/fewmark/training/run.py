@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.json import json_value
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
-from fewmark.inference.cascade.pipeline import Cascade
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.inference.checkpoint.metadata import RUN_MODEL
 from fewmark.inference.detector import Detector
@@ -42,6 +39,7 @@ from fewmark.training.semi.plans import (
     teacher_plan,
 )
 from fewmark.training.semi.rounds import RoundRecord, run_rounds
+from fewmark.training.trained import Trained
 from fewmark.training.validation import find_bias, measure
 
 SYNTHETIC_SIZE = 128
@@ -143,7 +141,7 @@ def distill(
     prepared = prepare_distillation(config, teachers, data, context=run.context, initial_weights=weights)
     run.begin()
     students, quality = train_distilled(config, prepared)
-    trained = _Trained(
+    trained = Trained(
         prepared.box_from_detector,
         students=students,
         teacher=quality,
@@ -194,33 +192,6 @@ class _Run:
         self.context.fabric.barrier()
 
 
-@dataclass(frozen=True, eq=False)
-class _Trained:
-    """What a method trained.
-
-    Attributes:
-        box_from_detector: Adapter from the packaged face detector's boxes to the labels'.
-        students: Networks of the students; empty for a cascade.
-        cascade: The cascade, or None.
-        teacher: Quality network, or None.
-        n_pseudo: Unlabelled faces that were learned from.
-        n_unlabelled: Unlabelled faces that could be used.
-        stage_nmes: Validation NME after each stage of a cascade.
-        records: Records of the rounds.
-        truth: (U, K, 2) labels of the unlabelled faces, px of the upright crops, or None.
-    """
-
-    box_from_detector: tuple[float, float, float]
-    students: Sequence[nn.Module] = ()
-    cascade: Cascade | None = None
-    teacher: TeacherPart | None = None
-    n_pseudo: int = 0
-    n_unlabelled: int = 0
-    stage_nmes: dict[str, float] = field(default_factory=dict)
-    records: Sequence[RoundRecord] = ()
-    truth: NDArray[np.float32] | None = None
-
-
 def _open_run(
     config: Config,
     data: TrainingData,
@@ -252,7 +223,7 @@ def _open_run(
     return _Run(config, data, data_hash, folder, teachers, start, resume, context)
 
 
-def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> _Trained:
+def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
     """Train students by the rounds of TS3."""
     config, data, rule, context = run.config, run.data, run.crop, run.context
     run.context.emit({"kind": "reading", "n_faces": data.n_faces})
@@ -286,18 +257,19 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> _Trained:
     teacher = None
     if last.teacher is not None:
         teacher = TeacherPart("teacher", teacher_plan(config).arguments(data.scheme), last.teacher)
-    return _Trained(
+    return Trained(
         faces.box_from_detector,
         students=last.students,
         teacher=teacher,
         n_pseudo=len(set(np.concatenate(last.selected).tolist())),
-        n_unlabelled=len(data.unlabelled),
+        n_unlabelled=len(faces.names),
+        names=faces.names,
         records=records,
         truth=faces.truth,
     )
 
 
-def _train_cascade(run: _Run, options: CascadeOptions) -> _Trained:
+def _train_cascade(run: _Run, options: CascadeOptions) -> Trained:
     """Train the stages of a cascade."""
     config, data, context = run.config, run.data, run.context
     if data.unlabelled:
@@ -309,10 +281,10 @@ def _train_cascade(run: _Run, options: CascadeOptions) -> _Trained:
     samples = render_synthetic(config.synthetic.faces, data.scheme, size=CASCADE_SYNTHETIC_SIZE, context=context)
     synthetic = cache_training_faces(samples, data.scheme, faces.mean_face) if samples else None
     cascade, nmes = train_cascade(config, faces, data.validation, context=context, synthetic=synthetic, options=options)
-    return _Trained(adapter, cascade=cascade, stage_nmes=nmes)
+    return Trained(adapter, cascade=cascade, stage_nmes=nmes)
 
 
-def _finish_run(run: _Run, trained: _Trained) -> RunResult:
+def _finish_run(run: _Run, trained: Trained) -> RunResult:
     """Measure the model on the validation faces, write it, and write the report."""
     checkpoint, scores, path = _make_checkpoint(run, trained), None, run.folder / RUN_MODEL
     if run.context.fabric.is_global_zero:
@@ -335,9 +307,9 @@ def _finish_run(run: _Run, trained: _Trained) -> RunResult:
             run.folder / "report.html",
             checkpoint,
             measured,
-            records=trained.records,
+            data=run.data,
+            trained=trained,
             metrics=read_lines(run.folder / "metrics.jsonl"),
-            truth=trained.truth,
             seconds=seconds,
         )
         run.context.emit({"kind": "done", "path": str(path), "seconds": seconds})
@@ -345,7 +317,7 @@ def _finish_run(run: _Run, trained: _Trained) -> RunResult:
     return RunResult(checkpoint, scores, path)
 
 
-def _make_checkpoint(run: _Run, trained: _Trained) -> Checkpoint:
+def _make_checkpoint(run: _Run, trained: Trained) -> Checkpoint:
     """The model, not yet measured."""
     config, data, start = run.config, run.data, run.start
     k = data.scheme.n_landmarks

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.core.errors import InputError
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.inference.detector import Detector
@@ -21,6 +22,10 @@ HELD_OUT_FACES = 20
 """Least number of validation faces that estimate the horizontal label bias in place of the labelled ones."""
 N_BIAS_FACES = 400
 """Labelled faces that estimate it; more change NME by less than a hundredth of a per cent."""
+PACKAGED = "ibug-68"
+"""The packaged model beside which a report puts the run's."""
+N_COMPARED = 100
+"""Most labelled faces, and most validation faces in detected boxes, on which a report measures the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,47 @@ def measure(checkpoint: Checkpoint, samples: Sequence[FaceSample]) -> Measured:
     kind: BoxKind = "column" if all(s.box is not None for s in samples) else "gt"
     found, scores = predict_samples(Detector(checkpoint), samples, kind, flip=checkpoint.flip)
     return Measured(samples, found, scores, _scored(found, samples, checkpoint.scheme), kind)
+
+
+def measure_training(checkpoint: Checkpoint, labelled: Sequence[FaceSample]) -> Score | None:
+    """The score on at most `N_COMPARED` of the faces that a detector learned from; None where none can be measured."""
+    faces = _some([s for s in labelled if _has_extent(s)])
+    try:
+        return measure(checkpoint, faces).score if faces else None
+    except InputError:
+        return None
+
+
+def measure_detected(checkpoint: Checkpoint, samples: Sequence[FaceSample]) -> Score | None:
+    """The score on at most `N_COMPARED` validation faces in the face detector's boxes, as in use; None where none can be measured."""
+    faces = _some(samples)
+    try:
+        found = predict_samples(Detector(checkpoint), faces, "detect", flip=checkpoint.flip).landmarks
+        return _scored(found, faces, checkpoint.scheme)
+    except InputError:
+        return None
+
+
+def measure_packaged(samples: Sequence[FaceSample], scheme: LandmarkScheme) -> tuple[Checkpoint, Score] | None:
+    """The packaged model `PACKAGED` and its score on the validation faces, in the tight boxes of their landmarks.
+
+    None where it neither finds the scheme's landmarks nor has a transfer to them, or cannot be measured on these faces.
+    """
+    try:
+        detector = Detector.load(PACKAGED)
+        target = detector.checkpoint.scheme_of(scheme.name)
+        if target.landmarks != scheme.landmarks:
+            return None
+        found = predict_samples(detector, samples, "gt", scheme=scheme.name).landmarks
+        return detector.checkpoint, _scored(found, samples, scheme)
+    except InputError:
+        return None
+
+
+def _some(samples: Sequence[FaceSample]) -> list[FaceSample]:
+    """At most `N_COMPARED` faces, from all over the list."""
+    n = len(samples)
+    return [samples[i * n // N_COMPARED] for i in range(N_COMPARED)] if n > N_COMPARED else list(samples)
 
 
 def find_bias(

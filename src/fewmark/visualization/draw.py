@@ -18,6 +18,7 @@ from fewmark.visualization.colours import BRIGHT, RGB, landmark_colours
 from fewmark.visualization.labels import write_labels
 
 _TRUTH = (255, 255, 255)
+_USUAL_NUMBER = 68  # points of a face; those of more are drawn smaller
 
 
 class HasLandmarks(Protocol):
@@ -122,7 +123,8 @@ def _render_face(
     if not seen.any():
         return
     side = max(float(box_size(box_of_points(points)).max()), 24.0)
-    dot, line = max(1.0, side / 104), max(0.7, side / 260)
+    thin = min(1.0, math.sqrt(_USUAL_NUMBER / len(points)))  # more points do not cover more of the face
+    dot, line = max(0.8, side / 104 * thin), max(0.7, side / 260 * thin)
     shown = points if truth is None else np.concatenate([points, truth])
     reach = box_of_points(shown) + np.array([-1, -1, 1, 1]) * (3 * dot + 3)
     height, width = canvas.shape[:2]

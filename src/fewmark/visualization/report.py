@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.files import write_text
-from fewmark.landmarks.metrics import auc, failure_rate
+from fewmark.landmarks.metrics import auc, failure_rate, spearman
+from fewmark.visualization.answers import Answers, good_enough_section, next_section, wrong_section
 from fewmark.visualization.ced import ced_chart
 from fewmark.visualization.charts import line_chart, scatter_chart
 
@@ -52,8 +53,18 @@ tr:last-child td { border-bottom: 0; }
 details { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: 10px 16px; }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; font-size: 13px; line-height: 1.5; }
+ul.said, ol.said { margin: 12px 0; padding-left: 22px; max-width: 96ch; } .said li { margin: 6px 0; }
+.said b { font-weight: 600; } .wide { overflow-x: auto; margin-top: 12px; }
+td.bar { min-width: 90px; } td.bar i { display: block; height: 9px; border-radius: 3px; background: var(--mark); }
+details.face { padding: 0; border: 0; border-radius: 0; } details.face summary { list-style: none; cursor: zoom-in; }
+details.face summary::-webkit-details-marker { display: none; }
+details.face[open] summary { position: fixed; inset: 0; z-index: 9; padding: 2vh 2vw; background: #0e141aee; cursor: zoom-out; }
+details.face[open] img { width: 100%; height: 100%; object-fit: contain; }
 @media print { body { background: #fff; } .card, figure { break-inside: avoid; } }
 """
+
+
+_DOTS = "White dots are the true landmarks. Click a face to enlarge it, again to go back."
 
 
 def write_report(
@@ -61,6 +72,7 @@ def write_report(
     *,
     title: str,
     config: Mapping[str, Any],
+    answers: Answers | None = None,
     rounds: Sequence[Mapping[str, Any]] = (),
     metrics: Sequence[Mapping[str, Any]] = (),
     ced: Mapping[str, NDArray[np.floating[Any]]] | None = None,
@@ -77,14 +89,14 @@ def write_report(
         path: HTML file; an existing one is replaced.
         title: Title of the page.
         config: Resolved settings, shown collapsed at the end.
+        answers: Whether the model is good enough, what went wrong, and what to do next.
         rounds: One entry per round: `round`, `n_selected` (pseudo labels in its training set), `val_nme`
             {network -> NME}; optionally `pseudo_nme` {name -> NME of the pseudo labels with known truth}.
         metrics: One entry per epoch: `part` (a chart), `training` (a line in it), `epoch`, `loss`, `val_nme` (or None).
         ced: Name -> (N,) NME per face, as a fraction; faces with non-finite NME count as not found.
         best: Images (H, W, 3) RGB with the lowest errors, and their captions.
         worst: Images (H, W, 3) RGB with the highest errors, and their captions.
-        quality: One entry per round: `round`, `quality` (N,), `error` (N,) true NME of the same pseudo labels,
-            `spearman`.
+        quality: One entry per round: `round`, `quality` (N,), `error` (N,) true NME of the same pseudo labels.
         facts: Name -> text of the figures shown in large type at the top.
         normalizer: Name of the NME normaliser, for the labels.
         threshold: Upper limit of the CED and its AUC, as a fraction.
@@ -92,11 +104,14 @@ def write_report(
     Raises:
         InputError: The file cannot be written.
     """
+    answered = [] if answers is None else [good_enough_section(answers), wrong_section(answers)]
     sections = [
+        *answered,
+        _faces_section("Worst faces", f"Faces with the highest error. {_DOTS}", worst),
+        "" if answers is None else next_section(answers),
+        _faces_section("Best faces", f"Faces with the lowest error. {_DOTS}", best),
         _rounds_section(rounds, normalizer),
         _ced_section(ced or {}, normalizer, threshold),
-        _faces_section("Best faces", "Faces with the lowest error. White dots are the true landmarks.", best),
-        _faces_section("Worst faces", "Faces with the highest error. White dots are the true landmarks.", worst),
         _quality_section(quality, normalizer),
         _training_section(metrics, normalizer),
     ]
@@ -164,12 +179,14 @@ def _rounds_section(rounds: Sequence[Mapping[str, Any]], normalizer: str) -> str
         + "</tr>"
         for r in rounds
     )
+    table = f"<table><tr><th>round</th><th>pseudo labels per network</th>{head}</tr>{rows}</table>"
+    bias = "These values are without the correction of the labels' bias, which the NME at the top includes."
+    if len(rounds) == 1:  # labels only
+        return f"<h2>Rounds</h2><p class='note'>Trained on labels only. {bias}</p>{table}"
     return (
         "<h2>Rounds</h2><p class='note'>Gain from the unlabelled faces: each round adds the best pseudo "
-        "labels to the labelled faces and retrains the networks. Validation faces are never used for training."
-        "</p>"
-        f'<div class="grid">{_card(chart)}{_card(selected)}</div>'
-        f'<table style="margin-top:16px"><tr><th>round</th><th>pseudo labels</th>{head}</tr>{rows}</table>'
+        "labels to the labelled faces and retrains the networks. Validation faces are never used for training. "
+        f'{bias}</p><div class="grid">{_card(chart)}{_card(selected)}</div><div style="margin-top:16px">{table}</div>'
     )
 
 
@@ -207,7 +224,7 @@ def _faces_section(title: str, note: str, faces: Sequence[Captioned]) -> str:
     if not faces:
         return ""
     figures = "".join(
-        f'<figure><img src="{image_uri(image)}" alt="{escape(caption)}">'
+        f'<figure><details class="face"><summary><img src="{image_uri(image)}" alt="{escape(caption)}"></summary></details>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for image, caption in faces
     )
@@ -220,8 +237,8 @@ def _quality_section(quality: Sequence[Mapping[str, Any]], normalizer: str) -> s
         judged, error = np.asarray(entry["quality"], np.float64), 100 * np.asarray(entry["error"], np.float64)
         finite = error[np.isfinite(error)]
         top = float(np.quantile(finite, 0.99)) * 1.1 if len(finite) else 1.0
-        rank = entry.get("spearman")
-        said = f", Spearman's rank correlation {rank:+.2f}" if isinstance(rank, int | float) else ""
+        rank = quality_rank(judged, error)
+        said = "" if rank is None else f", rank correlation {rank:+.2f}: {_judgement(rank)}"
         charts += _card(
             scatter_chart(
                 {"pseudo labels": list(zip(judged.tolist(), error.tolist(), strict=True))},
@@ -235,10 +252,24 @@ def _quality_section(quality: Sequence[Mapping[str, Any]], normalizer: str) -> s
         return ""
     return (
         "<h2>Quality predicted by the teacher</h2><p class='note'>Each point is a pseudo label whose true landmarks "
-        "are known but were not used for training. A good teacher predicts high quality for low errors, so "
-        "the cloud slopes down to the right.</p>"
+        "are known but were not used for training. A good teacher predicts high quality for low errors: the cloud slopes down to the "
+        "right, and Spearman's rank correlation of quality and error is near -1. (In rounds.jsonl the correlation is with "
+        "accuracy, so its sign is the other.)</p>"
         f'<div class="grid">{charts}</div>'
     )
+
+
+def quality_rank(quality: NDArray[np.floating[Any]], error: NDArray[np.floating[Any]]) -> float | None:
+    """Spearman's rank correlation of quality and error, -1 for a perfect teacher; None where nothing is ranked."""
+    known = np.isfinite(quality) & np.isfinite(error)
+    rank = spearman(quality[known], error[known]) if known.sum() > 1 else math.nan
+    return rank if math.isfinite(rank) else None
+
+
+def _judgement(rank: float) -> str:
+    if rank > 0.2:
+        return "the teacher judges the wrong way round"
+    return f"the teacher judges {'well' if rank < -0.6 else 'fairly' if rank < -0.2 else 'badly'}"
 
 
 def _training_section(metrics: Sequence[Mapping[str, Any]], normalizer: str) -> str:
