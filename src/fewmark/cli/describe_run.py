@@ -29,10 +29,10 @@ def describe_run(folder: Path) -> tuple[dict[str, Any], Facts]:
     Raises:
         InputError: Its model cannot be read.
     """
-    from fewmark.inference.checkpoint.metadata import read_metadata
+    from fewmark.inference.checkpoint.metadata import RUN_MODEL, read_metadata
     from fewmark.training.run_folder import read_lines
 
-    model, report = folder / "detector.safetensors", folder / "report.html"
+    model, report = folder / RUN_MODEL, folder / "report.html"
     recipe, changed = _recipe(folder / "config.toml")
     epochs = [e for e in read_lines(folder / "metrics.jsonl") if e.get("kind") == "epoch"]
     n_trainings = len({e.get("name") for e in epochs if e.get("epoch") == e.get("n_epochs")})

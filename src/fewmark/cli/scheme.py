@@ -128,7 +128,12 @@ def scheme_new(
     findings = check_scheme(scheme)
     doubtful = [scheme.landmarks[i] for i in proposal.doubtful]
     if as_json:
-        facts = {"n_faces": proposal.n_faces, "doubtful": doubtful, "findings": findings}
+        facts = {
+            "landmarks": list(scheme.landmarks),
+            "n_faces": proposal.n_faces,
+            "doubtful": doubtful,
+            "findings": findings,
+        }
         print_json({**_scheme_facts(scheme), **facts, "out": [str(target), str(image)]})
         return
     out.print(Text(f"{name}: {scheme.n_landmarks} landmarks, from {count(proposal.n_faces, 'labelled face')}"))

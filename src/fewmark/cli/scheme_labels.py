@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.data.formats.io import read_faces
+from fewmark.data.formats.io import read_faces, read_landmark_names
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
@@ -37,7 +36,8 @@ def propose_from_data(name: str, data: Path) -> tuple[SchemeProposal, list[str]]
     chosen = [faces[i] for i in np.unique(np.linspace(0, len(faces) - 1, min(len(faces), MAX_FACES)).astype(int))]
     detector = Detector.load(REFERENCE)
     pairs = [(s, face) for s in chosen if (face := _find(detector, s)) is not None]
-    names, lines = landmark_names(data, len(stack_landmarks(faces[:1])[0])), []
+    names: Sequence[str] | None = read_landmark_names(data) or None
+    lines: list[str] = []
     source = f"proposed from {len(pairs) or len(chosen)} labelled faces of {data.name}"
     if pairs:
         if len(pairs) < len(chosen):
@@ -69,16 +69,3 @@ def _share_inside(points: NDArray[np.float32], face: Face) -> float:
     low, high = face.landmarks.min(0), face.landmarks.max(0)
     margin = 0.3 * (high - low)
     return float(((points >= low - margin) & (points <= high + margin)).all(1).mean())
-
-
-def landmark_names(data: Path, k: int) -> Sequence[str] | None:
-    """Names of the landmarks that a COCO file states; None for other files and for names that are plain numbers."""
-    if data.suffix.lower() != ".json":
-        return None
-    try:
-        categories = json.loads(data.read_text(encoding="utf-8-sig")).get("categories", [])
-    except (ValueError, AttributeError):
-        return None
-    named = [[str(n) for n in c["keypoints"]] for c in categories if isinstance(c, dict) and c.get("keypoints")]
-    usable = [n for n in named if len(n) == k and len(set(n)) == k and not all(x.isdigit() for x in n)]
-    return usable[0] if usable else None

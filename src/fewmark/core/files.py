@@ -131,9 +131,8 @@ def atomic_path(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     if not replace and os.path.lexists(target):
         raise _exists(path)
     suffix = target.suffix if len(target.suffix) < 20 else ""
-    temporary = target.with_name(
-        f".{target.stem[:20]}.{uuid.uuid4().hex[:12]}{suffix}"
-    )  # never longer than names may be
+    # never longer than names may be
+    temporary = target.with_name(f".{target.stem[:20]}.{uuid.uuid4().hex[:12]}{suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

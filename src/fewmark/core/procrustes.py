@@ -92,7 +92,7 @@ def mean_shape(shapes: FloatArray, like: FloatArray | None = None) -> Floats:
             break
     if like is not None:
         return fit_similarity(mean, like)(mean)
-    return _in_unit_square(mean)
+    return in_unit_square(mean)
 
 
 def mirrored_mean_shape(
@@ -116,19 +116,20 @@ def mirrored_mean_shape(
     absent = np.flatnonzero(~np.isfinite(shapes).all(2).any(0))
     if len(absent):
         raise InputError(f"mean face: landmark {int(absent[0])} is missing in all {len(shapes)} faces")
-    mean = _in_unit_square(np.asarray(upright, np.float64))
+    mean = in_unit_square(np.asarray(upright, np.float64))
     for _ in range(n_steps):
         aligned = np.stack([fit_similarity(s, mean)(s) for s in shapes])
         mean = np.nanmean(aligned, axis=0)
         if mirror is not None:
-            mean = _in_unit_square(mean)
+            mean = in_unit_square(mean)
             flipped = mean[list(mirror)] * [-1, 1] + [1, 0]
             mean = (mean + flipped) / 2
-        mean = _in_unit_square(mean)
+        mean = in_unit_square(mean)
     return mean
 
 
-def _in_unit_square(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def in_unit_square(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shift and scale points so that the longer side of their tight box spans 0 to 1 and the shorter one is centred."""
     box = box_of_points(points).astype(np.float64)
     return (points - box_centre(box)) / max(float(box_size(box).max()), 1e-12) + 0.5
 

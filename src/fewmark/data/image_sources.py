@@ -44,9 +44,10 @@ class ImageSource:
 def find_images(paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> list[ImageSource]:
     """Find the images given by paths.
 
-    A folder stands for all images in it and its subfolders, see `fewmark.data.walk`; what is left out is told by a `DataWarning`. A path that does not exist and contains `*`, `?` or `[`
-    is a glob (`**` matches any number of folders) and stands for the images it matches. `-` is standard input: the
-    bytes of one image, or a list of files, folders and globs, one per line or NUL-terminated as from `find -print0`.
+    A folder stands for all images in it and its subfolders, see `fewmark.data.walk`; what is left out is told by a `DataWarning`.
+    A path that does not exist and contains `*`, `?` or `[` is a glob (`**` matches any number of folders) and stands for the images it
+    matches. `-` is standard input: the bytes of one image, or a list of files, folders and globs, one per line or NUL-terminated as from
+    `find -print0`.
 
     Args:
         paths: Files, folders, globs or "-".

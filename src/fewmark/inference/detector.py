@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import BadImageWarning, InputError
-from fewmark.core.geometry import Box, FloatArray, Image
+from fewmark.core.geometry import FloatArray, Image
 from fewmark.data.images import ImageLike
 from fewmark.inference.answer import make_answer
 from fewmark.inference.arguments import check_list, read_request
@@ -320,17 +320,6 @@ class Detector:
         if self.keep_unlikely or calibration is None or isinstance(self._face_detector, FullImage):
             return True
         return calibration.is_face(scores)
-
-    def detect_faces(self, image: Image) -> list[tuple[Box, float | None]]:
-        """Find upright faces without their landmarks.
-
-        Args:
-            image: (H, W, 3) RGB.
-
-        Returns:
-            (4,) box, image px, of the kind that the model was trained on, and the face detector's score; the largest first.
-        """
-        return [(r.box, r.box_score) for r in self.search(image)]
 
 
 def _raise(_: int, error: InputError) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import FloatArray, Floats
-from fewmark.core.procrustes import fit_similarities, mean_shape
+from fewmark.core.geometry import FloatArray, Floats, Similarity, fit_similarity
+from fewmark.core.procrustes import in_unit_square, mean_shape
 from fewmark.landmarks.scheme import BetweenMeans, BetweenPoints, LandmarkScheme, Normalizer
 from fewmark.landmarks.scheme_check import MAX_MIRROR_ERROR, other_side
 
@@ -33,14 +33,11 @@ class SchemeProposal:
 
     Attributes:
         scheme: The scheme; its mirror is None where the faces show no symmetry.
-        residuals: (K,) distance between each landmark's mirror image and its counterpart, as a fraction of the face's longer side,
-            mean over the faces.
         doubtful: Indices of the landmarks whose counterpart is worth a look.
         n_faces: Faces that it comes from.
     """
 
     scheme: LandmarkScheme
-    residuals: Floats
     doubtful: tuple[int, ...]
     n_faces: int
 
@@ -85,8 +82,7 @@ def propose_scheme(
     residuals = costs[np.arange(k), mirror]
     symmetric = bool(named) or float(np.median(residuals)) < MAX_MIRROR_ERROR / 2
     if symmetric:
-        flipped = mean[mirror] * (-1, 1) + (1, 0)
-        mean = (mean + flipped) / 2
+        mean = _symmetric(mean, mirror)
     components = _components(mean, mirror, reference if found is not None else None)
     names = tuple(landmark_names) if landmark_names is not None else _make_names(k, components, mirror)
     normalizers = _normalizers(mean, components, mirror, reference) if symmetric and found is not None else {}
@@ -99,11 +95,10 @@ def propose_scheme(
             edges=_edges(mean, components, mirror if symmetric else np.arange(k)),
             normalizers=normalizers,
             default_normalizer="outer-eye-corners" if normalizers else "points-diagonal",
-            mean_face=_in_unit_square(mean),
+            mean_face=in_unit_square(mean).astype(np.float32),
             source=source,
             inferred=True,
         ),
-        residuals=residuals,
         doubtful=_doubtful(costs, mirror, residuals) if symmetric else (),
         n_faces=n,
     )
@@ -162,8 +157,7 @@ def _by_reference(labels: FloatArray, found: FloatArray, reference: LandmarkSche
     if reference.mirror is None or reference.mean_face is None:
         raise InputError(f"scheme {reference.name}: expected a mirror and a mean face, given none")
     swap = list(reference.mirror)
-    frontal = reference.mean_face.astype(np.float64)
-    frontal = (frontal + frontal[swap] * (-1, 1) + (1, 0)) / 2
+    frontal = _symmetric(reference.mean_face, swap)
     distances, places = [], []
     for points, known in zip(labels, found, strict=True):
         centre, side = known.mean(0), np.ptp(known, axis=0).max()
@@ -207,34 +201,24 @@ def _by_mean_shape(name: str, labels: FloatArray) -> tuple[Floats, Floats]:
     if not len(whole):
         raise InputError(f"scheme {name}: expected at least one face with all landmarks, given none of {len(labels)}")
     mean = mean_shape(whole, like=whole[0])
-    upright = np.angle(np.exp(1j * np.array([_angle(m) for m in fit_similarities(whole, mean)])).mean())
-    start = _rotate(mean, -float(upright))
-    mean = min((_rotate(start, a) for a in np.radians(np.arange(-20, 21, 1))), key=_asymmetry)
-    mean = _in_unit_square(mean).astype(np.float64)
+    turns = np.radians([fit_similarity(mean, shape).angle for shape in whole])
+    upright = float(np.degrees(np.angle(np.exp(1j * turns).mean())))
+    rotations = (Similarity.about((0.0, 0.0), (0.0, 0.0), angle=upright + a) for a in range(-20, 21))
+    mean = in_unit_square(min((rotated(mean) for rotated in rotations), key=_asymmetry))
     costs = np.linalg.norm((mean * (-1, 1) + (1, 0))[:, None] - mean[None], axis=-1)
     return costs, mean
 
 
-def _rotate(shape: Floats, angle: float) -> Floats:
-    """Rotate a shape about the origin by an angle in radians, from x to y."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.asarray(shape @ np.array([[c, s], [-s, c]]), np.float64)
+def _symmetric(face: FloatArray, mirror: Sequence[int] | NDArray[np.int64]) -> Floats:
+    """The mean of a face (K, 2) of the unit square and its flip."""
+    points = np.asarray(face, np.float64)
+    return np.asarray((points + points[list(mirror)] * (-1, 1) + (1, 0)) / 2, np.float64)
 
 
 def _asymmetry(shape: Floats) -> float:
     """Mean distance of the flipped landmarks from the nearest ones."""
     flipped = shape * (-1, 1) + (shape[:, 0].min() + shape[:, 0].max(), 0)
     return float(np.linalg.norm(flipped[:, None] - shape[None], axis=-1).min(1).mean())
-
-
-def _angle(target_from_shape: Floats) -> float:
-    return float(np.arctan2(target_from_shape[1, 0], target_from_shape[0, 0]))
-
-
-def _in_unit_square(mean: Floats) -> NDArray[np.float32]:
-    low, size = mean.min(0), np.ptp(mean, axis=0)
-    side = float(size.max()) or 1.0
-    return np.asarray((mean - low) / side + (1 - size / side) / 2, np.float32)
 
 
 def _named_pairs(names: Sequence[str]) -> dict[int, int]:
@@ -304,9 +288,7 @@ def _name_pieces(mean: Floats, mirror: NDArray[np.int64], pieces: list[set[int]]
 def _line(scheme: LandmarkScheme, component: str) -> Floats:
     """Points along a component of the mean face: its landmarks and three more on every edge."""
     assert scheme.mean_face is not None
-    face = scheme.mean_face.astype(np.float64)
-    if scheme.mirror is not None:
-        face = (face + face[list(scheme.mirror)] * (-1, 1) + (1, 0)) / 2
+    face = _symmetric(scheme.mean_face, scheme.mirror or range(scheme.n_landmarks))
     inside = set(scheme.components[component])
     between = [
         face[a] + t * (face[b] - face[a])

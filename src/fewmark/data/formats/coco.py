@@ -48,8 +48,9 @@ def read_coco(
 
     Returns:
         Faces grouped by image, in file order. Crowd annotations and those of other categories than the faces' are
-        left out (see `find_faces`), which a `DataWarning` tells. An image without annotations is an unlabelled face without a box. If visibility 2 never occurs (many face data sets write 1 for every
-        point), 1 only means that the point is present, and `occluded` is None.
+        left out (see `find_faces`), which a `DataWarning` tells. An image without annotations is an unlabelled face without a box.
+        If visibility 2 never occurs (many face data sets write 1 for every point), 1 only means that the point is present, and
+        `occluded` is None.
 
     Raises:
         InputError: The file cannot be read, is not a COCO file, or has an invalid field; an id is used twice; an image has another

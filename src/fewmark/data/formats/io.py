@@ -9,6 +9,7 @@ from typing import Literal
 from fewmark.core.errors import InputError
 from fewmark.data.formats.check import check_samples
 from fewmark.data.formats.coco import read_coco, write_coco
+from fewmark.data.formats.coco_categories import find_faces
 from fewmark.data.formats.csv import read_csv, write_csv
 from fewmark.data.formats.dlib import read_dlib_xml, write_dlib_xml
 from fewmark.data.formats.pts import (
@@ -23,12 +24,13 @@ from fewmark.data.formats.pts import (
 from fewmark.data.formats.results import (
     RESULT_FILES,
     is_results,
+    landmark_names,
     read_result_lines,
     read_results,
     results_in,
     tell_labels_of_images,
 )
-from fewmark.data.formats.statements import mark_missing
+from fewmark.data.formats.statements import mark_missing, plain_numbers
 from fewmark.data.formats.text import read_json
 from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
@@ -44,6 +46,7 @@ __all__ = [
     "read_dlib_xml",
     "read_faces",
     "read_images",
+    "read_landmark_names",
     "read_pts",
     "read_pts_folder",
     "write_coco",
@@ -133,6 +136,20 @@ def _read(
             raise InputError(f"{path}: no image with the same name in its folder; add {path.stem}.jpg or .png")
         return [FaceSample(image, landmarks=read_pts(path, n_landmarks=n), name=image.name)], 1
     raise InputError(f"{path}: cannot detect the format from {path.suffix!r}; choose one of {', '.join(FORMATS)}")
+
+
+def read_landmark_names(path: str | Path) -> tuple[str, ...]:
+    """Read the names that a COCO file or results of `detect` give their landmarks; () for other files, and for plain numbers.
+
+    Raises:
+        InputError: The file cannot be read, or see `find_faces`.
+    """
+    path = Path(path)
+    if _FORMAT_OF_SUFFIX.get(path.suffix.lower()) != "coco":
+        return ()
+    data = read_json(path)
+    names = landmark_names(data) if is_results(data) else find_faces(path, data, None).names
+    return () if plain_numbers(names) is not None else names
 
 
 def write_faces(

@@ -141,7 +141,7 @@ def _faces(
     k = count_landmarks(samples)
     if scheme is not None and k not in (0, scheme.n_landmarks):
         raise InputError(f"{path}: expected {scheme.n_landmarks} landmarks, given {k}; choose the scheme of this file")
-    names = _landmark_names(head)
+    names = landmark_names(head)
     if scheme is not None and len(names) == k == scheme.n_landmarks:
         order = order_by_names(path, names, scheme)
         if order is not None:
@@ -150,7 +150,7 @@ def _faces(
     return [replace(s, name=name) for s, name in zip(samples, face_names, strict=True)]
 
 
-def _landmark_names(head: Mapping[str, Any]) -> tuple[str, ...]:
+def landmark_names(head: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the landmarks: those in the file, or those of the packaged scheme that it names."""
     given, scheme = head.get("landmarks"), head.get("scheme")
     if isinstance(given, list) and all(isinstance(n, str) for n in given):
