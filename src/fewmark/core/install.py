@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, requires
 
 _PACKAGE = "fewmark"
 _REQUIREMENT = re.compile(r"\s*([\w.-]+)(?:\[([\w,.-]+)\])?([^;\[]*)(?:;(.*))?")
@@ -21,6 +20,8 @@ def install_hint(extra: str = "", *packages: str) -> str:
     >>> install_hint("plot"), install_hint("", "onnxruntime")
     ('pip install "matplotlib>=3.8"', 'pip install "onnxruntime>=1.18"')
     """
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
         known = requires(_PACKAGE) or []
     except PackageNotFoundError:  # run from its folder, without an installation

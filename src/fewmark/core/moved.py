@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 MOVED = {
     "checkpoint": "inference.checkpoint.io",
@@ -36,14 +36,26 @@ MOVED = {
 RENAMED = {"write_picture": "write_image", "BadPictureWarning": "BadImageWarning", "find_pictures": "find_images"}
 
 
-class _OldModules(MetaPathFinder, Loader):
-    """Imports an old module as a thin one that looks its names up in the new one."""
+class _OldModules:
+    """Imports an old module as a thin one that looks its names up in the new one.
+
+    A finder and loader of importlib; their abstract classes are not imported, which would cost more than all else in `import fewmark`.
+    """
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == "fewmark" and name in MOVED else None
+        if package != "fewmark" or name not in MOVED:
+            return None
+        from importlib.machinery import ModuleSpec
+
+        return ModuleSpec(fullname, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """The module is made as usual."""
 
     def exec_module(self, module: ModuleType) -> None:
+        import warnings
+
         home = "fewmark." + MOVED[module.__name__.partition(".")[2]]
         warnings.warn(f"{module.__name__} is now {home}", DeprecationWarning, stacklevel=2)
 

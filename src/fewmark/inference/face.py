@@ -17,13 +17,13 @@ from fewmark.core.files import user_path, write_text
 from fewmark.core.geometry import Box, Image, box_of_points, fit_similarity, wrap_angle
 from fewmark.core.install import install_hint
 from fewmark.core.json import json_value
-from fewmark.inference.head_pose import HeadPose, head_pose
 from fewmark.landmarks.names import find_landmarks
 from fewmark.landmarks.scheme import LandmarkScheme
 
 if TYPE_CHECKING:
     from fewmark.data.crops import FaceCrop
     from fewmark.data.images import ImageLike
+    from fewmark.inference.head_pose import HeadPose
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,6 +81,8 @@ class Face:
     def pose(self) -> HeadPose | None:
         """Rough (yaw, pitch, roll) of the head in degrees, from the landmarks alone: yaw > 0 turns the nose to the image's right, pitch > 0
         raises it, roll > 0 is counter-clockwise. None as in `head_pose`; how good it is, says `head_poses`."""
+        from fewmark.inference.head_pose import head_pose
+
         return head_pose(self.landmarks, self.scheme)
 
     def aligned(self, image: ImageLike, size: int = 256, *, margin: float = 0.3, bgr: bool = False) -> FaceCrop:

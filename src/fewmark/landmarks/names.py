@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from fewmark.core.errors import InputError
@@ -35,6 +34,8 @@ def find_landmarks(scheme: LandmarkScheme, name: str) -> int | tuple[int, ...]:
             return scheme.components[known]
         if known in scheme.landmarks:
             return scheme.landmarks.index(known)
+    import difflib
+
     names = [*scheme.components, *scheme.landmarks]
     near = difflib.get_close_matches(name, names, n=1)
     advice = f"did you mean {near[0]!r}? " if near else ""

