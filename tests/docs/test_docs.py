@@ -136,7 +136,7 @@ def typer_app() -> Any:
         "fly",
         "scheme fly",
         "detect m p --out d --format bmp",
-        "train d --scheme s --out r",
+        "train d --labelled l --out r",
         "inspect f --wing 2",
         "train d --labelled l --scheme s --out r --set semi.wings=2",
     ],

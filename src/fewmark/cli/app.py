@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -33,7 +34,12 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    Threads of torch that wait for each other give the core away soon: where other programs run, those of GNU OpenMP else spin in
+    turn with them. Two trainings side by side on two cores took 39 s instead of 81, one alone no longer.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     app()
 
 

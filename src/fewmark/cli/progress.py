@@ -175,5 +175,7 @@ def _part_of(event: Event) -> str:
         return f"stage {event['stage']}"
     if event.get("synthetic"):
         return "synthetic faces"
+    if event.get("converted"):
+        return "converted landmarks"
     fold = event.get("fold")
     return f"fold {fold}" if fold is not None else f"round {event['round']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import DataArgument, Json, Missing, Resume, RunFolder, err, missing_value, out, print_json
+from fewmark.cli.base import DataArgument, Json, Missing, Resume, RunFolder, err, missing_value, out, print_json, warn
 from fewmark.cli.settings import ListSettings
-from fewmark.core.text import percent
+from fewmark.core.text import count, percent
 
 
 class Selection(StrEnum):
@@ -38,12 +39,18 @@ _ROUND_KEYS = (
 
 def train(
     data: DataArgument,
-    labelled: Annotated[Path, typer.Option(metavar="LIST", help="List of the labelled faces, by their names in DATA.")],
     scheme: Annotated[
         str,
         typer.Option(metavar="NAME|FILE", help="Annotation scheme of the landmarks; see `fewmark scheme list`."),
     ],
     run: RunFolder,
+    labelled: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LIST",
+            help="List of the labelled faces, by their names in DATA; if not given, all that no other list names.",
+        ),
+    ] = None,
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option(
@@ -56,12 +63,13 @@ def train(
         typer.Option(metavar="LIST", help="List of labelled validation faces, which are not trained on."),
     ] = None,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Recipe, a set of settings: laptop (20 to 60 min on two cores), strong (1 to 3 h), cascade (30 min and more), paper (21 h; takes a GPU) or a file.",
+            help="Recipe, a set of settings: laptop (20 to 60 min on two cores), adapt (minutes, with --start ibug-68), strong (1 to "
+            "3 h), cascade (30 min and more), paper (21 h; takes a GPU) or a file. If not given: laptop; adapt where --start has its network.",
         ),
-    ] = "laptop",
+    ] = None,
     selection: Annotated[
         Selection | None,
         typer.Option(
@@ -71,7 +79,11 @@ def train(
         ),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Model of the same scheme with the initial weights.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Model with the initial weights. One of another scheme teaches its landmarks too, converted by the labelled faces.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -88,22 +100,36 @@ def train(
     from fewmark.training.config import load_config
 
     selected = [] if selection is None else [f"semi.selection={selection.value}"]
-    config = load_config(recipe, [*selected, *(settings or [])])
+    first, chosen = None, recipe
+    if start is not None:
+        from fewmark.inference.checkpoint.io import load_checkpoint
+        from fewmark.training.start import usual_recipe
+
+        first = load_checkpoint(start)
+        chosen = chosen or usual_recipe(first)
+    config = load_config(chosen or "laptop", [*selected, *(settings or [])])
     landmarks = load_scheme(scheme)
-    lists = read_training_lists(data, labelled, unlabelled or (), val, scheme=landmarks, missing=missing_value(missing))
+    lists = read_training_lists(
+        data, labelled, unlabelled or (), val, scheme=landmarks, missing=missing_value(missing), all_labelled=True
+    )
+    if lists.n_known:
+        warn(f"--unlabelled: {count(lists.n_known, 'face')} left out, which are labelled or validation faces")
 
     from fewmark.cli.progress import TrainingDisplay, rounds_table, run_displayed, stage_lines
-    from fewmark.inference.checkpoint.io import load_checkpoint
     from fewmark.training.cascade.run import check_cascade
     from fewmark.training.faces import TrainingData
     from fewmark.training.run import train as run_training
+    from fewmark.training.start import same_scheme
     from fewmark.training.work_plan import plan_training
 
     if config.cascade.stages:
         check_cascade(config, landmarks, scheme)
     faces = TrainingData(landmarks, lists.labelled, lists.unlabelled, lists.validation)
-    display = TrainingDisplay(err, plan_training(config, landmarks, len(lists.labelled), len(lists.unlabelled)))
-    first = None if start is None else load_checkpoint(start)
+    converts = first is not None and not same_scheme(first, landmarks)
+    plan = plan_training(config, landmarks, len(lists.labelled), len(lists.unlabelled), converted=converts)
+    display = TrainingDisplay(err, plan)
+    if recipe is None:
+        err.print(f"recipe: {chosen or 'laptop'}")
     result = run_displayed(
         display, lambda: run_training(config, faces, run, start=first, resume=resume, on_event=display)
     )
@@ -120,6 +146,7 @@ def train(
                 "n_validation": len(lists.validation),
                 "rounds": [{k: r[k] for k in _ROUND_KEYS if k in r} for r in records],
                 "stages": [{k: v for k, v in e.items() if k != "kind"} for e in display.stages],
+                "start_nme": None if math.isnan(result.start_nme) else result.start_nme,
                 "validation": None if score is None else {k: v for k, v in score.to_dict().items() if k not in details},
             }
         )
@@ -130,5 +157,10 @@ def train(
     else:
         out.print(rounds_table(display.records))
     if score is not None:
-        out.print(f"validation: NME {percent(score.nme)} by {score.normalizer}, {score.n_faces} faces")
+        alone = (
+            ""
+            if math.isnan(result.start_nme)
+            else f"; converted landmarks of {start} alone: {percent(result.start_nme)}"
+        )
+        out.print(f"validation: NME {percent(score.nme)} by {score.normalizer}, {score.n_faces} faces{alone}")
     out.print(Text(f"model:  {result.path}\nreport: {report}"))

@@ -130,12 +130,14 @@ class TrainingLists:
     Attributes:
         labelled: Faces with at least one landmark each.
         unlabelled: Faces to pseudo-label; boxes and hidden labels are kept if the data has them.
-        validation: Faces with at least one landmark each; may share images with `unlabelled`.
+        validation: Faces with at least one landmark each; those of a list may share images with `unlabelled`.
+        n_known: Faces of other data that are labelled or validation faces, and were left out of `unlabelled`.
     """
 
     labelled: list[FaceSample]
     unlabelled: list[FaceSample]
     validation: list[FaceSample]
+    n_known: int = 0
 
 
 def read_training_lists(
@@ -146,6 +148,7 @@ def read_training_lists(
     *,
     scheme: LandmarkScheme,
     missing: int | None = None,
+    all_labelled: bool = False,
 ) -> TrainingLists:
     """Read the faces of a run.
 
@@ -153,27 +156,40 @@ def read_training_lists(
         data: Folder or label file, see `read_faces`.
         labelled: List of faces in `data`, or None.
         unlabelled: Lists of faces in `data` (.txt files) or other data (anything else). Other data loses its
-            landmarks if they belong to another scheme.
+            landmarks if they belong to another scheme; labelled and validation faces in it are left out.
         validation: List of faces in `data`, or None.
         scheme: Scheme of the labels.
         missing: See `read_faces`.
+        all_labelled: Whether, without a list, all labelled faces of `data` that no other list names are the labelled ones.
 
     Raises:
-        InputError: A file cannot be read; a labelled or validation face has no landmarks; a face is both
+        InputError: A file cannot be read; a labelled or validation face has no landmarks; a face of a list is both
             labelled and unlabelled, both labelled and validation, or unlabelled twice.
     """
     faces = read_faces(data, scheme=scheme, missing=missing)
-    few = [] if labelled is None else _with_labels(select(faces, labelled), labelled)
     held_out = [] if validation is None else _with_labels(select(faces, validation), validation)
+    listed = {source: select(faces, source) for source in unlabelled if _is_list(source)}
+    if labelled is not None:
+        few = _with_labels(select(faces, labelled), labelled)
+    elif all_labelled:
+        others = {_key(s) for part in (held_out, *listed.values()) for s in part}
+        few = [s for s in faces if s.is_labelled and _key(s) not in others]
+    else:
+        few = []
     check_disjoint(few, held_out, f"--labelled {labelled} and --val {validation}")
     many: list[FaceSample] = []
+    n_known = 0
     for source in unlabelled:
-        is_list = Path(source).suffix.lower() == ".txt"
-        part = select(faces, source) if is_list else _other_data(source, scheme, missing)
-        check_disjoint(few, part, f"--labelled {labelled} and --unlabelled {source}")
+        if source in listed:
+            part = listed[source]
+            check_disjoint(few, part, f"--labelled {labelled} and --unlabelled {source}")
+        else:
+            given = _other_data(source, scheme, missing)
+            part = _without(given, [*few, *held_out])
+            n_known += len(given) - len(part)
         check_disjoint(many, part, f"--unlabelled {source} and the --unlabelled before it")
         many += part
-    return TrainingLists(few, many, held_out)
+    return TrainingLists(few, many, held_out, n_known)
 
 
 def read_distillation_lists(
@@ -199,7 +215,7 @@ def read_distillation_lists(
         InputError: Lists are given without `data`; or see `read_training_lists`.
     """
     if data is None:
-        lists = [labelled, validation, *(u for u in unlabelled if Path(u).suffix.lower() == ".txt")]
+        lists = [labelled, validation, *(u for u in unlabelled if _is_list(u))]
         if given := next((u for u in lists if u is not None), None):
             raise InputError(f"{given}: a list names faces of some data; give it by --data DATA")
         faces: list[FaceSample] = []
@@ -209,6 +225,16 @@ def read_distillation_lists(
             faces += part
         return TrainingLists([], faces, [])
     return read_training_lists(data, labelled, unlabelled, validation, scheme=scheme, missing=missing)
+
+
+def _is_list(source: str | Path) -> bool:
+    return Path(source).suffix.lower() == ".txt"
+
+
+def _without(samples: Sequence[FaceSample], known: Sequence[FaceSample]) -> list[FaceSample]:
+    """The faces that are not among others; an image without a box is that of all its faces."""
+    keys, images = {_key(s) for s in known}, {_key(s)[0] for s in known}
+    return [s for s in samples if _key(s) not in keys and not (s.box is None and _key(s)[0] in images)]
 
 
 def _with_labels(samples: list[FaceSample], where: str | Path) -> list[FaceSample]:

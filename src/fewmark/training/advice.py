@@ -96,7 +96,7 @@ def _packaged(numbers: Numbers) -> list[Advice]:
     return [
         Advice(
             numbers.packaged_ahead,
-            "Use it, or start from it: --recipe compact --start ibug-68; its licence then counts.",
+            "Use it, or start from it: --start ibug-68; its licence then counts.",
         )
     ]
 

@@ -114,7 +114,10 @@ class SyntheticSettings(_Settings):
 
     faces: int = Field(0, description="Number of synthetic faces; 0 (both papers): random initial weights.", ge=0)
     length: float = Field(
-        1.0, description="Length of the training on synthetic faces relative to the one that follows.", gt=0
+        1.0,
+        description="Length of the training on synthetic faces, and of that on the converted landmarks of a model of another scheme "
+        "(--start), relative to a round's.",
+        gt=0,
     )
 
 

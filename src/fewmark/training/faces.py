@@ -88,7 +88,7 @@ class PreparedFaces:
     Attributes:
         labelled: L.
         unlabelled: U, without the labels that some may have.
-        names: (U,) their names.
+        unlabelled_samples: (U,) the same with their boxes, and the labels that some may have.
         truth: (U, K, 2) those labels, px of the upright crops, NaN where there is none.
         validation: Held-out faces, or None.
         box_from_detector: Adapter from the packaged face detector's boxes to those of L.
@@ -96,10 +96,15 @@ class PreparedFaces:
 
     labelled: list[CachedFace]
     unlabelled: list[CachedFace]
-    names: list[str]
+    unlabelled_samples: list[FaceSample]
     truth: NDArray[np.float32]
     validation: Validation | None
     box_from_detector: tuple[float, float, float]
+
+    @property
+    def names(self) -> list[str]:
+        """(U,) names of the unlabelled faces."""
+        return [face_name(s) for s in self.unlabelled_samples]
 
 
 def _hidden_box(sample: FaceSample, mean_face: FloatArray | None) -> FaceSample:
@@ -148,8 +153,7 @@ def prepare_faces(data: TrainingData, rule: CropRule) -> PreparedFaces:
     cached, adapter = cache_labelled(data.labelled, rule, k)
     unlabelled = with_boxes(data.unlabelled, adapter)
     truth, blank = _hide_labels(cache_faces(unlabelled, rule, k), k)
-    names = [face_name(s) for s in unlabelled]
-    return PreparedFaces(cached, blank, names, truth, hold_out(data.validation, rule, data.scheme), adapter)
+    return PreparedFaces(cached, blank, unlabelled, truth, hold_out(data.validation, rule, data.scheme), adapter)
 
 
 def hold_out(samples: Sequence[FaceSample], rule: CropRule, scheme: LandmarkScheme) -> Validation | None:

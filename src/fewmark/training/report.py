@@ -226,11 +226,17 @@ def _curves(metrics: Sequence[Event]) -> list[dict[str, Any]]:
         else {
             **e,
             "part": e["student"],
-            "training": "synthetic faces" if (e.get("synthetic") or e.get("drawn")) else f"round {e['round']}",
+            "training": _training_of(e),
         }
         for e in metrics
         if e["kind"] == "epoch" and "fold" not in e
     ]
+
+
+def _training_of(epoch: Event) -> str:
+    if epoch.get("synthetic") or epoch.get("drawn"):
+        return "synthetic faces"
+    return "converted landmarks" if epoch.get("converted") else f"round {epoch['round']}"
 
 
 def _last_stages(metrics: Sequence[Event]) -> list[Event]:

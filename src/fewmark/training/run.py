@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,15 +31,9 @@ from fewmark.training.launch import first_process, launch
 from fewmark.training.report import write_run_report
 from fewmark.training.run_folder import append_line, check_folder, read_lines, update_settings, write_settings
 from fewmark.training.runner import RunContext, ignore
-from fewmark.training.semi.plans import (
-    check_students,
-    initial_weights,
-    make_loop,
-    make_selection,
-    student_plans,
-    teacher_plan,
-)
+from fewmark.training.semi.plans import check_students, make_loop, make_selection, student_plans, teacher_plan
 from fewmark.training.semi.rounds import RoundRecord, run_rounds
+from fewmark.training.start import Start, convert_start, initial_weights, same_scheme
 from fewmark.training.trained import Trained
 from fewmark.training.validation import find_bias, measure
 
@@ -56,11 +51,14 @@ class RunResult:
         checkpoint: The model.
         scores: Its scores on the validation faces, or None where there are none.
         path: The model file.
+        start_nme: NME of the landmarks of a model of another scheme from which it started, converted, on the validation faces in
+            detected boxes; NaN where there is none.
     """
 
     checkpoint: Checkpoint
     scores: Score | None
     path: Path
+    start_nme: float = math.nan
 
 
 def train(
@@ -83,7 +81,8 @@ def train(
         data: Faces.
         folder: The run folder; made.
         start: A model from whose weights the students of the same networks begin; None for random weights. Its quality network is
-            kept where the run trains none and the crop is the same.
+            kept where the run trains none and the crop is the same. Of a model of another scheme the landmarks are taken too, see
+            `fewmark.training.start.convert_start`.
         resume: Go on with a run that was stopped; data, `start` and settings must be the same, but for `run_folder.FREE`.
         on_event: Receives every event, see `fewmark.training.events.Event`.
         cascade_options: Choices for experiments with a cascade that are no settings.
@@ -102,7 +101,8 @@ def train(
         run = _open_run(config, data, folder, [], start, resume, on_event)
         return _finish_run(run, _train_cascade(run, cascade_options))
     check_students(config)
-    weights = initial_weights(config, data.scheme, start)
+    converts = start is not None and not same_scheme(start, data.scheme)
+    weights = [] if converts else initial_weights(start, data.scheme, student_plans(config))
     run = _open_run(config, data, folder, [], start, resume, on_event)
     return _finish_run(run, _train_rounds(run, weights))
 
@@ -135,7 +135,7 @@ def distill(
     check_labelled(data.validation, "val")
     check_distillation(config, teachers, data.scheme, len(data.unlabelled))
     check_students(config)
-    weights = initial_weights(config, data.scheme, start)
+    weights = initial_weights(start, data.scheme, student_plans(config))
     run = _open_run(config, data, folder, [d.checkpoint for d in teachers], start, resume, on_event)
     run.context.emit({"kind": "reading", "n_faces": data.n_faces})
     prepared = prepare_distillation(config, teachers, data, context=run.context, initial_weights=weights)
@@ -230,8 +230,11 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
     faces = prepare_faces(data, rule)
     synthetic = render_synthetic(config.synthetic.faces, data.scheme, size=SYNTHETIC_SIZE, context=context)
     run.begin()
+    plans, begun = student_plans(config), Start(weights)
+    if run.start is not None and not same_scheme(run.start, data.scheme):
+        begun = convert_start(run.start, data, faces, plans, context)
     rounds = run_rounds(
-        student_plans(config),
+        plans,
         teacher_plan(config),
         faces.labelled,
         faces.unlabelled,
@@ -242,7 +245,8 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
         loop=make_loop(config),
         context=context,
         synthetic=cache_faces(synthetic, rule, data.scheme.n_landmarks),
-        initial_weights=weights,
+        converted=begun.converted,
+        initial_weights=begun.weights,
         validation=faces.validation,
         truth=faces.truth,
     )
@@ -261,11 +265,12 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
         faces.box_from_detector,
         students=last.students,
         teacher=teacher,
-        n_pseudo=len(set(np.concatenate(last.selected).tolist())),
+        n_pseudo=max(len(begun.converted), len(set(np.concatenate(last.selected).tolist()))),
         n_unlabelled=len(faces.names),
         names=faces.names,
         records=records,
         truth=faces.truth,
+        start_nme=begun.nme,
     )
 
 
@@ -314,7 +319,7 @@ def _finish_run(run: _Run, trained: Trained) -> RunResult:
         )
         run.context.emit({"kind": "done", "path": str(path), "seconds": seconds})
     run.context.fabric.barrier()
-    return RunResult(checkpoint, scores, path)
+    return RunResult(checkpoint, scores, path, trained.start_nme)
 
 
 def _make_checkpoint(run: _Run, trained: Trained) -> Checkpoint:
@@ -328,7 +333,7 @@ def _make_checkpoint(run: _Run, trained: Trained) -> Checkpoint:
     teacher = trained.teacher
     counts = {"labelled": len(data.labelled), "pseudo": trained.n_pseudo, "unlabelled": trained.n_unlabelled}
     if start is not None:
-        if teacher is None and start.crop == run.crop:
+        if teacher is None and start.crop == run.crop and same_scheme(start, data.scheme):
             teacher = start.teacher
         # it has learned from the start's faces too; how many are the same is not known
         counts = {name: max(n, start.counts.get(name, 0)) for name, n in counts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ class Trained:
         stage_nmes: Validation NME after each stage of a cascade.
         records: Records of the rounds.
         truth: (U, K, 2) labels of the unlabelled faces, px of the upright crops, or None.
+        start_nme: See `fewmark.training.run.RunResult`.
     """
 
     box_from_detector: tuple[float, float, float]
@@ -41,3 +43,4 @@ class Trained:
     stage_nmes: dict[str, float] = field(default_factory=dict)
     records: Sequence[RoundRecord] = ()
     truth: NDArray[np.float32] | None = None
+    start_nme: float = math.nan

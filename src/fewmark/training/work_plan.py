@@ -31,14 +31,16 @@ FORWARD = 1 / 6
 """Share of a prediction in the time of a training step, per face."""
 
 
-def plan_training(config: Config, scheme: LandmarkScheme, n_labelled: int, n_unlabelled: int) -> WorkPlan:
-    """The work of `fewmark.train`."""
+def plan_training(
+    config: Config, scheme: LandmarkScheme, n_labelled: int, n_unlabelled: int, *, converted: bool = False
+) -> WorkPlan:
+    """The work of `fewmark.train`; `converted`: it starts from a model of another scheme."""
     if config.cascade.stages:
         return WorkPlan(planned_cascade(config, scheme, n_labelled))
     costs = _student_costs(config, scheme)
     trainings = [
         replace(t, step_cost=costs[t.part] * config.students[t.part].batch_size)
-        for t in planned_rounds(config, n_labelled, n_unlabelled)
+        for t in planned_rounds(config, n_labelled, n_unlabelled, converted=converted)
     ]
     loop, pause = make_loop(config), 0.0
     if loop.n_rounds:

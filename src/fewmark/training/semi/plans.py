@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from fewmark.core.errors import InputError
-from fewmark.inference.checkpoint.model import Checkpoint
-from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.training.config import Config, StudentSettings
@@ -52,31 +49,6 @@ def check_students(config: Config) -> None:
         raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
 
 
-def initial_weights(config: Config, scheme: LandmarkScheme, start: Checkpoint | None) -> list[dict[str, Tensor]]:
-    """The weights from which each student begins; an empty dict for one whose network is not in the model to start from.
-
-    Raises:
-        InputError: The model is of another scheme, or holds none of the students' networks.
-    """
-    if start is None:
-        return []
-    if config.cascade.stages:
-        raise InputError("--start: a cascade begins with weights of its own; leave it out")
-    if start.scheme.landmarks != scheme.landmarks:
-        raise InputError(f"--start: expected a model of scheme {scheme.name}, given one of {start.scheme.name}")
-    held = [(p.architecture, p.arguments) for p in start.students]
-    wanted = [
-        (p.architecture, {**p.arguments, "n_maps": p.codec.n_maps(scheme.n_landmarks)}) for p in student_plans(config)
-    ]
-    if not any(network in held for network in wanted):
-        expected, given = ("; ".join(f"{a} {b}" for a, b in networks) or "none" for networks in (wanted, held))
-        raise InputError(
-            f"--start: expected a model that holds one of the networks {expected}, given {given}; "
-            "take the recipe by which it was trained"
-        )
-    return [start.students[held.index(n)].module.state_dict() if n in held else {} for n in wanted]
-
-
 def teacher_plan(config: Config) -> TeacherPlan:
     """The teacher of a config."""
     t = config.teacher
@@ -107,8 +79,10 @@ def make_selection(config: Config) -> SelectionRule:
     return selection_rule(name, config.run.seed)
 
 
-def planned_rounds(config: Config, n_labelled: int, n_unlabelled: int) -> Iterator[PlannedTraining]:
-    """The trainings of the rounds, in order."""
+def planned_rounds(
+    config: Config, n_labelled: int, n_unlabelled: int, *, converted: bool = False
+) -> Iterator[PlannedTraining]:
+    """The trainings of the rounds, in order; `converted`: the run starts from a model of another scheme."""
     loop = make_loop(config)
 
     def train_all(prefix: str, n_faces: int, length: float = 1.0) -> Iterator[PlannedTraining]:
@@ -118,6 +92,8 @@ def planned_rounds(config: Config, n_labelled: int, n_unlabelled: int) -> Iterat
 
     if config.synthetic.faces:
         yield from train_all("synthetic", config.synthetic.faces, loop.synthetic_length)
+    if converted and n_unlabelled:
+        yield from train_all("converted", n_unlabelled, loop.synthetic_length)
     yield from train_all("round0", n_labelled, loop.first_length)
     if loop.n_rounds and config.semi.selection == "teacher" and config.teacher.source == "out-of-fold":
         for fold in range(loop.n_folds):

@@ -42,7 +42,7 @@ class Loop:
         n_folds: Folds of the out-of-fold teacher.
         fold_length: Length of a fold's training relative to a round's.
         first_length: Length of the initial training relative to a round's.
-        synthetic_length: Length of the training on synthetic faces, where there are any, relative to a round's.
+        synthetic_length: Length of the training on synthetic and on converted faces, where there are any, relative to a round's.
     """
 
     n_rounds: int = 6
@@ -119,6 +119,7 @@ def run_rounds(
     loop: Loop,
     context: RunContext,
     synthetic: Sequence[CachedFace] = (),
+    converted: Sequence[CachedFace] = (),
     initial_weights: Sequence[Mapping[str, Tensor]] = (),
     validation: Validation | None = None,
     truth: NDArray[np.float32] | None = None,
@@ -141,6 +142,7 @@ def run_rounds(
         context: What all trainings share; its events are training, epoch, teacher and round.
         synthetic: Faces on which every student is trained first. "From scratch" then means from these weights, as the paper's CPM
             starts from ImageNet's. None: random weights.
+        converted: Faces with converted landmarks of another model, on which every student is trained next.
         initial_weights: State dict from which each student begins, before the synthetic faces; empty for random weights.
         validation: Faces to measure on after every training; they train nothing unless `teacher_plan.source` is "validation".
         truth: (U, K, 2) true landmarks of U, px of the upright crops, NaN where unknown: for the oracle and for reports.
@@ -153,7 +155,9 @@ def run_rounds(
     _check(labelled, unlabelled, teacher_plan, rule, loop, validation, truth)
     trainer = StudentTrainer(plans, scheme, size, augment, context, validation, initial_weights)
     if synthetic:
-        trainer.train_on_synthetic(synthetic, loop.synthetic_length)
+        trainer.train_before("synthetic", synthetic, loop.synthetic_length)
+    if converted:
+        trainer.train_before("converted", converted, loop.synthetic_length)
     everyone = range(len(plans))
     selected = [np.zeros(0, np.int64) for _ in everyone]
     teacher: nn.Module | None = None

@@ -224,14 +224,20 @@ class StudentTrainer:
             module.load_state_dict(self.initial_weights[student])
         return module
 
-    def train_on_synthetic(self, synthetic: Sequence[CachedFace], length: float) -> None:
-        """Train every student on synthetic faces; these weights are its initial ones from now on."""
+    def train_before(self, kind: Literal["synthetic", "converted"], faces: Sequence[CachedFace], length: float) -> None:
+        """Train every student on faces that no person labelled; these weights are its initial ones from now on.
+
+        Args:
+            kind: "synthetic" for rendered faces, "converted" for faces with converted landmarks of another model.
+            faces: The faces.
+            length: Factor on each student's number of epochs.
+        """
         trained = []
         for j, plan in enumerate(self.plans):
-            module = self.new_student(j, self.context.derive_seed("synthetic weights", 0, j))
-            seed = self.context.derive_seed("synthetic training", 0, j)
-            labels = {"round": 0, "synthetic": True}
-            self.train(f"synthetic_{plan.name}", j, module, labels_only(synthetic), seed, labels, length=length)
+            module = self.new_student(j, self.context.derive_seed(f"{kind} weights", 0, j))
+            seed = self.context.derive_seed(f"{kind} training", 0, j)
+            labels = {"round": 0, kind: True}
+            self.train(f"{kind}_{plan.name}", j, module, labels_only(faces), seed, labels, length=length)
             trained.append({key: value.clone() for key, value in module.state_dict().items()})
         self.initial_weights = trained
 
