@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+import fewmark.cli.app as typer_app
 from fewmark import packaged_names
 from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
@@ -140,6 +141,48 @@ def test_missing_landmarks_by_a_value(value: str, cli: Any, tmp_path: Path) -> N
     assert (data["n_missing"], data["findings"]) == (1, [])
     cli("convert", tmp_path / "a.csv", tmp_path / "c.csv", "--missing", value)
     assert read_faces(tmp_path / "c.csv")[0].landmarks[1].tolist() == pytest.approx([np.nan] * 2, nan_ok=True)
+
+
+def test_every_command_that_reads_labels_takes_missing() -> None:
+    """A command of labels reads them by `read_faces` or by lists: each must hand `--missing` on."""
+    folder = Path(typer_app.__file__).parent
+    readers = ("read_faces(", "read_training_lists(", "read_distillation_lists(", "propose_from_data(")
+    for file in folder.glob("*.py"):
+        calls = [line for line in file.read_text(encoding="utf-8").splitlines() if any(r in line for r in readers)]
+        if calls and file.name not in ("describe.py", "scheme_labels.py"):
+            assert "missing: Missing = None" in file.read_text(encoding="utf-8"), file.name
+
+
+def test_a_missing_landmark_is_not_transferred(cli: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    base = np.array([[20, 20], [60, 20], [40, 40], [25, 60], [55, 60]])
+    rows = ["file," + ",".join(f"x{i},y{i}" for i in range(5))]
+    for n in range(8):
+        points = (base + rng.normal(0, 2, (5, 2))).round(1)
+        rows.append(f"{n}.png," + ",".join(f"{v:g}" for v in points.ravel()))
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.zeros((80, 80, 3), np.uint8))
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    hidden = rows[8].split(",")
+    hidden[1:3] = ["0", "0"]
+    (tmp_path / "b.csv").write_text("\n".join([*rows[:8], ",".join(hidden)]) + "\n", encoding="utf-8")
+    schemes = ["--source-scheme", "mtfl-5", "--target-scheme", "mtfl-5"]
+    cli("transfer", "fit", tmp_path / "a.csv", tmp_path / "a.csv", *schemes, "--out", tmp_path / "t.safetensors")
+    applied = cli.json(
+        "transfer", "apply", tmp_path / "t.safetensors", tmp_path / "b.csv", tmp_path / "o.csv", "--missing", "0"
+    )
+    assert (applied["n_faces"], applied["n_transferred"]) == (8, 7)
+    fitted = cli.json(
+        "transfer",
+        "fit",
+        tmp_path / "b.csv",
+        tmp_path / "a.csv",
+        *schemes,
+        "--out",
+        tmp_path / "u.safetensors",
+        "--missing",
+        "0",
+    )
+    assert fitted["n_pairs"] == 7
 
 
 def test_inspect_a_run(cli: Any, tiny_run: Path, tmp_path: Path) -> None:

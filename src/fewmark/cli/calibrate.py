@@ -9,7 +9,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import BoxFrom, BoxOption, Json, OneList, out, print_json, scheme_of, select_labelled
+from fewmark.cli.base import (
+    BoxFrom,
+    BoxOption,
+    Json,
+    Missing,
+    OneList,
+    missing_value,
+    out,
+    print_json,
+    scheme_of,
+    select_labelled,
+)
 from fewmark.core.errors import InputError
 from fewmark.core.text import percent
 
@@ -19,6 +30,7 @@ def calibrate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Labelled faces that the model was not trained on.")],
     names: OneList = None,
     box: BoxOption = BoxFrom.detect,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Add the expected error of every landmark, in pixels, to a model, from held-out faces."""
@@ -28,7 +40,11 @@ def calibrate(
 
     if not model.is_file():
         raise InputError(f"{model}: expected a model file; copy a packaged model to a file first")
-    samples = select_labelled(data, read_faces(data, scheme=scheme_of(model)), None if names is None else [names])
+    samples = select_labelled(
+        data,
+        read_faces(data, scheme=scheme_of(model), missing=missing_value(missing)),
+        None if names is None else [names],
+    )
 
     import numpy as np
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import Json, Resume, RunFolder, err, out, print_json, scheme_of
+from fewmark.cli.base import Json, Missing, Resume, RunFolder, err, missing_value, out, print_json, scheme_of
 from fewmark.cli.settings import ListSettings
 from fewmark.core.text import percent
 
@@ -50,6 +50,7 @@ def distill(
     ] = None,
     resume: Resume = False,
     list_settings: ListSettings = False,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Train a small, fast model on the predictions of larger ones for unlabelled faces."""
@@ -58,7 +59,7 @@ def distill(
 
     config = load_config(to, settings or [], distillation=True)
     scheme = scheme_of(models[0])
-    lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme)
+    lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme, missing=missing_value(missing))
 
     from fewmark.cli.progress import TrainingDisplay, run_displayed
     from fewmark.inference.checkpoint.io import load_checkpoint

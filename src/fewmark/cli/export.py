@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import Json, out, print_json, scheme_of, select_labelled
+from fewmark.cli.base import Json, Missing, missing_value, out, print_json, scheme_of, select_labelled
 from fewmark.core.errors import InputError
 
 
@@ -46,6 +46,7 @@ def export(
     faces: Annotated[
         Path | None, typer.Option("--list", metavar="LIST", help="List of the faces of --calibrate to use.")
     ] = None,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Export a model to an ONNX file that needs no torch, and check it against torch."""
@@ -65,7 +66,7 @@ def export(
     if calibration is not None:
         from fewmark.data.formats.io import read_faces
 
-        samples = read_faces(calibration, scheme=scheme_of(model))
+        samples = read_faces(calibration, scheme=scheme_of(model), missing=missing_value(missing))
         samples = select_labelled(calibration, samples, None if faces is None else [faces])
 
     from fewmark.inference.export.onnx import export_onnx

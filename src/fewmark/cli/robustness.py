@@ -12,10 +12,12 @@ from rich.text import Text
 from fewmark.cli.base import (
     DataArgument,
     Json,
+    Missing,
     ModelArgument,
     Normalizer,
     err,
     image_progress,
+    missing_value,
     out,
     print_json,
     scheme_of,
@@ -39,6 +41,7 @@ def robustness(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Largest number of faces, taken evenly from the lists.")
     ] = None,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a detector on inaccurate boxes, rotated images, small faces and turned heads."""
@@ -49,7 +52,7 @@ def robustness(
         raise InputError(f"--limit: expected 1 or more faces, given {limit}")
     scheme = scheme_of(model)
     scheme.get_normalizer(normalizer or scheme.default_normalizer)
-    faces = select_labelled(data, read_faces(data, scheme=scheme), lists)
+    faces = select_labelled(data, read_faces(data, scheme=scheme, missing=missing_value(missing)), lists)
     if limit is not None and limit < len(faces):
         faces = [faces[i * len(faces) // limit] for i in range(limit)]
 

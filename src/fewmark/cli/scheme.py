@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Command, Force, Json, out, print_json
+from fewmark.cli.base import Command, Force, Json, Missing, missing_value, out, print_json
 from fewmark.core.text import count
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def scheme_new(
     file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Scheme file to write (.toml); NAME.toml by default.")
     ] = None,
+    missing: Missing = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +122,7 @@ def scheme_new(
     target = file or Path(f"{name}.toml")
     image = target.with_suffix(".png")
     check_outputs([target, image], files_read(labels, read_faces(labels)), force=force)
-    proposal, unused = propose_from_data(name, labels)
+    proposal, unused = propose_from_data(name, labels, missing_value(missing))
     scheme = proposal.scheme
     write_text(target, scheme_to_toml(scheme))
     write_image(image, draw_scheme(scheme))

@@ -21,8 +21,8 @@ MAX_FACES = 60
 """More faces change nothing."""
 
 
-def propose_from_data(name: str, data: Path) -> tuple[SchemeProposal, list[str]]:
-    """Propose a scheme from a folder or label file.
+def propose_from_data(name: str, data: Path, missing: int | None = None) -> tuple[SchemeProposal, list[str]]:
+    """Propose a scheme from a folder or label file; `missing`: see `read_faces`.
 
     Returns:
         The proposal, and lines about faces that were not used.
@@ -30,7 +30,7 @@ def propose_from_data(name: str, data: Path) -> tuple[SchemeProposal, list[str]]
     Raises:
         InputError: The data cannot be read, has no labelled face, or see `propose_scheme`.
     """
-    faces = [s for s in read_faces(data) if s.is_labelled]
+    faces = [s for s in read_faces(data, missing=missing) if s.is_labelled]
     if not faces:
         raise InputError(f"{data}: expected labelled faces to make a scheme from, given none")
     chosen = [faces[i] for i in np.unique(np.linspace(0, len(faces) - 1, min(len(faces), MAX_FACES)).astype(int))]

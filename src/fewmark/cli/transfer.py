@@ -12,7 +12,20 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import Command, Force, Json, LabelFormat, Normalizer, out, print_json, scheme_of, warn
+from fewmark.cli.base import (
+    Command,
+    Force,
+    Json,
+    LabelFormat,
+    Missing,
+    MissingValue,
+    Normalizer,
+    missing_value,
+    out,
+    print_json,
+    scheme_of,
+    warn,
+)
 from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
 
@@ -62,6 +75,7 @@ def transfer_fit(
         str, typer.Option(metavar="TEXT", help="Origin of the faces; the names of the files if not given.")
     ] = "",
     licence: Annotated[str, typer.Option(metavar="TEXT", help="Licence of the faces.")] = "not stated",
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Fit a transfer on faces that are labelled in two schemes."""
@@ -86,7 +100,7 @@ def transfer_fit(
         check_source(scheme_of(base), from_scheme, to_scheme, f"--into {into}")
         if into.resolve() == file.resolve():
             raise InputError(f"--out {file}: is the model of --into; name another file")
-    pairs = _pairs(source, target, from_scheme, to_scheme, names)
+    pairs = _pairs(source, target, from_scheme, to_scheme, names, missing)
     inputs = [*files_read(source, pairs.source), *files_read(target, pairs.target), *([] if names is None else [names])]
     check_outputs([file], [*inputs, source_scheme, target_scheme], force=True)
     with warnings.catch_warnings(record=True) as caught:
@@ -135,6 +149,7 @@ def transfer_apply(
     ] = None,
     contour_from: ContourFrom = None,
     force: Force = False,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Convert labels to the target scheme."""
@@ -146,7 +161,7 @@ def transfer_apply(
     transfer = load_transfer(file)
     if data.resolve() == target.resolve():
         raise InputError(f"{target}: DATA and OUT are the same; name another OUT")
-    faces = read_faces(data, scheme=transfer.source)
+    faces = read_faces(data, scheme=transfer.source, missing=missing_value(missing))
     n_labelled = sum(s.landmarks is not None for s in faces)
     if not n_labelled:
         raise InputError(f"{data}: expected labelled faces, given {len(faces)} without landmarks")
@@ -177,6 +192,7 @@ def transfer_evaluate(
     names: FaceList = None,
     normalizer: Normalizer = None,
     contour_from: ContourFrom = None,
+    missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a transfer on faces that are labelled in both schemes."""
@@ -185,7 +201,7 @@ def transfer_evaluate(
 
     transfer = load_transfer(file)
     transfer.target.get_normalizer(normalizer or transfer.target.default_normalizer)
-    pairs = _pairs(source, target, transfer.source, transfer.target, names)
+    pairs = _pairs(source, target, transfer.source, transfer.target, names, missing)
     direct = _contours(contour_from, transfer)
     found = score_transfer(transfer, pairs, contour_from=direct, normalizer=normalizer)
     if as_json:
@@ -217,13 +233,20 @@ def _ridge(text: str) -> float | Literal["auto"]:
 
 
 def _pairs(
-    source: Path, target: Path, from_scheme: LandmarkScheme, to_scheme: LandmarkScheme, names: Path | None
+    source: Path,
+    target: Path,
+    from_scheme: LandmarkScheme,
+    to_scheme: LandmarkScheme,
+    names: Path | None,
+    missing: MissingValue | None,
 ) -> FacePairs:
     from fewmark.data.formats.io import read_faces
     from fewmark.data.lists import select
     from fewmark.data.pairs import match_faces
 
-    ours, theirs = read_faces(source, scheme=from_scheme), read_faces(target, scheme=to_scheme)
+    given = missing_value(missing)
+    ours = read_faces(source, scheme=from_scheme, missing=given)
+    theirs = read_faces(target, scheme=to_scheme, missing=given)
     pairs = match_faces(ours, theirs, (str(source), str(target)))
     if names is None:
         return pairs
