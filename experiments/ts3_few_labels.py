@@ -4,9 +4,9 @@
     python experiments/ts3_few_labels.py --data ../shared/data/ibug68 --out runs/few-labels --table
 
 Labelled: labelled/{percent}pct_seed{s}.txt; unlabelled: the rest of train.txt. Validation: 150 faces of train.txt that are in
-none of the labelled lists of any seed; their images are among the unlabelled, their labels are not used for training. With `--percent 100
---selections none` all other faces are labelled: an upper bound for the rounds. Only `--table` reads the test lists; it
-writes results.json and prints the table.
+none of the labelled lists of any seed; they are not among the unlabelled, whose boxes come from the face detector. With `--percent 100
+--selections none` all other faces are labelled: an upper bound for the rounds. `--students unet` trains one student alone (Table 4). Only
+`--table` reads the test lists; it writes results.json and prints the table.
 """
 
 from __future__ import annotations
@@ -56,23 +56,27 @@ def gather(data: Path, n_percent: int, seed: int) -> TrainingData:
     ever = {name for path in (data / "labelled").glob("*.txt") for name in read_list(path)}
     free = [s for s in train if s.name not in ever]
     validation = [free[i] for i in np.linspace(0, len(free) - 1, N_VALIDATION).astype(int)]
+    held = {s.name for s in validation}
     if n_percent == 100:
-        held = {s.name for s in validation}
         return TrainingData(scheme, [s for s in train if s.name not in held], [], validation)
     labelled = select(faces, data / f"labelled/{n_percent:02d}pct_seed{seed}.txt")
-    names = {s.name for s in labelled}
-    return TrainingData(scheme, labelled, [s for s in train if s.name not in names], validation)
+    names = {s.name for s in labelled} | held
+    unlabelled = [replace(s, box=None) for s in train if s.name not in names]
+    return TrainingData(scheme, labelled, unlabelled, validation)
 
 
 def train(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         for selection in arguments.selections:
-            folder = arguments.out / f"{arguments.percent:02d}pct_seed{seed}_{selection}"
+            alone = "-" + "-".join(arguments.students) if arguments.students else ""
+            folder = arguments.out / f"{arguments.percent:02d}pct_seed{seed}_{selection}{alone}"
             if (folder / "detector.safetensors").is_file():
                 continue
             config = load_config(
                 arguments.recipe, [f"semi.selection={selection}", f"run.seed={seed}", "run.threads=1", *arguments.set]
             )
+            if arguments.students:
+                config = config.model_copy(update={"students": {s: config.students[s] for s in arguments.students}})
             began = time.monotonic()
 
             def show(event: Event, folder: Path = folder, began: float = began) -> None:
@@ -128,8 +132,11 @@ def table(arguments: argparse.Namespace) -> None:
     groups: dict[tuple[str, str], list[Any]] = {}
     for name, result in results.items():
         groups.setdefault((name.split("pct")[0], name.split("_")[-1]), []).append(result)
-    for (share, selection), runs in sorted(groups.items(), key=lambda g: (g[0][0], list(NAMES).index(g[0][1]))):
-        start = [NAMES[selection], f"{int(share)} %", str(len(runs))]
+    for (share, selection), runs in sorted(
+        groups.items(), key=lambda g: (g[0][0], list(NAMES).index(g[0][1].split("-")[0]))
+    ):
+        rule, _, alone = selection.partition("-")
+        start = [NAMES[rule] + (f", a run of {alone} alone" if alone else ""), f"{int(share)} %", str(len(runs))]
         rows.append([*start, "both students", *cells([r["test"] for r in runs])])
         for student in runs[0]["students"]:
             rows.append([*start, f"{student} alone", *cells([r["students"][student] for r in runs])])
@@ -157,6 +164,7 @@ def main() -> None:
     parser.add_argument(
         "--selections", nargs="+", default=["none", "teacher", "spl", "spaco", "random"], choices=list(NAMES)
     )
+    parser.add_argument("--students", nargs="+", metavar="NAME", help="these students of the recipe alone")
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--table", action="store_true", help="measure the finished runs on the test lists")

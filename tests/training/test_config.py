@@ -10,16 +10,16 @@ from fewmark.core.errors import InputError
 from fewmark.training import old_settings
 from fewmark.training.config import describe_settings, load_config, recipe_names, to_toml
 from fewmark.training.distillation import QUALITY_NETWORK
-from fewmark.training.semi.plans import TEACHER_KINDS, make_loop, student_plans, teacher_plan
+from fewmark.training.semi.plans import TEACHER_KINDS, make_loop, planned_rounds, student_plans, teacher_plan
 from fewmark.training.semi.teacher import TeacherPlan
 
 OLD_RECIPES = Path(__file__).with_name("old_recipes")
 """Recipes and the tests' tiny one as they were when there were 60 settings."""
 
 
-def test_there_are_at_most_50_settings_each_with_a_meaning() -> None:
+def test_there_are_at_most_60_settings_each_with_a_meaning() -> None:
     settings = describe_settings()
-    assert 40 < len(settings) <= 50
+    assert 40 < len(settings) <= 60
     assert len({s.name for s in settings}) == len(settings)
     for s in settings:
         assert s.description.endswith("."), s.name
@@ -39,7 +39,7 @@ def test_every_recipe_loads_and_builds(name: str) -> None:
     for plan in student_plans(config):
         module = plan.build(68, 0)
         assert module.stride == plan.codec.stride
-    assert make_loop(config).n_rounds == config.semi.rounds
+    assert make_loop(config, 10, 90).n_rounds == config.semi.rounds
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "examples").glob("*.toml")))
@@ -81,9 +81,20 @@ def test_order_is_recipe_then_file_then_set(tmp_path: Path) -> None:
 
 def test_no_rounds_train_as_long_as_the_rounds_would() -> None:
     config = load_config("laptop", ["semi.selection=none"])
-    loop = make_loop(config)
+    loop = make_loop(config, 10, 90)
     assert loop.n_rounds == 0
-    assert loop.first_length == config.semi.first_length + config.semi.rounds
+    assert [loop.first_length_of(j) for j in range(2)] == [config.semi.first_length + config.semi.rounds] * 2
+
+
+def test_no_rounds_train_as_long_where_an_epoch_is_one_pass() -> None:
+    """Recipe paper: a round's epochs are longer than those on labels alone; the labels get as many steps."""
+    rounds, alone = load_config("paper"), load_config("paper", ["semi.selection=none"])
+    for name in rounds.students:
+        steps = [
+            sum(t.n_steps for t in planned_rounds(c, 107, 964) if t.part == name and "fold" not in t.name)
+            for c in (rounds, alone)
+        ]
+        assert steps[1] == pytest.approx(steps[0], rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from fewmark.training.events import Event, Validation
 from fewmark.training.runner import RunContext, ignore
 from fewmark.training.semi import rounds, students, teacher
 from fewmark.training.semi.rounds import Loop, Round, run_rounds
-from fewmark.training.semi.selection import SELECTION_NAMES, lowest, quota, selection_rule
+from fewmark.training.semi.selection import SELECTION_NAMES, by_peak_score, lowest, quota, selection_rule
 from fewmark.training.semi.students import StudentPlan, StudentTrainer
 from fewmark.training.semi.teacher import TeacherPlan
 
@@ -196,6 +196,47 @@ def test_the_best_of_the_quota_join_the_labels(monkeypatch: pytest.MonkeyPatch) 
         assert record["true_error_all"] == pytest.approx(
             np.linalg.norm(labels.landmarks - TRUTH, axis=2).mean(), rel=1e-4
         )
+
+
+def test_pseudo_labels_weigh_less_where_students_and_views_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch)
+    run("peak", plans=[A], loop=Loop(n_rounds=1, ratio=1.0, n_views=2, pseudo_weight=0.5, weigh_by_spread=True))
+    (labels,) = (about[0] for _, _, about in spy.of("predict"))
+    data = spy.of("train")[1][2]
+    selected = by_peak_score(labels, 9)
+    disagreement = labels.disagreement[selected]
+    expected = 0.5 / (1 + (disagreement / (2 * np.median(labels.disagreement))) ** 2)
+    assert data.weights[:6].tolist() == [[1, 1]] * 6
+    assert data.weights[6:] == pytest.approx(expected, rel=1e-5)
+    assert disagreement.std() > 0
+
+
+def test_labels_come_last_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch)
+    found = run("peak", loop=replace(LOOP, last_length=0.5))
+    trainings = spy.of("train")
+    assert [t[0] for t in trainings[-2:]] == ["train a", "train b"]
+    for before, after in zip(trainings[-4:-2], trainings[-2:], strict=True):
+        assert list(after[2].faces) == LABELLED
+        assert before[1][1] == after[1][0]  # they go on from the last round
+    assert [r.index for r in found] == [0, 1, 2, 3]
+    assert found[-1].records[0].to_dict() == {"round": 3, "student": "a"}
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_the_students_of_folds_learn_what_those_of_the_round_learned(
+    restart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy(monkeypatch)
+    loop, plan = replace(LOOP, restart=restart, n_folds=2), replace(TEACHER, source="out-of-fold")
+    found = run("teacher", plans=[A], loop=loop, teacher=plan)
+    trainings = spy.of("train")
+    # round 0, two folds, round 1, two folds, round 2
+    assert len(trainings) == 7
+    for first, second in zip(trainings[1:3], trainings[4:6], strict=True):
+        assert len(first[2].faces) == 3
+        assert list(second[2].faces) == [*first[2].faces, *(UNLABELLED[u] for u in found[1].selected[0])]
+        assert (first[1][1] == second[1][0]) is not restart
 
 
 def test_shares_keep_the_labels_from_drowning(monkeypatch: pytest.MonkeyPatch) -> None:

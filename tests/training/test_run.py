@@ -16,6 +16,8 @@ import torch
 
 from fewmark import TrainingData, train
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import Image
+from fewmark.data.images import write_image
 from fewmark.data.lists import read_training_lists
 from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.metadata import read_metadata
@@ -200,12 +202,25 @@ def test_a_scheme_of_one_landmark_without_a_mirror(synthetic: Path, tiny_recipe:
 
 def test_faces_without_a_box_are_detected(synthetic: Path, tmp_path: Path) -> None:
     """An image without any face cannot be cropped and is left out."""
-    from fewmark.data.images import write_image
-
     write_image(tmp_path / "empty.png", np.full((64, 64, 3), 90, np.uint8))
     boxed = FaceSample(tmp_path / "empty.png", np.array([1, 1, 9, 9], np.float32))
     kept = with_boxes([FaceSample(tmp_path / "empty.png"), boxed], (0.0, 0.0, 1.0))
     assert kept == [boxed]
+
+
+def test_hidden_labels_say_nothing_of_an_unlabelled_faces_box(grace_hopper: Image, tmp_path: Path) -> None:
+    """They tell only which detected face it is: labels of the eyes alone give the same crop as those of the whole face."""
+    write_image(tmp_path / "photo.png", grace_hopper)
+    (found,) = Detector.load("ibug-68").detect(grace_hopper)
+    whole = FaceSample(tmp_path / "photo.png", landmarks=found.landmarks)
+    inner = FaceSample(tmp_path / "photo.png", landmarks=found.landmarks[17:])
+    elsewhere = FaceSample(tmp_path / "photo.png", landmarks=found.landmarks * 0.1)
+    blank = FaceSample(tmp_path / "photo.png")
+    kept = with_boxes([whole, inner, elsewhere, blank], (0.0, 0.0, 1.0))
+    assert len(kept) == 3
+    boxes = [s.box.tolist() for s in kept if s.box is not None]
+    assert boxes[0] == boxes[1] == boxes[2]
+    assert boxes[0] != whole.face_box().tolist()
 
 
 def test_a_run_of_an_earlier_version_goes_on(

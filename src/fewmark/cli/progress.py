@@ -177,5 +177,7 @@ def _part_of(event: Event) -> str:
         return "synthetic faces"
     if event.get("converted"):
         return "converted landmarks"
+    if event.get("last"):
+        return "labels, last"
     fold = event.get("fold")
     return f"fold {fold}" if fold is not None else f"round {event['round']}"

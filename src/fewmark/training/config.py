@@ -144,6 +144,15 @@ class SemiSettings(_Settings):
         0.5, description="Length of an out-of-fold training relative to a round's training.", gt=0
     )
     first_length: float = Field(1.0, description="Length of the initial training relative to a round's training.", gt=0)
+    last_length: float = Field(
+        0.0,
+        description="Length of a last training on labels alone, after the rounds, relative to a round's; 0: none.",
+        ge=0,
+    )
+    pseudo_weight: float = Field(1.0, description="Weight of a pseudo label in the loss; a human label's is 1.", gt=0)
+    weigh_by_spread: bool = Field(
+        False, description="A landmark's pseudo label weighs the less the more students and views disagree about it."
+    )
 
 
 class TeacherSettings(_Settings):
@@ -158,6 +167,10 @@ class TeacherSettings(_Settings):
         "without the face, or validation.",
     )
     steps: int = Field(100, description="Optimizer steps per training.", ge=1)
+    standardise: bool = Field(
+        True,
+        description="The target is the z-score of the loss's logarithm; no: the negative loss itself (TS3, Eq. 4).",
+    )
 
 
 class DistillationSettings(_Settings):

@@ -26,6 +26,7 @@ from fewmark.training.launch import first_process
 from fewmark.training.multi_view import MultiViewPrediction, predict_multi_view
 from fewmark.training.runner import RunContext
 from fewmark.training.semi.plans import steps_per_epoch, student_plans
+from fewmark.training.semi.pseudo_labels import landmark_weights
 from fewmark.training.semi.selection import lowest, quota
 from fewmark.training.semi.students import StudentTrainer, TrainingSet, labelled_shares
 from fewmark.training.semi.teacher import TeacherPlan, make_teacher_data, train_teacher
@@ -192,15 +193,6 @@ def select_faces(config: Config, prediction: MultiViewPrediction) -> NDArray[np.
         "spread": prediction.disagreement.mean(1),
     }
     return lowest(measures[s.selection], n_selected)
-
-
-def landmark_weights(disagreement: NDArray[np.float32], usual: float) -> NDArray[np.float32]:
-    """Weight of a pseudo label in the loss: 1 where all views agree, a half at twice the usual disagreement.
-
-    >>> [round(float(w), 2) for w in landmark_weights(np.array([0.0, 0.02, 0.06], np.float32), 0.01)]
-    [1.0, 0.5, 0.1]
-    """
-    return np.asarray(1 / (1 + (disagreement / max(2 * usual, 1e-9)) ** 2), np.float32)
 
 
 def complete_labels(sample: FaceSample, landmarks: NDArray[np.float32]) -> FaceSample:

@@ -199,18 +199,22 @@ def cache_labelled(
 
 
 def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float]) -> list[FaceSample]:
-    """Give faces that have neither box nor landmarks the adapted box of the largest detected face.
+    """Give unlabelled faces without a box the adapted box of the largest detected face.
 
-    An image in which no face is detected is left out: it cannot be cropped.
+    Labels that such a face may have, for an oracle or a report, tell which detected face it is, and nothing of its box. An image in
+    which no face is detected is left out: it cannot be cropped.
     """
     face_detector = SlimeFaceDetector()
     result = []
     for s in samples:
-        if s.box is None and s.landmarks is None:
-            faces = face_detector(read_image(s.image))
-            if not faces:
+        if s.box is None:
+            boxes = [f.box_xyxy for f in face_detector(read_image(s.image))]
+            if s.landmarks is not None:
+                own = s.face_box()
+                boxes = sorted((b for b in boxes if box_overlap(b, own) > 0), key=lambda b: -box_overlap(b, own))
+            if not boxes:
                 continue
-            s = replace(s, box=adapt_box(faces[0].box_xyxy, adapter))
+            s = replace(s, box=adapt_box(boxes[0], adapter))
         result.append(s)
     return result
 

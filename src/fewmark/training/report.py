@@ -236,6 +236,8 @@ def _curves(metrics: Sequence[Event]) -> list[dict[str, Any]]:
 def _training_of(epoch: Event) -> str:
     if epoch.get("synthetic") or epoch.get("drawn"):
         return "synthetic faces"
+    if epoch.get("last"):
+        return "labels, last"
     return "converted landmarks" if epoch.get("converted") else f"round {epoch['round']}"
 
 

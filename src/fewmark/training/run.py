@@ -37,8 +37,8 @@ from fewmark.training.start import Start, convert_start, initial_weights, same_s
 from fewmark.training.trained import Trained
 from fewmark.training.validation import find_bias, measure
 
-SYNTHETIC_SIZE = 128
-"""Side of a synthetic face's image for students, px: its face fills a crop of 64 to 96 px."""
+LEAST_SYNTHETIC_SIZE = 128
+"""Least side of a synthetic face's image for students, px; it is otherwise 1.5 crops, in which its face fills the crop."""
 LOGGED = ("epoch", "teacher", "stage")
 """Kinds of events that metrics.jsonl keeps."""
 
@@ -228,7 +228,8 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
     config, data, rule, context = run.config, run.data, run.crop, run.context
     run.context.emit({"kind": "reading", "n_faces": data.n_faces})
     faces = prepare_faces(data, rule)
-    synthetic = render_synthetic(config.synthetic.faces, data.scheme, size=SYNTHETIC_SIZE, context=context)
+    size = max(LEAST_SYNTHETIC_SIZE, round(1.5 * rule.size))
+    synthetic = render_synthetic(config.synthetic.faces, data.scheme, size=size, context=context)
     run.begin()
     plans, begun = student_plans(config), Start(weights)
     if run.start is not None and not same_scheme(run.start, data.scheme):
@@ -242,7 +243,7 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
         size=rule.size,
         augment=AugmentRule(**config.augment.model_dump()),
         rule=make_selection(config),
-        loop=make_loop(config),
+        loop=make_loop(config, len(faces.labelled), len(faces.unlabelled)),
         context=context,
         synthetic=cache_faces(synthetic, rule, data.scheme.n_landmarks),
         converted=begun.converted,

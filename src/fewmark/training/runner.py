@@ -31,6 +31,7 @@ SEED_PURPOSES: dict[str, tuple[int, ...]] = {
     "synthetic training": (9,),
     "converted weights": (10,),
     "converted training": (11,),
+    "last training": (12,),
 }
 """Purpose of a derived seed -> the integers that stand for it. A run that was stopped by an earlier version goes on with the
 same seeds, so the integers never change. The quality teacher of a distillation shares some with the rounds, which it has none of."""

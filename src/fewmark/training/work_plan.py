@@ -42,7 +42,7 @@ def plan_training(
         replace(t, step_cost=costs[t.part] * config.students[t.part].batch_size)
         for t in planned_rounds(config, n_labelled, n_unlabelled, converted=converted)
     ]
-    loop, pause = make_loop(config), 0.0
+    loop, pause = make_loop(config, n_labelled, n_unlabelled), 0.0
     if loop.n_rounds:
         pause = FORWARD * sum(costs.values()) * n_unlabelled * loop.n_views
         if make_selection(config).needs_teacher:

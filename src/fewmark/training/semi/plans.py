@@ -52,15 +52,33 @@ def check_students(config: Config) -> None:
 def teacher_plan(config: Config) -> TeacherPlan:
     """The teacher of a config."""
     t = config.teacher
-    return replace(TEACHER_KINDS[t.kind], source=t.source, n_steps=t.steps)
+    return replace(TEACHER_KINDS[t.kind], source=t.source, n_steps=t.steps, standardise=t.standardise)
 
 
-def make_loop(config: Config) -> Loop:
-    """The rounds of a config. Selection "none" trains on L alone, as many steps as the rounds would take."""
+def make_loop(config: Config, n_labelled: int, n_unlabelled: int) -> Loop:
+    """The rounds of a config. Selection "none" trains on L alone, as many steps as the rounds would take.
+
+    Args:
+        config: Settings.
+        n_labelled: Number of faces of L.
+        n_unlabelled: Number of faces of U.
+    """
     s = config.semi
-    first, rounds = s.first_length, s.rounds
+    rounds = s.rounds
+    first: float | list[float] = s.first_length
     if s.selection == "none":
-        first, rounds = first + rounds, 0
+        rounds = 0
+        last = s.last_length if s.rounds else 0.0
+        first = [
+            s.first_length
+            + last
+            + sum(
+                steps_per_epoch(student, n_labelled + quota(i, s.ratio, n_unlabelled))
+                / steps_per_epoch(student, n_labelled)
+                for i in range(1, s.rounds + 1)
+            )
+            for student in config.students.values()
+        ]
     return Loop(
         n_rounds=rounds,
         ratio=s.ratio,
@@ -69,6 +87,9 @@ def make_loop(config: Config) -> Loop:
         labelled_share=s.labelled_share,
         fold_length=s.fold_length,
         first_length=first,
+        last_length=s.last_length,
+        pseudo_weight=s.pseudo_weight,
+        weigh_by_spread=s.weigh_by_spread,
         synthetic_length=config.synthetic.length,
     )
 
@@ -83,23 +104,27 @@ def planned_rounds(
     config: Config, n_labelled: int, n_unlabelled: int, *, converted: bool = False
 ) -> Iterator[PlannedTraining]:
     """The trainings of the rounds, in order; `converted`: the run starts from a model of another scheme."""
-    loop = make_loop(config)
+    loop = make_loop(config, n_labelled, n_unlabelled)
 
-    def train_all(prefix: str, n_faces: int, length: float = 1.0) -> Iterator[PlannedTraining]:
-        for name, s in config.students.items():
-            epochs = max(1, round(s.n_epochs * length))
+    def train_all(prefix: str, n_faces: int, length: float | None = 1.0) -> Iterator[PlannedTraining]:
+        for j, (name, s) in enumerate(config.students.items()):
+            epochs = max(1, round(s.n_epochs * (loop.first_length_of(j) if length is None else length)))
             yield PlannedTraining(f"{prefix}_{name}", name, epochs * steps_per_epoch(s, n_faces))
 
     if config.synthetic.faces:
         yield from train_all("synthetic", config.synthetic.faces, loop.synthetic_length)
     if converted and n_unlabelled:
         yield from train_all("converted", n_unlabelled, loop.synthetic_length)
-    yield from train_all("round0", n_labelled, loop.first_length)
-    if loop.n_rounds and config.semi.selection == "teacher" and config.teacher.source == "out-of-fold":
-        for fold in range(loop.n_folds):
-            yield from train_all(f"fold{fold}", n_labelled, loop.fold_length)
+    yield from train_all("round0", n_labelled, None)
+    out_of_fold = config.semi.selection == "teacher" and config.teacher.source == "out-of-fold"
     for i in range(1, loop.n_rounds + 1):
+        for fold in range(loop.n_folds if out_of_fold else 0):
+            suffix = "" if i == 1 else f"_round{i}"
+            n_pseudo = quota(i - 1, loop.ratio, n_unlabelled) if i > 1 else 0
+            yield from train_all(f"fold{fold}{suffix}", n_labelled + n_pseudo, loop.fold_length)
         yield from train_all(f"round{i}", n_labelled + quota(i, loop.ratio, n_unlabelled))
+    if loop.n_rounds and loop.last_length:
+        yield from train_all("last", n_labelled, loop.last_length)
 
 
 def steps_per_epoch(student: StudentSettings, n_faces: int) -> int:

@@ -25,7 +25,13 @@ from fewmark.training.semi.selection import (
     select_pseudo_labels,
     write_selection,
 )
-from fewmark.training.semi.students import StudentPlan, StudentTrainer, labels_only, with_pseudo_labels
+from fewmark.training.semi.students import (
+    StudentPlan,
+    StudentTrainer,
+    TrainingSet,
+    labels_only,
+    with_pseudo_labels,
+)
 from fewmark.training.semi.teacher import Fold, TeacherPlan, make_teacher_data, train_folds, train_teacher
 
 
@@ -41,7 +47,10 @@ class Loop:
         labelled_share: Least share of the human labels among the training faces; 0 leaves it as it is (the paper).
         n_folds: Folds of the out-of-fold teacher.
         fold_length: Length of a fold's training relative to a round's.
-        first_length: Length of the initial training relative to a round's.
+        first_length: Length of the initial training relative to a round's; one of each student, or one for all.
+        last_length: Length of a last training on L alone, after all rounds, relative to a round's; 0 for none (the paper).
+        pseudo_weight: Weight of a pseudo label in the loss; a human label's is 1.
+        weigh_by_spread: Whether a pseudo label also weighs the less the more students and views disagree, see `landmark_weights`.
         synthetic_length: Length of the training on synthetic and on converted faces, where there are any, relative to a round's.
     """
 
@@ -52,8 +61,15 @@ class Loop:
     labelled_share: float = 0.0
     n_folds: int = 2
     fold_length: float = 0.5
-    first_length: float = 1.0
+    first_length: float | Sequence[float] = 1.0
+    last_length: float = 0.0
+    pseudo_weight: float = 1.0
+    weigh_by_spread: bool = False
     synthetic_length: float = 1.0
+
+    def first_length_of(self, student: int) -> float:
+        """Length of a student's initial training relative to a round's."""
+        return self.first_length if isinstance(self.first_length, float | int) else self.first_length[student]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +188,37 @@ def run_rounds(
     for j, plan in enumerate(plans):
         seed = context.derive_seed("training", 0, j)
         data = labels_only(labelled)
-        trainer.train(f"round0_{plan.name}", j, students[j], data, seed, {"round": 0}, length=loop.first_length)
+        trainer.train(f"round0_{plan.name}", j, students[j], data, seed, {"round": 0}, length=loop.first_length_of(j))
     yield end_round(0, [_record(trainer, students, 0, j) for j in everyone])
-    if rule.needs_teacher and teacher_plan.source == "out-of-fold" and loop.n_rounds:
-        folds = train_folds(trainer, labelled, loop.n_folds, loop.fold_length)
+    out_of_fold = rule.needs_teacher and teacher_plan.source == "out-of-fold"
+    chosen: list[Selection | None] = [None for _ in everyone]
+
+    def with_chosen(j: int, faces: Sequence[CachedFace]) -> TrainingSet:
+        """Labelled faces and the pseudo labels that student j has learned from last."""
+        last = chosen[j]
+        if last is None:
+            return labels_only(faces)
+        return with_pseudo_labels(
+            faces,
+            [unlabelled[u] for u in last.selected],
+            last.landmarks,
+            last.weights,
+            labelled_share=loop.labelled_share,
+        )
 
     # 6: for i = 1 .. S
     for i in range(1, loop.n_rounds + 1):
         records = []
+        if out_of_fold:
+            folds = train_folds(
+                trainer,
+                labelled,
+                loop.n_folds,
+                loop.fold_length,
+                round_index=i,
+                before=[] if loop.restart else folds,
+                training_set=with_chosen,
+            )
         for j, plan in enumerate(plans):
             name = f"round{i}_{plan.name}"
             file = context.file(f"{name}.json")
@@ -198,18 +237,19 @@ def run_rounds(
                 # 7, 12: predict on U; 9, 14: estimate the quality of every pseudo label
                 pseudo = _predict_unlabelled(trainer, students, j, unlabelled, rule, loop, teacher, selected, truth)
                 # 10, 15: select the top r * i * |U|
-                selection = select_pseudo_labels(pseudo, rule, quota(i, loop.ratio, len(unlabelled)))
+                selection = select_pseudo_labels(
+                    pseudo,
+                    rule,
+                    quota(i, loop.ratio, len(unlabelled)),
+                    weight=loop.pseudo_weight,
+                    by_spread=loop.weigh_by_spread,
+                )
                 selection = context.fabric.broadcast(selection)
                 if context.fabric.is_global_zero:
                     write_selection(file, selection)
-            selected[j] = selection.selected
+            selected[j], chosen[j] = selection.selected, selection
             # 11, 16: retrain w on L and the selection
-            data = with_pseudo_labels(
-                labelled,
-                [unlabelled[u] for u in selection.selected],
-                selection.landmarks,
-                labelled_share=loop.labelled_share,
-            )
+            data = with_chosen(j, labelled)
             if loop.restart:
                 students[j] = trainer.new_student(j, context.derive_seed("weights", i, j))
             seed = context.derive_seed("training", i, j)
@@ -220,6 +260,14 @@ def run_rounds(
             teacher = teacher_plan.build(scheme, 0)
             context.load("teacher", teacher)
         yield end_round(i, records)
+    if loop.n_rounds and loop.last_length:
+        # not in Algorithm 1: pseudo labels first, human labels last
+        for j, plan in enumerate(plans):
+            seed = context.derive_seed("last training", 0, j)
+            labels = {"round": loop.n_rounds, "last": True}
+            data = labels_only(labelled)
+            trainer.train(f"last_{plan.name}", j, students[j], data, seed, labels, length=loop.last_length)
+        yield end_round(loop.n_rounds + 1, [_record(trainer, students, loop.n_rounds + 1, j) for j in everyone])
 
 
 def _predict_unlabelled(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.files import atomic_path, write_text
 from fewmark.landmarks.metrics import spearman
-from fewmark.training.semi.pseudo_labels import PseudoLabels
+from fewmark.training.semi.pseudo_labels import PseudoLabels, landmark_weights
 
 Select = Callable[[PseudoLabels, int], NDArray[np.int64]]
 """Pseudo labels, number -> (n,) indices of the selected faces, best first."""
@@ -158,6 +158,7 @@ class Selection:
         rule: Name of the rule.
         selected: (n,) indices of U, best first.
         landmarks: (n, K, 2) their pseudo labels, px of the upright crops.
+        weights: (n, K) their weights in the loss.
         quality: (U,) the teacher's quality of all of U, or None without a teacher.
         errors: How good the pseudo labels are, or None where nothing is known.
     """
@@ -165,11 +166,12 @@ class Selection:
     rule: str
     selected: NDArray[np.int64]
     landmarks: NDArray[np.float32]
+    weights: NDArray[np.float32]
     quality: list[float] | None = None
     errors: TrueErrors | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data as in rounds.jsonl, all but the landmarks."""
+        """Plain data as in rounds.jsonl, all but the landmarks and their weights."""
         record: dict[str, Any] = {
             "selection": self.rule,
             "n_selected": len(self.selected),
@@ -184,7 +186,9 @@ class Selection:
         return record
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any], landmarks: NDArray[np.float32]) -> Selection:
+    def from_dict(
+        cls, record: Mapping[str, Any], landmarks: NDArray[np.float32], weights: NDArray[np.float32]
+    ) -> Selection:
         """The inverse of `to_dict`."""
         errors = None
         if "true_error" in record:
@@ -195,27 +199,42 @@ class Selection:
                 record["rank_correlation"],
             )
         selected = np.asarray(record["selected"], np.int64)
-        return cls(record["selection"], selected, landmarks, record["quality"], errors)
+        return cls(record["selection"], selected, landmarks, weights, record["quality"], errors)
 
 
-def select_pseudo_labels(pseudo: PseudoLabels, rule: SelectionRule, n: int) -> Selection:
-    """Select n faces of U by a rule, and record how good its measure and others are where the truth is known."""
+def select_pseudo_labels(
+    pseudo: PseudoLabels, rule: SelectionRule, n: int, *, weight: float = 1.0, by_spread: bool = False
+) -> Selection:
+    """Select n faces of U by a rule, and record how good its measure and others are where the truth is known.
+
+    Args:
+        pseudo: Pseudo labels of U.
+        rule: The rule.
+        n: Number of faces.
+        weight: Weight of a pseudo label in the loss; 1 is a human label's.
+        by_spread: Whether a landmark weighs the less the more students and views disagree about it, see `landmark_weights`.
+    """
     selected = rule.select(pseudo, n)
+    weights = np.full(pseudo.landmarks[selected].shape[:2], weight, np.float32)
+    if by_spread:
+        usual = float(np.median(pseudo.disagreement))
+        weights *= landmark_weights(pseudo.disagreement[selected], usual)
     return Selection(
         rule.name,
         selected,
         pseudo.landmarks[selected],
+        weights,
         None if pseudo.quality is None else [round(float(q), 5) for q in pseudo.quality],
         _true_errors(pseudo, selected),
     )
 
 
 def write_selection(path: Path | None, selection: Selection) -> None:
-    """Write the record as JSON and the landmarks next to it as .npy, landmarks first; nothing without a path."""
+    """Write the record as JSON and next to it, first, x, y and weight of the landmarks as .npy; nothing without a path."""
     if path is None:
         return
     with atomic_path(path.with_suffix(".npy")) as temporary, temporary.open("wb") as stream:
-        np.save(stream, selection.landmarks)
+        np.save(stream, np.concatenate([selection.landmarks, selection.weights[..., None]], axis=2))
     write_text(path, json.dumps(selection.to_dict()))
 
 
@@ -223,7 +242,9 @@ def read_selection(path: Path | None) -> Selection | None:
     """Read what `write_selection` wrote; None where there is no such file."""
     if path is None or not path.is_file():
         return None
-    return Selection.from_dict(json.loads(path.read_text(encoding="utf-8")), np.load(path.with_suffix(".npy")))
+    values = np.load(path.with_suffix(".npy"))
+    weights = values[..., 2] if values.shape[2] == 3 else np.ones(values.shape[:2], np.float32)  # without: version 0.1
+    return Selection.from_dict(json.loads(path.read_text(encoding="utf-8")), values[..., :2], weights)
 
 
 def _true_errors(pseudo: PseudoLabels, selected: NDArray[np.int64]) -> TrueErrors | None:

@@ -156,24 +156,26 @@ def with_pseudo_labels(
     labelled: Sequence[CachedFace],
     selected: Sequence[CachedFace],
     landmarks: NDArray[np.float32],
+    weights: NDArray[np.float32],
     *,
     labelled_share: float = 0.0,
 ) -> TrainingSet:
-    """L and the selected faces of U, every label with weight 1.
+    """L and the selected faces of U, the labels of L with weight 1.
 
     Args:
         labelled: N labelled faces.
         selected: M unlabelled faces.
         landmarks: (M, K, 2) their pseudo labels, px of the upright crops.
+        weights: (M, K) their weights in the loss.
         labelled_share: See `labelled_shares`.
 
     Source: TS3, Algorithm 1, lines 11 and 16.
     """
-    base, k = labels_only(labelled), landmarks.shape[1]
+    base = labels_only(labelled)
     return TrainingSet(
         [*labelled, *selected],
         np.concatenate([base.landmarks, landmarks]),
-        np.ones((len(labelled) + len(selected), k), np.float32),
+        np.concatenate([base.weights, weights]),
         labelled_shares(len(labelled), len(selected), labelled_share),
     )
 

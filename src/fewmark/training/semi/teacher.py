@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import Ensemble, to_tensor
 from fewmark.training.fit import FitState, cosine, fit
-from fewmark.training.semi.students import StudentTrainer, labels_only
+from fewmark.training.semi.students import StudentTrainer, TrainingSet, labels_only
 
 TeacherSource = Literal["labelled", "out-of-fold", "validation"]
 
@@ -130,25 +130,42 @@ def split_folds(n_faces: int, n_folds: int, seed: int) -> list[list[int]]:
     return [sorted(order[f::n_folds].tolist()) for f in range(n_folds)]
 
 
-def train_folds(trainer: StudentTrainer, labelled: Sequence[CachedFace], n_folds: int, length: float) -> list[Fold]:
-    """Train all students once per fold, without its faces.
+def train_folds(
+    trainer: StudentTrainer,
+    labelled: Sequence[CachedFace],
+    n_folds: int,
+    length: float,
+    *,
+    round_index: int = 1,
+    before: Sequence[Fold] = (),
+    training_set: Callable[[int, Sequence[CachedFace]], TrainingSet] = lambda student, faces: labels_only(faces),
+) -> list[Fold]:
+    """Train all students once per fold, without its faces, on what the students of the round have learned from.
 
     Args:
         trainer: Trains the students.
         labelled: L.
         n_folds: Number of folds.
         length: Factor on a student's number of epochs.
+        round_index: i of Algorithm 1: the round whose teacher they serve.
+        before: The folds of the last round, whose students go on; none: from scratch.
+        training_set: Index of a student, labelled faces -> these and the student's pseudo labels.
     """
     folds, context = [], trainer.context
+    suffix = "" if round_index == 1 else f"_round{round_index}"
     for f, held_out in enumerate(split_folds(len(labelled), n_folds, context.seed)):
         seen = sorted(set(range(len(labelled))) - set(held_out))
-        rest = labels_only([labelled[i] for i in seen])
+        rest = [labelled[i] for i in seen]
         students = []
         for j, plan in enumerate(trainer.plans):
-            module = trainer.new_student(j, context.derive_seed("fold weights", 0, j, f))
-            seed = context.derive_seed("fold training", 0, j, f)
-            labels = {"round": 0, "fold": f}
-            trainer.train(f"fold{f}_{plan.name}", j, module, rest, seed, labels, length=length)
+            if before:
+                module = before[f].students[j]
+            else:
+                module = trainer.new_student(j, context.derive_seed("fold weights", round_index - 1, j, f))
+            seed = context.derive_seed("fold training", round_index - 1, j, f)
+            labels = {"round": round_index - 1, "fold": f}
+            data = training_set(j, rest)
+            trainer.train(f"fold{f}{suffix}_{plan.name}", j, module, data, seed, labels, length=length)
             students.append(module)
         folds.append(Fold(students, [labelled[i] for i in held_out]))
     return folds
