@@ -252,7 +252,9 @@ def own_scheme_table() -> str:
         wrong = f"{len(r['wrong_mirror'])} of {r['n_landmarks']}, {len(r['wrong_and_told'])}"
         trained, detected, alone = (f"{100 * r[k]:.2f} %" for k in ("trained_nme", "trained_nme_detected", "nme"))
         times = [f"{r[k]:.0f} s" for k in ("trained_seconds", "seconds")]
-        lines.append(f"| {r['seed']} | {wrong} | {r['n_told']} | {trained} | {detected} | {times[0]} | {alone} | {times[1]} |")
+        lines.append(
+            f"| {r['seed']} | {wrong} | {r['n_told']} | {trained} | {detected} | {times[0]} | {alone} | {times[1]} |"
+        )
     return "\n".join(lines)
 
 
