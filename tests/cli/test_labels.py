@@ -187,11 +187,11 @@ def test_a_missing_landmark_is_not_transferred(cli: Any, tmp_path: Path) -> None
 
 def test_inspect_a_run(cli: Any, tiny_run: Path, tmp_path: Path) -> None:
     data = cli.json("inspect", tiny_run)
-    assert (data["finished"], data["recipe"], data["scheme"]) == (True, "laptop", "ibug-68")
+    assert (data["finished"], data["recipe"], data["scheme"]) == (True, "quick", "ibug-68")
     assert "crop.size" in data["changed_settings"]
     assert data["accuracy"][0]["nme"] > 0
     text = re.sub(r"\s+", "", cli("inspect", tiny_run).stdout)  # long paths are wrapped
-    for word in ("finished", "laptop, ", "settings changed: crop.size", "detector.safetensors", "NME", "report.html"):
+    for word in ("finished", "quick, ", "settings changed: crop.size", "detector.safetensors", "NME", "report.html"):
         assert word.replace(" ", "") in text
     for name in ("config.toml", "metrics.jsonl"):
         (tmp_path / name).write_bytes((tiny_run / name).read_bytes())

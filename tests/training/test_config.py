@@ -83,7 +83,9 @@ def test_no_rounds_train_as_long_as_the_rounds_would() -> None:
     config = load_config("laptop", ["semi.selection=none"])
     loop = make_loop(config, 10, 90)
     assert loop.n_rounds == 0
-    assert [loop.first_length_of(j) for j in range(2)] == [config.semi.first_length + config.semi.rounds] * 2
+    assert [loop.first_length_of(j) for j in range(2)] == [
+        config.semi.first_length + config.semi.rounds + config.semi.last_length
+    ] * 2
 
 
 def test_no_rounds_train_as_long_where_an_epoch_is_one_pass() -> None:
@@ -119,7 +121,7 @@ def test_no_rounds_train_as_long_where_an_epoch_is_one_pass() -> None:
 )
 def test_bad_settings_are_refused_in_one_line(override: str, words: list[str]) -> None:
     with pytest.raises(InputError) as raised:
-        load_config("laptop", [override])
+        load_config("quick", [override])
     assert "\n" not in str(raised.value)
     for word in words:
         assert word in str(raised.value)
@@ -134,7 +136,7 @@ def test_bad_recipes_are_refused(tmp_path: Path) -> None:
         load_config(broken)
 
 
-@pytest.mark.parametrize("name", ["cascade", "laptop", "paper", "strong"])
+@pytest.mark.parametrize("name", ["cascade", "quick", "paper", "strong"])
 def test_old_recipes_mean_what_they_meant(name: str) -> None:
     assert load_config(OLD_RECIPES / f"{name}.toml") == load_config(name)
 
