@@ -185,6 +185,17 @@ def test_a_missing_landmark_is_not_transferred(cli: Any, tmp_path: Path) -> None
     assert fitted["n_pairs"] == 7
 
 
+def test_a_scheme_file_without_its_suffix_is_suggested(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text('name = "own"\nlandmarks = ["a", "b"]\n', encoding="utf-8")
+    assert "scheme 'own': no packaged scheme or file of that name; did you mean own.toml?" in cli.error(
+        "scheme", "check", "own"
+    )
+    assert "did you mean ibug-68?" in cli.error("scheme", "check", "ibug-86")
+
+
 def test_inspect_a_run(cli: Any, tiny_run: Path, tmp_path: Path) -> None:
     data = cli.json("inspect", tiny_run)
     assert (data["finished"], data["recipe"], data["scheme"]) == (True, "quick", "ibug-68")

@@ -51,6 +51,13 @@ def test_labelled_and_validation_faces_are_left_out_of_a_folder(folder: Path) ->
     assert lists.n_known == 4
 
 
+def test_a_label_file_is_no_list(folder: Path) -> None:
+    """The message names the mistake and does not repeat the table."""
+    with pytest.raises(InputError, match=r"labels\.csv: a label file, expected a list: a text file") as raised:
+        read_training_lists(folder / "labels.csv", folder / "labels.csv", scheme=SCHEME)
+    assert len(str(raised.value)) < 300
+
+
 def test_a_list_that_contradicts_another_is_refused(folder: Path) -> None:
     (folder / "few.txt").write_text("a\nc\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"few\.txt and --unlabelled .*hidden\.txt: expected no face in both, given 1"):

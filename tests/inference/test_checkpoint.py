@@ -90,7 +90,7 @@ def test_several_packaged_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert resolve_model("small-int8") == tmp_path / "inference/weights" / "small-int8.onnx"
     assert resolve_model("small-large") == tmp_path / "inference/weights" / "small-large.safetensors"
     assert load_checkpoint("small").scheme.name == "mtfl-5"
-    with pytest.raises(InputError, match=r"packaged name \(small, small-int8, small-large\), given neither"):
+    with pytest.raises(InputError, match=r"packaged name \(small, small-int8, small-large\), given none of them"):
         read_metadata("smal")
     (tmp_path / "inference/weights" / "small-int8.onnx").unlink()
     found = list_packaged()

@@ -53,7 +53,7 @@ def test_found_landmarks_tell_the_parts_and_the_mirror_of_turned_heads() -> None
     assert proposal.scheme.default_normalizer == "outer-eye-corners"
     assert set(map(frozenset, scheme.edges)) <= set(map(frozenset, proposal.scheme.edges))
     assert check_scheme(proposal.scheme) == []
-    assert proposal.doubtful == ()
+    assert proposal.doubtful == {}
 
 
 def test_landmarks_of_one_place_are_doubtful() -> None:

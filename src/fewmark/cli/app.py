@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -20,6 +19,7 @@ from fewmark.cli.scheme import scheme_app
 from fewmark.cli.track import track
 from fewmark.cli.train import train
 from fewmark.cli.transfer import transfer_app
+from fewmark.core.threads import spin_briefly
 from fewmark.core.version import __version__
 
 app = typer.Typer(
@@ -34,12 +34,8 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line.
-
-    Threads of torch that wait for each other give the core away soon: where other programs run, those of GNU OpenMP else spin in
-    turn with them. Two trainings side by side on two cores took 39 s instead of 81, one alone no longer.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    """Run the command line."""
+    spin_briefly()
     app()
 
 

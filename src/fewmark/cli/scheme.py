@@ -127,12 +127,17 @@ def scheme_new(
     write_text(target, scheme_to_toml(scheme))
     write_image(image, draw_scheme(scheme))
     findings = check_scheme(scheme)
-    doubtful = [scheme.landmarks[i] for i in proposal.doubtful]
+    doubts = proposal.doubtful
+    mirror = scheme.mirror or tuple(range(scheme.n_landmarks))
     if as_json:
         facts = {
             "landmarks": list(scheme.landmarks),
             "n_faces": proposal.n_faces,
-            "doubtful": doubtful,
+            "doubtful": [scheme.landmarks[i] for i in doubts],
+            "doubts": [
+                {"index": i, "landmark": scheme.landmarks[i], "mirror": mirror[i], "or": other}
+                for i, other in doubts.items()
+            ],
             "findings": findings,
         }
         print_json({**_scheme_facts(scheme), **facts, "out": [str(target), str(image)]})
@@ -146,9 +151,10 @@ def scheme_new(
         pairs = sum(i < j for i, j in enumerate(scheme.mirror))
         out.print(Text(f"mirror: {pairs} pairs, {scheme.n_landmarks - 2 * pairs} on the midline"))
     out.print(Text("components: " + ", ".join(f"{n} {len(i)}" for n, i in scheme.components.items())))
-    if doubtful:
-        more = f" and {len(doubtful) - 8} more" if len(doubtful) > 8 else ""
-        out.print(Text(f"- mirror to check, another is as near: {', '.join(doubtful[:8])}{more}", style="yellow"))
+    if doubts:
+        lines = [f"{i} {scheme.landmarks[i]}: {mirror[i]}, or {other}" for i, other in doubts.items()]
+        text = f"- mirror to check by the numbers in {image.name}, another is nearly as near: {'; '.join(lines)}"
+        out.print(Text(text, style="yellow"))
     for finding in findings:
         out.print(Text(f"- {finding}", style="yellow"))
     out.print(Text(f"scheme: {target}\nimage:  {image}"))

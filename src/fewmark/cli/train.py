@@ -67,7 +67,7 @@ def train(
         typer.Option(
             metavar="NAME|FILE",
             help="Recipe, a set of settings: laptop (45 min on two cores), quick (20 min), adapt (minutes, with --start ibug-68), strong (1 to "
-            "3 h), cascade (30 min and more), paper (21 h; takes a GPU) or a file. If not given: laptop; adapt where --start has its network.",
+            "3 h), cascade (30 min and more), paper (21 h; takes a GPU) or a file. If not given: laptop, or adapt for a start from ibug-68.",
         ),
     ] = None,
     selection: Annotated[

@@ -15,6 +15,9 @@ from fewmark.data.image_names import clean_name
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
+LABEL_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".pts", ".mat", ".xlsx")
+"""Suffixes of files that are taken for labels, and so for no list."""
+
 
 def read_list(path: str | Path) -> list[str]:
     """Read the names in a list file, ignoring blank lines and lines starting with #.
@@ -23,6 +26,10 @@ def read_list(path: str | Path) -> list[str]:
         InputError: The file cannot be read, contains no names, or contains a name twice.
     """
     path = Path(path)
+    if path.suffix.lower() in LABEL_SUFFIXES:
+        raise InputError(
+            f"{path}: a label file, expected a list: a text file with one `file` name per line, such as the first column of a CSV"
+        )
     text = read_text(path, "a text file with one name per line")
     lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):

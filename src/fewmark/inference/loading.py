@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from fewmark.core.errors import InputError
 from fewmark.core.install import install_hint
+from fewmark.core.threads import spin_briefly
 from fewmark.inference.checkpoint.exported import ExportedModel
 from fewmark.inference.checkpoint.metadata import resolve_model
 from fewmark.inference.predictor import LandmarkPredictor
@@ -50,6 +51,7 @@ def load_predictor(
         )
     if exported is not None:
         return OnnxPredictor(exported, threads=threads)
+    spin_briefly()
     try:
         from fewmark.inference.checkpoint.io import load_checkpoint
         from fewmark.inference.predictor_torch import TorchPredictor

@@ -9,6 +9,7 @@ import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -298,7 +299,7 @@ def load_scheme(name_or_path: str | Path) -> LandmarkScheme:
         path = Path(name_or_path)
         if not path.is_file():
             raise InputError(
-                f"scheme {text_name!r}: no packaged scheme or file of that name; packaged schemes: {', '.join(scheme_names())}"
+                f"scheme {text_name!r}: no packaged scheme or file of that name{_meant(path)}; packaged schemes: {', '.join(scheme_names())}"
             )
         try:
             text = path.read_text(encoding="utf-8")
@@ -309,6 +310,13 @@ def load_scheme(name_or_path: str | Path) -> LandmarkScheme:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{text_name}: not a TOML file ({error})") from error
     return scheme_from_dict(data, text_name)
+
+
+def _meant(path: Path) -> str:
+    """What may have been meant by a scheme that is not there: a file without its suffix, or a packaged name."""
+    file = path.with_name(f"{path.name}.toml")
+    near = [str(file)] if file.is_file() else get_close_matches(path.name, scheme_names(), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def scheme_to_toml(scheme: LandmarkScheme) -> str:

@@ -33,12 +33,12 @@ class SchemeProposal:
 
     Attributes:
         scheme: The scheme; its mirror is None where the faces show no symmetry.
-        doubtful: Indices of the landmarks whose counterpart is worth a look.
+        doubtful: Indices of the landmarks whose counterpart is worth a look, each with that of the next best counterpart.
         n_faces: Faces that it comes from.
     """
 
     scheme: LandmarkScheme
-    doubtful: tuple[int, ...]
+    doubtful: dict[int, int]
     n_faces: int
 
 
@@ -99,7 +99,7 @@ def propose_scheme(
             source=source,
             inferred=True,
         ),
-        doubtful=_doubtful(costs, mirror, residuals) if symmetric else (),
+        doubtful=_doubtful(costs, mirror, residuals) if symmetric else {},
         n_faces=n,
     )
 
@@ -360,11 +360,12 @@ def _normalizers(
     }
 
 
-def _doubtful(costs: Floats, mirror: NDArray[np.int64], residuals: Floats) -> tuple[int, ...]:
-    """Landmarks far from their counterpart, or with another that is nearly as near."""
+def _doubtful(costs: Floats, mirror: NDArray[np.int64], residuals: Floats) -> dict[int, int]:
+    """Landmarks far from their counterpart, or with another that is nearly as near -> that other one."""
     k = len(mirror)
     others = (costs + costs.T) / 2
     own = others[np.arange(k), mirror].copy()
     others[np.arange(k), mirror] = np.inf
     rival = others.argmin(1)
-    return tuple(np.flatnonzero((residuals > DOUBTFUL) | (others[np.arange(k), rival] < 1.05 * own)).tolist())
+    found = np.flatnonzero((residuals > DOUBTFUL) | (others[np.arange(k), rival] < 1.05 * own))
+    return {int(i): int(rival[i]) for i in found}

@@ -61,8 +61,8 @@ def resolve_model(path_or_name: str | os.PathLike[str]) -> Path:
 
     near = difflib.get_close_matches(Path(name).stem.lower() if name.endswith(_ENDINGS) else name.lower(), names, n=1)
     raise InputError(
-        f"model {name!r}: expected a .safetensors or .onnx file or a packaged name "
-        f"({', '.join(names) or 'this installation has none'}), given neither; "
+        f"model {name!r}: expected a .safetensors or .onnx file, a run folder or a packaged name "
+        f"({', '.join(names) or 'this installation has none'}), given none of them; "
         + (f"did you mean {near[0]!r}? Else check the path" if near else "check the path")
     )
 
