@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def write_run_report(
             "labelled faces": str(len(data.labelled)),
             "validation faces": str(len(data.validation)),
             "unlabelled faces": str(used) if used == given else f"{used} of {given} given",
-            **({"of these pseudo-labelled in the end": str(trained.n_pseudo)} if used else {}),
+            **({"of these pseudo-labelled in the end": str(trained.n_pseudo)} if used and len(records) > 1 else {}),
+            **({"of these labelled by the start's landmarks": str(trained.n_converted)} if trained.n_converted else {}),
             "minutes": f"{seconds / 60:.1f}",
         },
         normalizer=scheme.default_normalizer,
@@ -111,7 +113,11 @@ def _answers(
             if gain[0] > 2 * gain[1] and packaged[0].scheme.landmarks == scheme.landmarks:
                 ahead = f"The packaged model is better on these faces: {percent(packaged[1].nme)}."
         else:
-            remarks.append(f"No packaged model finds the landmarks of {scheme.name} to compare with.")
+            remarks.append(f"No packaged model finds the landmarks of scheme {scheme.name!r} to compare with.")
+        if math.isfinite(trained.start_nme):
+            remarks.append(
+                f"The landmarks of the model that it started from, converted: {percent(trained.start_nme)} in boxes of the face detector."
+            )
         if (training := measure_training(checkpoint, data.labelled)) is not None:
             scores["labelled faces, which it learned from"] = training
         remarks = [_precision(measured.score), *remarks, _SPREAD]

@@ -266,11 +266,12 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
         faces.box_from_detector,
         students=last.students,
         teacher=teacher,
-        n_pseudo=max(len(begun.converted), len(set(np.concatenate(last.selected).tolist()))),
+        n_pseudo=len(set(np.concatenate(last.selected).tolist())),
         n_unlabelled=len(faces.names),
         names=faces.names,
         records=records,
         truth=faces.truth,
+        n_converted=len(begun.converted),
         start_nme=begun.nme,
     )
 
@@ -333,8 +334,9 @@ def _make_checkpoint(run: _Run, trained: Trained) -> Checkpoint:
     ]
     teacher = trained.teacher
     counts = {"labelled": len(data.labelled), "pseudo": trained.n_pseudo, "unlabelled": trained.n_unlabelled}
-    if start is not None:
-        if teacher is None and start.crop == run.crop and same_scheme(start, data.scheme):
+    counts["pseudo"] = max(counts["pseudo"], trained.n_converted)
+    if start is not None and same_scheme(start, data.scheme):
+        if teacher is None and start.crop == run.crop:
             teacher = start.teacher
         # it has learned from the start's faces too; how many are the same is not known
         counts = {name: max(n, start.counts.get(name, 0)) for name, n in counts.items()}
@@ -363,11 +365,19 @@ def _licence(run: _Run) -> str:
     return "; ".join(dict.fromkeys(m.licence or NOT_STATED for m in models))
 
 
+def _other_scheme(run: _Run) -> str:
+    """The scheme and the numbers of faces of a model of another scheme; those of one of the same scheme are in the run's counts."""
+    if run.start is None or same_scheme(run.start, run.data.scheme):
+        return ""
+    faces = ", ".join(f"{n} {kind}" for kind, n in run.start.counts.items())
+    return f" of {run.start.scheme.name} ({faces} faces)"
+
+
 def _provenance(run: _Run) -> str:
     """The provenance of the settings; where they do not state one, that of the models from which the run learned."""
     parts = [
         ("distilled from models ", run.teachers),
-        ("started from a model ", [] if run.start is None else [run.start]),
+        (f"started from a model{_other_scheme(run)} ", [] if run.start is None else [run.start]),
     ]
     if run.config.model.provenance != NOT_STATED or not any(models for _, models in parts):
         return run.config.model.provenance

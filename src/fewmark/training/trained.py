@@ -30,6 +30,7 @@ class Trained:
         stage_nmes: Validation NME after each stage of a cascade.
         records: Records of the rounds.
         truth: (U, K, 2) labels of the unlabelled faces, px of the upright crops, or None.
+        n_converted: Unlabelled faces that were labelled by the converted landmarks of the start.
         start_nme: See `fewmark.training.run.RunResult`.
     """
 
@@ -43,4 +44,5 @@ class Trained:
     stage_nmes: dict[str, float] = field(default_factory=dict)
     records: Sequence[RoundRecord] = ()
     truth: NDArray[np.float32] | None = None
+    n_converted: int = 0
     start_nme: float = math.nan

@@ -180,7 +180,12 @@ def _rounds_section(rounds: Sequence[Mapping[str, Any]], normalizer: str) -> str
         for r in rounds
     )
     table = f"<table><tr><th>round</th><th>pseudo labels per network</th>{head}</tr>{rows}</table>"
-    bias = "These values are without the correction of the labels' bias, which the NME at the top includes."
+    bias = ""
+    if any(r.get("val_nme") for r in rounds):
+        bias = (
+            "The NME at the top is of the whole model, which also averages with the flipped image, if model.flip is on, and adds the "
+            "bias of the labels."
+        )
     if len(rounds) == 1:  # labels only
         return f"<h2>Rounds</h2><p class='note'>Trained on labels only. {bias}</p>{table}"
     return (
