@@ -34,7 +34,7 @@ def rounds(*nmes: float) -> list[RoundRecord]:
 def test_numbers_without_a_fault_say_only_that_the_learning_curve_is_unknown() -> None:
     (advice,) = advise(FINE)
     assert "cannot be seen from one run with 30" in advice.finding
-    assert advice.action.startswith("Label 50 more faces")
+    assert advice.action.startswith("Label 30 more faces")  # as many as there are
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,13 @@ def test_a_component_that_is_hard_for_the_packaged_model_too_is_no_fault_of_the_
 
 def test_the_faces_to_label_next_are_those_that_a_teacher_judges_worst() -> None:
     (advice,) = advise(replace(FINE, n_ranked=400, rank=-0.7))
-    assert advice.action.startswith("Label the 50 unlabelled faces that the teacher judges worst")
+    assert advice.action.startswith("Label the 30 unlabelled faces that the teacher judges worst")
     assert "badly" not in advice.action
     (advice,) = advise(replace(FINE, n_ranked=12, rank=0.1))
     assert "the 12 unlabelled faces" in advice.action
     assert "judges badly here (rank correlation +0.10)" in advice.action
+
+
+@pytest.mark.parametrize(("n_labelled", "n_next"), [(3, 10), (12, 12), (107, 50)])
+def test_who_has_few_labels_is_not_asked_for_fifty(n_labelled: int, n_next: int) -> None:
+    assert any(f"Label {n_next} more faces" in a.action for a in advise(replace(FINE, n_labelled=n_labelled)))

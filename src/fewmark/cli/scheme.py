@@ -124,11 +124,13 @@ def scheme_new(
     check_outputs([target, image], files_read(labels, read_faces(labels)), force=force)
     proposal, unused = propose_from_data(name, labels, missing_value(missing))
     scheme = proposal.scheme
-    write_text(target, scheme_to_toml(scheme))
-    write_image(image, draw_scheme(scheme))
-    findings = check_scheme(scheme)
     doubts = proposal.doubtful
     mirror = scheme.mirror or tuple(range(scheme.n_landmarks))
+    lines = [f"{i} {scheme.landmarks[i]}: {mirror[i]}, or {other}" for i, other in doubts.items()]
+    comments = [f"# mirror to check: {line}\n" for line in lines]
+    write_text(target, "".join(comments) + scheme_to_toml(scheme))
+    write_image(image, draw_scheme(scheme))
+    findings = check_scheme(scheme)
     if as_json:
         facts = {
             "landmarks": list(scheme.landmarks),
@@ -152,7 +154,6 @@ def scheme_new(
         out.print(Text(f"mirror: {pairs} pairs, {scheme.n_landmarks - 2 * pairs} on the midline"))
     out.print(Text("components: " + ", ".join(f"{n} {len(i)}" for n, i in scheme.components.items())))
     if doubts:
-        lines = [f"{i} {scheme.landmarks[i]}: {mirror[i]}, or {other}" for i, other in doubts.items()]
         text = f"- mirror to check by the numbers in {image.name}, another is nearly as near: {'; '.join(lines)}"
         out.print(Text(text, style="yellow"))
     for finding in findings:

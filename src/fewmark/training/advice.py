@@ -19,8 +19,8 @@ OVERFITTED = 0.6
 """Training NME as a share of the validation NME, below which the training faces are known by heart."""
 MUCH_WORSE = 2.0
 """NME of a component relative to the median of the others, from which it stands out."""
-N_NEXT = 50
-"""Faces to label next."""
+N_NEXT, LEAST_NEXT = 50, 10
+"""Most and fewest faces to label next; as many as are labelled, in between."""
 
 
 class Advice(NamedTuple):
@@ -176,9 +176,10 @@ def _pseudo_labels(numbers: Numbers) -> list[Advice]:
 
 def _labels(numbers: Numbers) -> list[Advice]:
     finding = f"How fast the error falls with more labels cannot be seen from one run with {numbers.n_labelled}."
-    n = min(N_NEXT, numbers.n_ranked)
+    wanted = min(N_NEXT, max(LEAST_NEXT, numbers.n_labelled))  # who has twelve labels does not want fifty more at once
+    n = min(wanted, numbers.n_ranked)
     if not n:
-        return [Advice(finding, f"Label {N_NEXT} more faces, train again, and compare the two reports.")]
+        return [Advice(finding, f"Label {wanted} more faces, train again, and compare the two reports.")]
     action = f"Label the {count(n, 'unlabelled face')} that the teacher judges worst (listed below), train again, and compare the reports."
     if numbers.rank is not None and numbers.rank > -0.2:
         action += f" The teacher judges badly here (rank correlation {numbers.rank:+.2f}): any {n} are about as good."
