@@ -66,8 +66,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Recipe, a set of settings: laptop (45 min on two cores), quick (20 min), adapt (minutes, with --start ibug-68), strong (1 to "
-            "3 h), cascade (30 min and more), paper (21 h; takes a GPU) or a file. If not given: laptop, or adapt for a start from ibug-68.",
+            help="Recipe, a set of settings: laptop (40 min on two cores), quick (20 min), adapt (minutes, with --start ibug-68), strong (1 to "
+            "3 h), cascade (25 min and more), paper (21 h; takes a GPU) or a file. If not given: laptop, or adapt for a start from ibug-68.",
         ),
     ] = None,
     selection: Annotated[
