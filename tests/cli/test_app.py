@@ -58,6 +58,27 @@ def test_every_verb_has_help_for_every_option(cli: Any, verb: str) -> None:
     assert "Usage:" in cli(*verb.split()[1:], "--help").stdout
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "train",
+        "distill",
+        "calibrate",
+        "export",
+        "evaluate",
+        "robustness",
+        "inspect",
+        "convert",
+        "scheme new",
+        "transfer fit",
+        "transfer apply",
+        "transfer evaluate",
+    ],
+)
+def test_a_command_that_reads_labels_takes_missing(verb: str) -> None:
+    assert "--missing" in {name for option in ALL[f"fewmark {verb}"].params for name in option.opts}
+
+
 @pytest.mark.parametrize("verb", ALL)
 def test_help_is_readable_at_80_columns(verb: str) -> None:
     """No name is cut short, and at least 30 columns are left for the meaning."""

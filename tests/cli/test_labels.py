@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-import fewmark.cli.app as typer_app
 from fewmark import packaged_names
 from fewmark.data.formats.io import read_faces
 from fewmark.data.images import read_image
@@ -143,14 +142,16 @@ def test_missing_landmarks_by_a_value(value: str, cli: Any, tmp_path: Path) -> N
     assert read_faces(tmp_path / "c.csv")[0].landmarks[1].tolist() == pytest.approx([np.nan] * 2, nan_ok=True)
 
 
-def test_every_command_that_reads_labels_takes_missing() -> None:
-    """A command of labels reads them by `read_faces` or by lists: each must hand `--missing` on."""
-    folder = Path(typer_app.__file__).parent
-    readers = ("read_faces(", "read_training_lists(", "read_distillation_lists(", "propose_from_data(")
-    for file in folder.glob("*.py"):
-        calls = [line for line in file.read_text(encoding="utf-8").splitlines() if any(r in line for r in readers)]
-        if calls and file.name not in ("describe.py", "scheme_labels.py"):
-            assert "missing: Missing = None" in file.read_text(encoding="utf-8"), file.name
+def test_a_scheme_from_labels_with_missing_landmarks(cli: Any, tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((90, 90, 3), np.uint8))
+    rows = [f"a.png,{20 + i},20,{60 + i},20,{40 + i},60" for i in range(4)] + ["a.png,21,20,0,0,41,60"]
+    (tmp_path / "a.csv").write_text("\n".join(["file,x0,y0,x1,y1,x2,y2", *rows]) + "\n", encoding="utf-8")
+    words = ["scheme", "new", "b", "--from", tmp_path / "a.csv", "--out"]
+    assert "1 landmark of 1 face is exactly at (0, 0)" in cli(*words, tmp_path / "b.toml").stderr
+    told = cli(*words, tmp_path / "c.toml", "--missing", "0")
+    assert "exactly at" not in told.stderr
+    left, right = ([load_scheme(tmp_path / f).mean_face[i] for i in (0, 1)] for f in ("b.toml", "c.toml"))
+    assert np.ptp(right, axis=0)[1] < 0.01 < np.ptp(left, axis=0)[1]  # the two are level without the missing one
 
 
 def test_a_missing_landmark_is_not_transferred(cli: Any, tmp_path: Path) -> None:
@@ -198,11 +199,18 @@ def test_a_scheme_file_without_its_suffix_is_suggested(
 
 def test_inspect_a_run(cli: Any, tiny_run: Path, tmp_path: Path) -> None:
     data = cli.json("inspect", tiny_run)
-    assert (data["finished"], data["recipe"], data["scheme"]) == (True, "quick", "ibug-68")
+    assert (data["finished"], data["recipe"], data["scheme"]) == (True, "laptop-64", "ibug-68")
     assert "crop.size" in data["changed_settings"]
     assert data["accuracy"][0]["nme"] > 0
     text = re.sub(r"\s+", "", cli("inspect", tiny_run).stdout)  # long paths are wrapped
-    for word in ("finished", "quick, ", "settings changed: crop.size", "detector.safetensors", "NME", "report.html"):
+    for word in (
+        "finished",
+        "laptop-64, ",
+        "settings changed: crop.size",
+        "detector.safetensors",
+        "NME",
+        "report.html",
+    ):
         assert word.replace(" ", "") in text
     for name in ("config.toml", "metrics.jsonl"):
         (tmp_path / name).write_bytes((tiny_run / name).read_bytes())

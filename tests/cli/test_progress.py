@@ -29,7 +29,7 @@ def test_the_work_plan_names_the_trainings_of_a_run(tiny_run: Path) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_display(terminal: bool) -> None:
-    config = load_config("quick", ["semi.rounds=1"])
+    config = load_config("laptop-64", ["semi.rounds=1"])
     plan = plan_training(config, load_scheme("ibug-68"), 20, 100)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)

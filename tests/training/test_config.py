@@ -121,7 +121,7 @@ def test_no_rounds_train_as_long_where_an_epoch_is_one_pass() -> None:
 )
 def test_bad_settings_are_refused_in_one_line(override: str, words: list[str]) -> None:
     with pytest.raises(InputError) as raised:
-        load_config("quick", [override])
+        load_config("laptop-64", [override])
     assert "\n" not in str(raised.value)
     for word in words:
         assert word in str(raised.value)
@@ -136,7 +136,7 @@ def test_bad_recipes_are_refused(tmp_path: Path) -> None:
         load_config(broken)
 
 
-@pytest.mark.parametrize("name", ["cascade", "quick", "paper", "strong"])
+@pytest.mark.parametrize("name", ["cascade", "laptop-64", "paper", "strong"])
 def test_old_recipes_mean_what_they_meant(name: str) -> None:
     assert load_config(OLD_RECIPES / f"{name}.toml") == load_config(name)
 

@@ -111,7 +111,7 @@ def scheme_new(
     The mirror comes from the landmarks that the packaged model finds in the same faces. Look at the image that is written
     beside the file, correct the file where it is wrong, then run `fewmark scheme check FILE`.
     """
-    from fewmark.cli.scheme_labels import propose_from_data
+    from fewmark.cli.scheme_labels import propose_scheme_from
     from fewmark.core.files import check_outputs, write_text
     from fewmark.data.formats.io import files_read, read_faces
     from fewmark.data.images import write_image
@@ -121,8 +121,9 @@ def scheme_new(
 
     target = file or Path(f"{name}.toml")
     image = target.with_suffix(".png")
-    check_outputs([target, image], files_read(labels, read_faces(labels)), force=force)
-    proposal, unused = propose_from_data(name, labels, missing_value(missing))
+    faces = read_faces(labels, missing=missing_value(missing))
+    check_outputs([target, image], files_read(labels, faces), force=force)
+    proposal, unused = propose_scheme_from(name, labels, faces)
     scheme = proposal.scheme
     doubts = proposal.doubtful
     mirror = scheme.mirror or tuple(range(scheme.n_landmarks))

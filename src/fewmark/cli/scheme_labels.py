@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.data.formats.io import read_faces, read_landmark_names
+from fewmark.data.formats.io import read_landmark_names
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.detector import Detector
 from fewmark.inference.face import Face
@@ -21,16 +21,16 @@ MAX_FACES = 60
 """More faces change nothing."""
 
 
-def propose_from_data(name: str, data: Path, missing: int | None = None) -> tuple[SchemeProposal, list[str]]:
-    """Propose a scheme from a folder or label file; `missing`: see `read_faces`.
+def propose_scheme_from(name: str, data: Path, faces: Sequence[FaceSample]) -> tuple[SchemeProposal, list[str]]:
+    """Propose a scheme from the faces of a folder or label file.
 
     Returns:
         The proposal, and lines about faces that were not used.
 
     Raises:
-        InputError: The data cannot be read, has no labelled face, or see `propose_scheme`.
+        InputError: There is no labelled face, or see `propose_scheme`.
     """
-    faces = [s for s in read_faces(data, missing=missing) if s.is_labelled]
+    faces = [s for s in faces if s.is_labelled]
     if not faces:
         raise InputError(f"{data}: expected labelled faces to make a scheme from, given none")
     chosen = [faces[i] for i in np.unique(np.linspace(0, len(faces) - 1, min(len(faces), MAX_FACES)).astype(int))]

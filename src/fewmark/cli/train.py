@@ -66,7 +66,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Recipe, a set of settings: laptop (40 min on two cores), quick (20 min), adapt (minutes, with --start ibug-68), strong (1 to "
+            help="Recipe, a set of settings: laptop (40 min on two cores), adapt (2 min, with --start ibug-68), strong (1 to "
             "3 h), cascade (25 min and more), paper (21 h; takes a GPU) or a file. If not given: laptop, or adapt for a start from ibug-68.",
         ),
     ] = None,
@@ -130,6 +130,9 @@ def train(
     display = TrainingDisplay(err, plan)
     if recipe is None:
         err.print(f"recipe: {chosen or 'laptop'}")
+    if first is not None and converts:
+        text = f"start:  {start}, whose landmarks a transfer fitted on the labelled faces converts to {landmarks.name}"
+        err.print(Text(text), soft_wrap=True)
     result = run_displayed(
         display, lambda: run_training(config, faces, run, start=first, resume=resume, on_event=display)
     )
@@ -146,7 +149,7 @@ def train(
                 "n_validation": len(lists.validation),
                 "rounds": [{k: r[k] for k in _ROUND_KEYS if k in r} for r in records],
                 "stages": [{k: v for k, v in e.items() if k != "kind"} for e in display.stages],
-                "start_nme": None if math.isnan(result.start_nme) else result.start_nme,
+                "start_nme": result.start_nme if math.isfinite(result.start_nme) else None,
                 "validation": None if score is None else {k: v for k, v in score.to_dict().items() if k not in details},
             }
         )
@@ -157,10 +160,7 @@ def train(
     else:
         out.print(rounds_table(display.records))
     if score is not None:
-        alone = (
-            ""
-            if math.isnan(result.start_nme)
-            else f"; converted landmarks of {start} alone: {percent(result.start_nme)}"
-        )
-        out.print(f"validation: NME {percent(score.nme)} by {score.normalizer}, {score.n_faces} faces{alone}")
+        out.print(f"validation: NME {percent(score.nme)} by {score.normalizer}, {score.n_faces} faces")
+        if math.isfinite(result.start_nme):
+            out.print(Text(f"converted landmarks of {start} alone: NME {percent(result.start_nme)}"))
     out.print(Text(f"model:  {result.path}\nreport: {report}"))

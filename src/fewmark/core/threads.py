@@ -11,7 +11,7 @@ SPIN_COUNT = "1000"
 def spin_briefly() -> None:
     """Let waiting threads give their cores away soon, unless the user has said otherwise; no effect once torch is imported.
 
-    Where other programs run, threads spin in turn with these otherwise: two trainings side by side on two cores took 39 s instead of
-    81 s, a photograph by a model in torch beside another program 73 ms instead of 427; alone, nothing changes.
+    Where other programs run, threads spin in turn with these otherwise: an image by torch beside another program took 590 ms instead
+    of 1312, alone the same (`benchmarks/busy_machine.py`).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)

@@ -84,7 +84,7 @@ def predict_samples(
         if box == "detect":
             each = detector.find_faces(list(images.values()), flip=flip, passes=passes)
             detected = dict(zip(images, each, strict=True))
-            nearest = [_nearest(detected[samples[i].image], b) for i, b in zip(rows, boxes, strict=True)]
+            nearest = [nearest_face(detected[samples[i].image], b) for i, b in zip(rows, boxes, strict=True)]
             likely = {i: f for i, f in zip(rows, nearest, strict=True) if f is not None and detector.is_face(f.scores)}
             rows, predictions = list(likely), [f.prediction for f in likely.values()]
         else:
@@ -98,7 +98,7 @@ def predict_samples(
     return predicted
 
 
-def _nearest(faces: Sequence[FoundFace], true_box: Box) -> FoundFace | None:
+def nearest_face(faces: Sequence[FoundFace], true_box: Box) -> FoundFace | None:
     """The detected face that overlaps the true box most, or None."""
     overlaps = [box_overlap(f.request.box, true_box) for f in faces]
     return faces[int(np.argmax(overlaps))] if overlaps and max(overlaps) > 0 else None

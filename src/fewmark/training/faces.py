@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
-from fewmark.core.geometry import Box, FloatArray
+from fewmark.core.geometry import Box
 from fewmark.data.crops import REACH, CachedFace, CropRule, cache_face, cache_faces
 from fewmark.data.formats.csv import read_csv
 from fewmark.data.images import read_image
@@ -39,7 +39,7 @@ class TrainingData:
     Attributes:
         scheme: Scheme of all labels.
         labelled: L; every face has at least one landmark.
-        unlabelled: U; labels that they may have are read by the oracle and the report alone.
+        unlabelled: U; labels that they may have are read by the oracle and the report alone, and tell which detected face each is.
         validation: Held-out labelled faces to measure on; they train nothing.
 
     Raises:
@@ -52,13 +52,12 @@ class TrainingData:
     validation: Sequence[FaceSample]
 
     def __post_init__(self) -> None:
-        parts = {name: list(getattr(self, name)) for name in ("labelled", "unlabelled", "validation")}
+        parts = {name: list(getattr(self, name)) for name in ("labelled", "validation")}
         if not any(s.is_partly_labelled for part in parts.values() for s in part):
             return
         mean_face = usual_face([*parts["labelled"], *parts["validation"]], self.scheme)
         for name in ("labelled", "validation"):
             object.__setattr__(self, name, [with_full_box(s, mean_face) for s in parts[name]])
-        object.__setattr__(self, "unlabelled", [_hidden_box(s, mean_face) for s in parts["unlabelled"]])
 
     @property
     def n_faces(self) -> int:
@@ -105,14 +104,6 @@ class PreparedFaces:
     def names(self) -> list[str]:
         """(U,) names of the unlabelled faces."""
         return [face_name(s) for s in self.unlabelled_samples]
-
-
-def _hidden_box(sample: FaceSample, mean_face: FloatArray | None) -> FaceSample:
-    """An unlabelled face with the box of labels that it may have; too few for a box are left out, and the face is detected."""
-    try:
-        return with_full_box(sample, mean_face)
-    except InputError:
-        return replace(sample, landmarks=None)
 
 
 def check_labelled(samples: Sequence[FaceSample], part: str) -> None:
@@ -210,13 +201,19 @@ def with_boxes(samples: Sequence[FaceSample], adapter: tuple[float, float, float
         if s.box is None:
             boxes = [f.box_xyxy for f in face_detector(read_image(s.image))]
             if s.landmarks is not None:
-                own = s.face_box()
-                boxes = sorted((b for b in boxes if box_overlap(b, own) > 0), key=lambda b: -box_overlap(b, own))
+                shares = [_points_inside(s.landmarks, b) for b in boxes]
+                boxes = [boxes[int(np.argmax(shares))]] if any(shares) else []
             if not boxes:
                 continue
             s = replace(s, box=adapt_box(boxes[0], adapter))
         result.append(s)
     return result
+
+
+def _points_inside(landmarks: NDArray[np.float32], box_xyxy: Box) -> int:
+    """Number of the known landmarks (K, 2) that lie in a box."""
+    low, high = box_xyxy.reshape(2, 2)
+    return int(((landmarks >= low) & (landmarks <= high)).all(1).sum())
 
 
 def render_synthetic(n: int, scheme: LandmarkScheme, *, size: int, context: RunContext) -> list[FaceSample]:

@@ -79,7 +79,7 @@ def write_run_report(
             "labelled faces": str(len(data.labelled)),
             "validation faces": str(len(data.validation)),
             "unlabelled faces": str(used) if used == given else f"{used} of {given} given",
-            **({"of these pseudo-labelled in the end": str(trained.n_pseudo)} if used and len(records) > 1 else {}),
+            **({"of these pseudo-labelled in the end": str(trained.n_pseudo)} if trained.n_pseudo else {}),
             **({"of these labelled by the start's landmarks": str(trained.n_converted)} if trained.n_converted else {}),
             "minutes": f"{seconds / 60:.1f}",
         },

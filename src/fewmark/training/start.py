@@ -24,7 +24,7 @@ from fewmark.data.relabelling import fit_transfer_on_pairs
 from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.detector import Detector
-from fewmark.inference.face_detection.base import box_overlap
+from fewmark.inference.labelled import nearest_face
 from fewmark.landmarks.metrics import score
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.landmarks.transfer import SchemeTransfer
@@ -161,12 +161,10 @@ def _find_landmarks(detector: Detector, samples: Sequence[FaceSample], context: 
 
 def _landmarks_of(detector: Detector, sample: FaceSample) -> NDArray[np.float32]:
     """(Ks, 2) image px of the detected face that overlaps the sample's box most; NaN where none does."""
-    faces = [f for f in detector.find_faces([read_image(sample.image)])[0] if detector.is_face(f.scores)]
-    box = sample.face_box()
-    best = max(faces, key=lambda f: box_overlap(f.request.box, box), default=None)
-    if best is None or not box_overlap(best.request.box, box) > 0:
+    found = nearest_face(detector.find_faces([read_image(sample.image)])[0], sample.face_box())
+    if found is None or not detector.is_face(found.scores):
         return np.full((detector.scheme.n_landmarks, 2), np.nan, np.float32)
-    landmarks: NDArray[np.float32] = best.prediction.landmarks[0]
+    landmarks: NDArray[np.float32] = found.prediction.landmarks[0]
     return landmarks
 
 

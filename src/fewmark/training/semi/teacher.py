@@ -20,7 +20,7 @@ from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import Ensemble, to_tensor
 from fewmark.training.fit import FitState, cosine, fit
-from fewmark.training.semi.students import StudentTrainer, TrainingSet, labels_only
+from fewmark.training.semi.students import StudentTrainer, TrainingSet
 
 TeacherSource = Literal["labelled", "out-of-fold", "validation"]
 
@@ -136,9 +136,9 @@ def train_folds(
     n_folds: int,
     length: float,
     *,
-    round_index: int = 1,
-    before: Sequence[Fold] = (),
-    training_set: Callable[[int, Sequence[CachedFace]], TrainingSet] = lambda student, faces: labels_only(faces),
+    round_index: int,
+    before: Sequence[Fold],
+    training_set: Callable[[int, Sequence[CachedFace]], TrainingSet],
 ) -> list[Fold]:
     """Train all students once per fold, without its faces, on what the students of the round have learned from.
 
