@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,14 @@ def test_the_snippet_compares_two_labellings(page: str, synthetic: Path, tmp_pat
             (synthetic / name).unlink()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"NME {percent(0.0)}")
+
+
+def test_as_many_faces_are_listed_as_the_advice_asks_for(
+    tiny_run: Path, tiny_recipe: Path, tiny_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewmark.training.advice.LEAST_NEXT", 2)  # so that 4 labelled faces ask for 4 of 6
+    folder = shutil.copytree(tiny_run, tmp_path / "run")
+    train(load_config(tiny_recipe), tiny_data, folder, resume=True)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Label the 4 unlabelled faces that the teacher judges worst" in page
+    assert "The 4 unlabelled faces of the lowest quality" in page

@@ -202,6 +202,14 @@ def test_report(tmp_path: Path) -> None:
     assert "<script" not in page
 
 
+def test_a_last_training_on_labels_is_told(tmp_path: Path) -> None:
+    rounds = [{"round": i, "n_selected": n, "val_nme": {"cpm": 0.05}} for i, n in enumerate((0, 12, 0))]
+    for shown, told in ((rounds, True), (rounds[:2], False)):
+        write_report(tmp_path / "report.html", title="rounds", config={}, rounds=shown)
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert ("The last training is on labels alone." in page) is told
+
+
 def test_an_empty_report(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", title="nothing yet", config={})
     assert "<svg" not in (tmp_path / "report.html").read_text()

@@ -19,8 +19,8 @@ OVERFITTED = 0.6
 """Training NME as a share of the validation NME, below which the training faces are known by heart."""
 MUCH_WORSE = 2.0
 """NME of a component relative to the median of the others, from which it stands out."""
-N_NEXT, LEAST_NEXT = 50, 10
-"""Most and fewest faces to label next; as many as are labelled, in between."""
+LEAST_NEXT, MOST_NEXT = 10, 50
+"""Bounds of the number of faces to label next."""
 
 
 class Advice(NamedTuple):
@@ -63,6 +63,15 @@ def advise(numbers: Numbers) -> list[Advice]:
     """What the numbers of a run say, most urgent first."""
     rules = (_held_out, _packaged, _overfitting, _components, _boxes, _pseudo_labels, _labels)
     return [advice for rule in rules for advice in rule(numbers)]
+
+
+def n_next(n_labelled: int) -> int:
+    """How many faces to label next: as many as are labelled, in bounds; who has twelve does not want fifty more at once.
+
+    >>> [n_next(n) for n in (3, 12, 107)]
+    [10, 12, 50]
+    """
+    return min(MOST_NEXT, max(LEAST_NEXT, n_labelled))
 
 
 def round_nmes(records: Sequence[RoundRecord]) -> dict[int, float]:
@@ -176,7 +185,7 @@ def _pseudo_labels(numbers: Numbers) -> list[Advice]:
 
 def _labels(numbers: Numbers) -> list[Advice]:
     finding = f"How fast the error falls with more labels cannot be seen from one run with {numbers.n_labelled}."
-    wanted = min(N_NEXT, max(LEAST_NEXT, numbers.n_labelled))  # who has twelve labels does not want fifty more at once
+    wanted = n_next(numbers.n_labelled)
     n = min(wanted, numbers.n_ranked)
     if not n:
         return [Advice(finding, f"Label {wanted} more faces, train again, and compare the two reports.")]

@@ -17,7 +17,7 @@ from fewmark.data.samples import face_name, usual_face
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.landmarks.metrics import Score, landmark_errors
 from fewmark.landmarks.scheme import LandmarkScheme
-from fewmark.training.advice import ENOUGH_HELD_OUT, N_NEXT, Numbers, advise
+from fewmark.training.advice import ENOUGH_HELD_OUT, Numbers, advise, n_next
 from fewmark.training.events import Event
 from fewmark.training.faces import TrainingData
 from fewmark.training.semi.rounds import RoundRecord
@@ -144,7 +144,7 @@ def _answers(
         face=usual_face([*data.labelled, *data.validation], scheme),
         others=others,
         advice=advise(numbers),
-        label_next=ranked[:N_NEXT],
+        label_next=ranked[: n_next(len(data.labelled))],
     )
 
 

@@ -187,11 +187,12 @@ def _rounds_section(rounds: Sequence[Mapping[str, Any]], normalizer: str) -> str
             "bias of the labels."
         )
     if len(rounds) == 1:  # labels only
-        return f"<h2>Rounds</h2><p class='note'>Trained on labels only. {bias}</p>{table}"
+        return f"<h2>Rounds</h2><p class='note'>There were no rounds with pseudo labels. {bias}</p>{table}"
+    last = "" if rounds[-1].get("n_selected") else "The last training is on labels alone. "
     return (
         "<h2>Rounds</h2><p class='note'>Gain from the unlabelled faces: each round adds the best pseudo "
         "labels to the labelled faces and retrains the networks. Validation faces are never used for training. "
-        f'{bias}</p><div class="grid">{_card(chart)}{_card(selected)}</div><div style="margin-top:16px">{table}</div>'
+        f'{last}{bias}</p><div class="grid">{_card(chart)}{_card(selected)}</div><div style="margin-top:16px">{table}</div>'
     )
 
 
