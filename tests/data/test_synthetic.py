@@ -29,6 +29,7 @@ from fewmark.data.synthetic.pose import (
     face_from_image,
     project_visible,
     sample_pose,
+    spread_contour,
 )
 from fewmark.data.synthetic.shape import (
     IBUG_MIRROR,
@@ -36,6 +37,7 @@ from fewmark.data.synthetic.shape import (
     Outline,
     face_controls,
     mean_controls,
+    painted_controls,
     sample_expression,
     scheme_weights,
 )
@@ -103,6 +105,14 @@ def test_eyes_open_and_shut_one_by_one() -> None:
     assert openings((1.4, 1.4))[0] > openings((1.0, 1.0))[0] > openings((0.5, 0.5))[0]
 
 
+def test_features_are_painted_on_both_sides_alike_and_the_outline_where_it_is_labelled() -> None:
+    controls = face_controls(None, Expression())
+    painted = painted_controls(controls)
+    np.testing.assert_allclose(painted[list(IBUG_MIRROR)] * (-1, 1), painted[:68], atol=1e-12)
+    np.testing.assert_array_equal(painted[[*range(17), *range(68, 75)]], controls[[*range(17), *range(68, 75)]])
+    assert 0 < np.abs(painted - controls).max() < 0.06
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=40)
 def test_a_random_face_keeps_its_order(seed: int) -> None:
@@ -160,6 +170,27 @@ def test_the_far_contour_stays_on_the_visible_edge() -> None:
         assert surface[cheek, 0].max() < seen[k, 0] + 2.5
     fixed_rim = camera(relief.lift(controls[13:16]))
     assert (seen[13:16, 0] > fixed_rim[:, 0] + 5).all(), "and without that move it would lie inside"
+
+
+def test_contour_labels_divide_what_is_seen_of_it() -> None:
+    """On a line that a turn has stretched on one side, the landmarks keep the steps that they have from the front."""
+    rest = np.column_stack([np.arange(9.0), np.zeros(9)])
+    seen = np.column_stack([[0, 0.3, 0.7, 1.2, 2.0, 4.5, 6.7, 8.5, 10.0], np.zeros(9)])
+    at = np.column_stack([seen * 2, np.ones(9)])
+    moved, places = spread_contour(seen, at, rest)
+    np.testing.assert_allclose(np.diff(moved[:5, 0]), 0.5, atol=0.02)  # from the ear to the chin
+    np.testing.assert_allclose(np.diff(moved[4:, 0]), 2.0, atol=0.02)  # and on to the other ear
+    np.testing.assert_allclose(moved[[0, 4, 8]], seen[[0, 4, 8]], atol=1e-9)
+    np.testing.assert_allclose(places[:, :2], moved * 2, atol=1e-9)
+    np.testing.assert_allclose(spread_contour(rest, at, rest)[0], rest, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [16, 17])
+def test_a_contour_with_and_without_a_landmark_at_the_chin(n: int) -> None:
+    t = np.linspace(0, np.pi, n)
+    rest = np.column_stack([-np.cos(t), np.sin(t)])
+    moved, _ = spread_contour(rest * 50, np.column_stack([rest, t]), rest)
+    np.testing.assert_allclose(moved, rest * 50, atol=0.1)
 
 
 @pytest.mark.parametrize("k", [19, 27, 33, 37, 45, 48, 51, 57, 62])
@@ -354,7 +385,7 @@ def test_poses_and_covers_spread() -> None:
     rng = np.random.default_rng(0)
     synthetic = [sample_pose(rng) for _ in range(400)]
     yaw, pitch, roll = np.array([(p.yaw, p.pitch, p.roll) for p in synthetic]).T
-    assert np.abs(yaw).max() == 45
+    assert np.abs(yaw).max() == 50
     assert np.abs(pitch).max() <= 25
     assert np.abs(roll).max() <= 30
     assert 17 < yaw.std() < 23

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fewmark import TrainingData, distill, train
 from fewmark.core.errors import InputError
 from fewmark.data.formats.csv import read_csv
-from fewmark.data.lists import read_distillation_lists
+from fewmark.data.lists import read_training_lists
 from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
@@ -99,7 +99,7 @@ def test_disagreement_is_the_distance_of_detectors_from_their_mean(dots: FaceSam
 
 def test_views_are_a_function_of_the_seed(tiny_model: Path, synthetic: Path) -> None:
     detector = Detector.load(tiny_model)
-    faces = read_distillation_lists([], synthetic, synthetic / "few.txt", scheme=detector.scheme).labelled[:2]
+    faces = read_training_lists(synthetic, synthetic / "few.txt", scheme=detector.scheme).labelled[:2]
     first, again, other = (predict_multi_view([detector], faces, n_views=2, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first.landmarks, again.landmarks)
     assert not np.array_equal(first.landmarks, other.landmarks)
@@ -148,7 +148,7 @@ def config() -> Config:
 def faces_of(synthetic: Path, *, labelled: bool = True) -> TrainingData:
     scheme = load_scheme("ibug-68")
     few = synthetic / "few.txt" if labelled else None
-    lists = read_distillation_lists([synthetic / "many.txt"], synthetic, few, synthetic / "val.txt", scheme=scheme)
+    lists = read_training_lists(synthetic, few, [synthetic / "many.txt"], synthetic / "val.txt", scheme=scheme)
     return TrainingData(scheme, lists.labelled, lists.unlabelled, lists.validation)
 
 
@@ -305,11 +305,11 @@ def test_some_faces_may_be_undetected_but_not_all(
 
 def test_lists_need_their_data(synthetic: Path) -> None:
     scheme = load_scheme("ibug-68")
-    with pytest.raises(InputError, match="--data DATA"):
-        read_distillation_lists([synthetic], None, synthetic / "few.txt", scheme=scheme)
-    with pytest.raises(InputError, match="--data DATA"):
-        read_distillation_lists([synthetic / "many.txt"], scheme=scheme)
-    lists = read_distillation_lists([synthetic], scheme=scheme)
+    with pytest.raises(InputError, match="faces of DATA"):
+        read_training_lists(None, synthetic / "few.txt", [synthetic], scheme=scheme)
+    with pytest.raises(InputError, match="faces of DATA"):
+        read_training_lists(None, None, [synthetic / "many.txt"], scheme=scheme)
+    lists = read_training_lists(None, None, [synthetic], scheme=scheme)
     assert (len(lists.labelled), len(lists.unlabelled), len(lists.validation)) == (0, 14, 0)
 
 

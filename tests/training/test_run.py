@@ -25,7 +25,9 @@ from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training import fit as fitting
 from fewmark.training.config import Config, load_config
+from fewmark.training.events import Event
 from fewmark.training.faces import with_boxes
+from fewmark.training.work_plan import plan_training
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,26 @@ def test_a_scheme_of_one_landmark_without_a_mirror(synthetic: Path, tiny_recipe:
     assert result.scores is not None
     assert result.scores.normalizer == "box-size"
     assert result.scores.n_landmarks == 1
+
+
+def test_without_labels_synthetic_faces_take_their_place(
+    tiny_data: TrainingData, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    config = load_config(tiny_recipe, ["synthetic.faces=12", "semi.last_length=1"])
+    data = replace(tiny_data, labelled=[])
+    events: list[Event] = []
+    result = train(config, data, tmp_path / "run", on_event=events.append)
+    assert result.checkpoint.counts["labelled"] == 0
+    assert result.scores is not None
+    assert result.scores.n_faces == len(data.validation)
+    names = [e["name"] for e in events if e["kind"] == "training"]
+    assert not [n for n in names if n.startswith(("synthetic", "last"))], "nothing is learned twice, and no labels last"
+    assert list(plan_training(config, data.scheme, 0, len(data.unlabelled)).trainings) == names
+    with pytest.raises(InputError, match="no face is labelled"):
+        train(load_config(tiny_recipe, ["synthetic.faces=0"]), data, tmp_path / "none")
+    bare = replace(data.scheme, name="bare", mean_face=None)
+    with pytest.raises(InputError, match="none can be drawn in scheme"):
+        train(config, TrainingData(bare, [], data.unlabelled, data.validation), tmp_path / "bare")
 
 
 def test_faces_without_a_box_are_detected(synthetic: Path, tmp_path: Path) -> None:

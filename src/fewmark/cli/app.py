@@ -9,6 +9,7 @@ import typer
 from fewmark.cli.base import Command, Group, command_with_lists, out
 from fewmark.cli.calibrate import calibrate
 from fewmark.cli.convert import convert
+from fewmark.cli.curve import curve
 from fewmark.cli.detect import EXAMPLES, detect
 from fewmark.cli.distill import distill
 from fewmark.cli.evaluate import evaluate
@@ -58,6 +59,7 @@ app.command(rich_help_panel="Detect", cls=Command, epilog=EXAMPLES)(detect)
 app.command(rich_help_panel="Detect", cls=Command)(track)
 app.command(rich_help_panel="Train", cls=command_with_lists("--unlabelled"))(train)
 app.command(rich_help_panel="Train", cls=command_with_lists("--unlabelled"))(distill)
+app.command(rich_help_panel="Train", cls=command_with_lists("--unlabelled"))(curve)
 app.command(rich_help_panel="Train", cls=Command)(calibrate)
 app.command(rich_help_panel="Train", cls=Command)(export)
 app.command(rich_help_panel="Evaluate", cls=command_with_lists("--list"))(evaluate)

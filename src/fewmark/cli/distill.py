@@ -54,12 +54,12 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Train a small, fast model on the predictions of larger ones for unlabelled faces."""
-    from fewmark.data.lists import read_distillation_lists
+    from fewmark.data.lists import read_training_lists
     from fewmark.training.config import load_config
 
     config = load_config(to, settings or [], distillation=True)
     scheme = scheme_of(models[0])
-    lists = read_distillation_lists(unlabelled, data, labelled, val, scheme=scheme, missing=missing_value(missing))
+    lists = read_training_lists(data, labelled, unlabelled, val, scheme=scheme, missing=missing_value(missing))
 
     from fewmark.cli.progress import TrainingDisplay, run_displayed
     from fewmark.inference.checkpoint.io import load_checkpoint

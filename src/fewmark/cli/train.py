@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import DataArgument, Json, Missing, Resume, RunFolder, err, missing_value, out, print_json, warn
+from fewmark.cli.base import Json, Missing, Resume, RunFolder, err, missing_value, out, print_json, warn
 from fewmark.cli.settings import ListSettings
 from fewmark.core.text import count, percent
 
@@ -38,12 +38,17 @@ _ROUND_KEYS = (
 
 
 def train(
-    data: DataArgument,
     scheme: Annotated[
         str,
         typer.Option(metavar="NAME|FILE", help="Annotation scheme of the landmarks; see `fewmark scheme list`."),
     ],
     run: RunFolder,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="Folder or label file of the faces; if not given, synthetic faces alone are learned."
+        ),
+    ] = None,
     labelled: Annotated[
         Path | None,
         typer.Option(
@@ -67,7 +72,8 @@ def train(
         typer.Option(
             metavar="NAME|FILE",
             help="Recipe, a set of settings: laptop (40 min on two cores), adapt (2 min, with --start ibug-68), strong (1 to "
-            "3 h), cascade (25 min and more), paper (21 h; takes a GPU) or a file. If not given: laptop, or adapt for a start from ibug-68.",
+            "3 h), cascade (25 min and more), paper (21 h; takes a GPU), drawn (no label: synthetic faces alone) or a file. If not given: "
+            "laptop, or adapt for a start from ibug-68.",
         ),
     ] = None,
     selection: Annotated[
@@ -112,6 +118,8 @@ def train(
     lists = read_training_lists(
         data, labelled, unlabelled or (), val, scheme=landmarks, missing=missing_value(missing), all_labelled=True
     )
+    if not lists.labelled:
+        warn("no face is labelled: synthetic faces are learned in place of labelled ones")
     if lists.n_known:
         warn(f"--unlabelled: {count(lists.n_known, 'face')} left out, which are labelled or validation faces")
 

@@ -148,7 +148,7 @@ class TrainingLists:
 
 
 def read_training_lists(
-    data: str | Path,
+    data: str | Path | None,
     labelled: str | Path | None,
     unlabelled: Sequence[str | Path] = (),
     validation: str | Path | None = None,
@@ -160,7 +160,7 @@ def read_training_lists(
     """Read the faces of a run.
 
     Args:
-        data: Folder or label file, see `read_faces`.
+        data: Folder or label file, see `read_faces`; None where no face is labelled.
         labelled: List of faces in `data`, or None.
         unlabelled: Lists of faces in `data` (.txt files) or other data (anything else). Other data loses its
             landmarks if they belong to another scheme; labelled and validation faces in it are left out.
@@ -170,10 +170,14 @@ def read_training_lists(
         all_labelled: Whether, without a list, all labelled faces of `data` that no other list names are the labelled ones.
 
     Raises:
-        InputError: A file cannot be read; a labelled or validation face has no landmarks; a face of a list is both
-            labelled and unlabelled, both labelled and validation, or unlabelled twice.
+        InputError: A file cannot be read; lists are given without `data`; a labelled or validation face has no landmarks;
+            a face of a list is both labelled and unlabelled, both labelled and validation, or unlabelled twice.
     """
-    faces = read_faces(data, scheme=scheme, missing=missing)
+    if data is None:
+        lists = [labelled, validation, *(u for u in unlabelled if _is_list(u))]
+        if named := next((u for u in lists if u is not None), None):
+            raise InputError(f"{named}: a list names faces of DATA; give that folder or label file, too")
+    faces = [] if data is None else read_faces(data, scheme=scheme, missing=missing)
     held_out = [] if validation is None else _with_labels(select(faces, validation), validation)
     listed = {source: select(faces, source) for source in unlabelled if _is_list(source)}
     if labelled is not None:
@@ -197,41 +201,6 @@ def read_training_lists(
         check_disjoint(many, part, f"--unlabelled {source} and the --unlabelled before it")
         many += part
     return TrainingLists(few, many, held_out, n_known)
-
-
-def read_distillation_lists(
-    unlabelled: Sequence[str | Path],
-    data: str | Path | None = None,
-    labelled: str | Path | None = None,
-    validation: str | Path | None = None,
-    *,
-    scheme: LandmarkScheme,
-    missing: int | None = None,
-) -> TrainingLists:
-    """Read the faces for distillation, which needs no labels.
-
-    Args:
-        unlabelled: See `read_training_lists`; only other data is allowed without `data`.
-        data: Folder or label file that the lists refer to, or None.
-        labelled: List of faces in `data`, or None.
-        validation: List of faces in `data`, or None.
-        scheme: Scheme of the labels.
-        missing: See `read_faces`.
-
-    Raises:
-        InputError: Lists are given without `data`; or see `read_training_lists`.
-    """
-    if data is None:
-        lists = [labelled, validation, *(u for u in unlabelled if _is_list(u))]
-        if given := next((u for u in lists if u is not None), None):
-            raise InputError(f"{given}: a list names faces of some data; give it by --data DATA")
-        faces: list[FaceSample] = []
-        for source in unlabelled:
-            part = _other_data(source, scheme, missing)
-            check_disjoint(faces, part, f"--unlabelled {source} and the --unlabelled before it")
-            faces += part
-        return TrainingLists([], faces, [])
-    return read_training_lists(data, labelled, unlabelled, validation, scheme=scheme, missing=missing)
 
 
 def _is_list(source: str | Path) -> bool:

@@ -15,6 +15,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.json import json_value
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
+from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.inference.checkpoint.metadata import RUN_MODEL
 from fewmark.inference.detector import Detector
@@ -78,7 +79,7 @@ def train(
 
     Args:
         config: Settings.
-        data: Faces.
+        data: Faces; where none is labelled, synthetic faces take the place of labelled ones.
         folder: The run folder; made.
         start: A model from whose weights the students of the same networks begin; None for random weights. Its quality network is
             kept where the run trains none and the crop is the same. Of a model of another scheme the landmarks are taken too, see
@@ -92,8 +93,11 @@ def train(
     """
     check_labelled(data.labelled, "labelled")
     check_labelled(data.validation, "val")
-    if not data.labelled:
-        raise InputError("training: the labelled list is empty; at least one labelled face is needed")
+    if not data.labelled and (config.cascade.stages or not config.synthetic.faces):
+        raise InputError(
+            "training: no face is labelled; give labelled faces, or the number of synthetic faces to learn from in their place "
+            "(--recipe drawn, or synthetic.faces; not for a cascade)"
+        )
     if config.cascade.stages:
         check_cascade(config, data.scheme, options=cascade_options)
         if start is not None:
@@ -102,6 +106,8 @@ def train(
         return _finish_run(run, _train_cascade(run, cascade_options))
     check_students(config)
     converts = start is not None and not same_scheme(start, data.scheme)
+    if converts and not data.labelled:
+        raise InputError("--start: a model of another scheme is converted by labelled faces, given none; label some")
     weights = [] if converts else initial_weights(start, data.scheme, student_plans(config))
     run = _open_run(config, data, folder, [], start, resume, on_event)
     return _finish_run(run, _train_rounds(run, weights))
@@ -226,10 +232,21 @@ def _open_run(
 def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
     """Train students by the rounds of TS3."""
     config, data, rule, context = run.config, run.data, run.crop, run.context
-    run.context.emit({"kind": "reading", "n_faces": data.n_faces})
-    faces = prepare_faces(data, rule)
     size = max(LEAST_SYNTHETIC_SIZE, round(1.5 * rule.size))
-    synthetic = render_synthetic(config.synthetic.faces, data.scheme, size=size, context=context)
+
+    def synthetic_faces() -> list[FaceSample]:
+        return render_synthetic(config.synthetic.faces, data.scheme, size=size, context=context)
+
+    n_labelled = len(data.labelled)
+    if not n_labelled:  # synthetic faces take the place of labelled ones
+        data = replace(data, labelled=synthetic_faces())
+        if not data.labelled:
+            raise InputError(
+                f"training: no face is labelled, and none can be drawn in scheme {data.scheme.name}; label some"
+            )
+    context.emit({"kind": "reading", "n_faces": data.n_faces})
+    faces = prepare_faces(data, rule)
+    synthetic = synthetic_faces() if n_labelled else []
     run.begin()
     plans, begun = student_plans(config), Start(weights)
     if run.start is not None and not same_scheme(run.start, data.scheme):
@@ -243,7 +260,7 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
         size=rule.size,
         augment=AugmentRule(**config.augment.model_dump()),
         rule=make_selection(config),
-        loop=make_loop(config, len(faces.labelled), len(faces.unlabelled)),
+        loop=make_loop(config, n_labelled, len(faces.unlabelled)),
         context=context,
         synthetic=cache_faces(synthetic, rule, data.scheme.n_landmarks),
         converted=begun.converted,

@@ -45,6 +45,8 @@ def line_chart(
     y_range: Point | None = None,
     dots: bool = False,
     whole_x: bool = False,
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
+    marks: Mapping[str, Sequence[Point]] | None = None,
 ) -> str:
     """Draw lines with a legend.
 
@@ -59,13 +61,23 @@ def line_chart(
         y_range: Range of the y axis; None for the range of the data plus a margin.
         dots: Mark every point.
         whole_x: Place x ticks only at whole numbers.
+        bands: Name of a series -> (x, low, high), a shaded area about it.
+        marks: Name -> points that no line connects.
 
     Returns:
         One <svg> element.
     """
-    points = [p for line in series.values() for p in line]
+    bands, marks = bands or {}, marks or {}
+    points = [p for line in [*series.values(), *marks.values()] for p in line]
+    points += [(x, y) for band in bands.values() for x, low, high in band for y in (low, high)]
     frame = _Frame(points, width, height, x_range, y_range, whole_x)
     body = []
+    for n, name in enumerate(series):
+        band = bands.get(name, ())
+        edge = [*((x, high) for x, _, high in band), *((x, low) for x, low, _ in reversed(band))]
+        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in edge)
+        if edge:
+            body.append(f'<polygon points="{path}" fill="{INKS[n % len(INKS)]}" fill-opacity="0.15"/>')
     for n, (name, line) in enumerate(series.items()):
         ink = INKS[n % len(INKS)]
         for run in _runs(line):
@@ -80,7 +92,13 @@ def line_chart(
                     f'stroke-width="2"><title>{escape(name)}: {x:g}, {y:.4g}</title></circle>'
                     for x, y in run
                 ]
-    return frame.svg("\n".join(body), title, x_label, y_label, list(series))
+    for n, (name, cloud) in enumerate(marks.items(), len(series)):
+        body += [
+            f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3.6" fill="{INKS[n % len(INKS)]}">'
+            f"<title>{escape(name)}: {x:g}, {y:.4g}</title></circle>"
+            for x, y in cloud
+        ]
+    return frame.svg("\n".join(body), title, x_label, y_label, [*series, *marks])
 
 
 def scatter_chart(

@@ -100,7 +100,7 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
         age=float(u[7] ** 1.6),
         redness=float(rng.uniform(0.0, 0.16)),
         brow_width=float(rng.uniform(0.06, 0.15) * (0.8 if woman else 1.1)),
-        brow_density=float(rng.uniform(0.35, 1.0)),
+        brow_density=float(rng.uniform(0.2, 1.0)),
         beard=beard,
         moustache=float(moustache),
         lashes=float(rng.uniform(0.4, 1) if woman else 0.35 * u[8]),

@@ -69,7 +69,7 @@ def smooth(points: FloatArray, closed: bool = True, n: int = 6) -> Floats:
     a, b, c, d = q[:-3], q[1:-2], q[2:-1], q[3:]
     t = (np.arange(n) / n)[:, None, None]
     curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    out = curve.transpose(1, 0, 2).reshape(-1, 2)
+    out = curve.transpose(1, 0, 2).reshape(-1, p.shape[1])
     return out if closed else np.concatenate([out, p[-1:]])
 
 

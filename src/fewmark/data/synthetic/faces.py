@@ -23,9 +23,19 @@ from fewmark.data.synthetic.appearance import sample_appearance
 from fewmark.data.synthetic.brush import fixed, smooth
 from fewmark.data.synthetic.occlusion import paint_covers
 from fewmark.data.synthetic.photo import lit, photograph, sample_light
-from fewmark.data.synthetic.pose import X0, Y0, Camera, Pose, Relief, face_from_image, project_visible, sample_pose
+from fewmark.data.synthetic.pose import (
+    X0,
+    Y0,
+    Camera,
+    Pose,
+    Relief,
+    face_from_image,
+    project_visible,
+    sample_pose,
+    spread_contour,
+)
 from fewmark.data.synthetic.scene import Scene
-from fewmark.data.synthetic.shape import face_controls, sample_expression, scheme_weights
+from fewmark.data.synthetic.shape import face_controls, painted_controls, sample_expression, scheme_weights
 from fewmark.data.synthetic.skin import paint_face
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -74,13 +84,14 @@ def render_face(
     appearance, light = sample_appearance(rng), sample_light(rng)
     drawn_pose = sample_pose(rng)
     pose = pose or drawn_pose
-    relief = Relief(controls, nose=float(rng.uniform(0.75, 1.2)))
+    painted = painted_controls(controls)
+    relief = Relief(painted, nose=float(rng.uniform(0.75, 1.2)))
     camera, seen, at = _aim(rng, relief, controls, pose, n)
     seen68, hairline = seen[:68], seen[68:]
 
-    texture, unit = paint_face(rng, controls, appearance, n)
+    texture, unit = paint_face(rng, painted, appearance, n)
     texture = lit(texture, *light.shade(relief, camera.rotation))
-    scene = Scene(rng, n, camera, controls, relief, appearance, light.even + 0.6 * light.strength)
+    scene = Scene(rng, n, camera, controls, relief, appearance, light)
     scene.paint_behind()
     outline = smooth(np.concatenate([seen68[:17], hairline[::-1]]))
     part, depth = _lay_face(
@@ -91,7 +102,11 @@ def render_face(
     image = photograph(rng, scene.image, size)
 
     if scheme.name != "ibug-68":
-        seen, at = project_visible(relief, camera, weights @ controls)
+        rest = weights @ controls
+        seen, at = project_visible(relief, camera, rest)
+        contour = list(scheme.components.get("contour", ()))
+        if len(contour) > 2:
+            seen[contour], at[contour] = spread_contour(seen[contour], at[contour], rest[contour])
     occluded = _hidden(scene.cover, depth, part, seen, camera.depth(at))[: scheme.n_landmarks]
     return SyntheticFace(
         image,
@@ -143,8 +158,10 @@ def _aim(
     Returns:
         The camera; the controls in the image, (75, 2) px; where they are on the face, (75, 3) face frame.
     """
-    camera = Camera(pose.rotation(), float(rng.uniform(4, 14)), 1.0, np.zeros(2))
+    distance = float(np.exp(rng.uniform(*np.log((5, 25)))))
+    camera = Camera(pose.rotation(), distance, 1.0, np.zeros(2))
     seen, at = project_visible(relief, camera, controls)
+    seen[:17], at[:17] = spread_contour(seen[:17], at[:17], controls[:17])
     box = box_of_points(seen[:68])
     scale = float(n * rng.uniform(0.5, 0.86) / box_size(box).max())
     room = (n - 1 - box_size(box) * scale) / 2

@@ -45,7 +45,7 @@ def _glasses(rng: np.random.Generator, scene: Scene, sun: bool) -> None:
         rim[:, 2] -= 0.25 * np.maximum(0, (rim[:, 0] - centre[0]) * sign)
         rims.append(camera(rim))
         bridge.append(rim[14 if sign > 0 else 0])
-        hinge, ear = camera(np.array([rim[0 if sign > 0 else 14], (sign * 1.08, 0.02, -1.0)]))
+        hinge, ear = camera(np.array([rim[0 if sign > 0 else 14], (sign * 1.15, 0.02, -1.0)]))
         if (ear[0] - hinge[0]) * sign > 0:  # the temple is on our side of the face
             start, end = fixed(np.array([hinge, ear])).tolist()
             cv2.line(scene.image, start, end, (colour * 0.8).tolist(), thick, cv2.LINE_AA, 4)

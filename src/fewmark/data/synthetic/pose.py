@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmark.core.geometry import FloatArray, Floats
+from fewmark.data.synthetic.brush import smooth
 from fewmark.data.synthetic.shape import CENTRE, Outline
 
 Map = NDArray[np.float32]
@@ -23,8 +24,8 @@ _PIVOT = np.array([0.0, 0.3, -0.85])
 # how far the outline lies behind the face's centre: 17 contour points, the hairline from right to left
 _OUTLINE_DEPTH = np.array(
     [
-        *(1.08, 1.03, 0.96, 0.87, 0.72, 0.52, 0.31, 0.15, 0.08),
-        *(0.15, 0.31, 0.52, 0.72, 0.87, 0.96, 1.03, 1.08),
+        *(1.08, 1.08, 1.06, 0.98, 0.84, 0.62, 0.36, 0.16, 0.08),
+        *(0.16, 0.36, 0.62, 0.84, 0.98, 1.06, 1.08, 1.08),
         *(1.0, 0.85, 0.62, 0.5, 0.62, 0.85, 1.0),
     ]
 )
@@ -52,9 +53,9 @@ class Pose:
 
 
 def sample_pose(rng: np.random.Generator) -> Pose:
-    """Yaw to 45, pitch to 25, roll to 30 degrees, the frontal ones most often."""
-    yaw, pitch, roll = rng.normal(0, 1, 3) * (20, 9, 10)
-    return Pose(float(np.clip(yaw, -45, 45)), float(np.clip(pitch, -25, 25)), float(np.clip(roll, -30, 30)))
+    """Yaw to 50, pitch to 25, roll to 30 degrees; half of the faces look almost at the camera."""
+    yaw, pitch, roll = rng.normal(0, 1, 3) * (12 if rng.random() < 0.55 else 26, 10, 10)
+    return Pose(float(np.clip(yaw, -50, 50)), float(np.clip(pitch, -25, 25)), float(np.clip(roll, -30, 30)))
 
 
 class Relief:
@@ -115,17 +116,23 @@ def _bumps(p: Floats, nose: float) -> list[tuple[float, float, float, float, flo
         return float(at[0]), float(at[1]), wide, high, amount
 
     found = []
-    for s, wing, eye, brow in ((-1, p[31], p[36:42], p[17:22]), (1, p[35], p[42:48], p[22:27])):
+    sides = ((-1, p[31], p[36:42], p[17:22], p[48]), (1, p[35], p[[45, 44, 43, 42, 47, 46]], p[26:21:-1], p[54]))
+    for s, wing, eye, brow, corner in sides:
         centre = eye.mean(0)
         found += [
-            bump(wing - (0.02 * s, 0.05), 0.09, 0.09, 0.11 * nose),
+            bump(wing - (0.02 * s, 0.05), 0.09, 0.09, 0.14 * nose),
             bump(centre - (0, 0.02), 0.26, 0.15, -0.11),
             bump(centre, 0.14, 0.1, 0.06),
-            bump(brow.mean(0) - (0, 0.02), 0.36, 0.1, 0.05),
+            bump(eye[0], 0.12, 0.1, 0.05),
+            bump(eye[3], 0.1, 0.1, -0.08),
+            bump(brow.mean(0) - (0, 0.02), 0.36, 0.1, 0.12),
+            bump(brow[0], 0.2, 0.14, 0.1),
+            bump(corner, 0.13, 0.12, -0.1),
             (0.58 * s, 0.36, 0.26, 0.24, 0.07),  # the cheekbone
         ]
     return [
         *found,
+        bump(p[33] + (0, 0.02), 0.12, 0.06, -0.08),
         bump(p[48:68].mean(0), 0.42, 0.3, 0.1),
         bump(p[[50, 52, 61, 63]].mean(0), 0.22, 0.06, 0.05),
         bump(p[[58, 56, 66]].mean(0), 0.2, 0.07, 0.06),
@@ -189,6 +196,39 @@ def project_visible(relief: Relief, camera: Camera, points: FloatArray) -> tuple
     best = reach.argmax(0)
     lifted[edge] = candidates[best, np.arange(len(edge))]
     return camera(lifted), lifted
+
+
+def spread_contour(seen: Floats, at: Floats, rest: FloatArray) -> tuple[Floats, Floats]:
+    """Move the landmarks of a contour along it to where a person labels them: at the steps that they have from the front.
+
+    A contour point is no place on the skin; labels divide the visible edge from the ear to the chin and on to the other ear.
+
+    Args:
+        seen: (N, 2) image px, the visible contour in order.
+        at: (N, 3) face frame, the same.
+        rest: (N, 2) face frame, the contour from the front.
+
+    Returns:
+        `seen` and `at` of the moved landmarks.
+    """
+    n, fine = len(seen), 6
+    curve, places = smooth(seen, closed=False, n=fine), smooth(at, closed=False, n=fine)
+    along, wanted = _arc(curve), _arc(np.asarray(rest, np.float64))
+    index = np.arange(len(curve)) / fine
+    chin = (n - 1) / 2
+    middle, wanted_middle = np.interp(chin, index, along), np.interp(chin, np.arange(n), wanted)
+    knots = np.interp(wanted, [0, wanted_middle, wanted[-1]], [0, middle, along[-1]])
+    return _interpolate(knots, along, curve), _interpolate(knots, along, places)
+
+
+def _arc(points: Floats) -> Floats:
+    """(N, D) -> (N,) length of the way from the first point."""
+    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+
+
+def _interpolate(x: Floats, at: Floats, values: Floats) -> Floats:
+    """Each column of the values, (N, D), at x."""
+    return np.stack([np.interp(x, at, column) for column in values.T], -1)
 
 
 def face_from_image(

@@ -9,10 +9,11 @@ import numpy as np
 from fewmark.core.geometry import FloatArray, Floats, Image
 from fewmark.data.synthetic.appearance import Appearance
 from fewmark.data.synthetic.brush import Brush, clouds, fixed, random_part, smooth, strands
+from fewmark.data.synthetic.photo import Light
 from fewmark.data.synthetic.pose import Camera, Relief
 from fewmark.data.synthetic.shape import CENTRE
 
-SKULL, SKULL_AXES = np.array([0.0, -0.26, -0.88]), np.array([1.06, 1.06, 1.15])
+SKULL, SKULL_AXES = np.array([0.0, -0.26, -0.88]), np.array([1.13, 1.06, 1.15])
 
 
 def _ball() -> Floats:
@@ -72,6 +73,7 @@ class Scene:
         cover: (size, size) 255 where something hides the face.
         camera: image px from the face frame.
         controls: (75, 2) face frame.
+        lamp: on the face.
         light: brightness factor of hair, body and things.
     """
 
@@ -83,10 +85,11 @@ class Scene:
         controls: Floats,
         relief: Relief,
         appearance: Appearance,
-        light: float,
+        lamp: Light,
     ) -> None:
         self.rng, self.size, self.camera, self.controls = rng, size, camera, controls
-        self.relief, self.appearance, self.light = relief, appearance, light
+        self.relief, self.appearance = relief, appearance
+        self.lamp, self.light = lamp, lamp.even + 0.6 * lamp.strength
         self.image = paint_background(rng, size)
         self.cover = np.zeros((size, size), np.uint8)
         self.unit = camera.scale
@@ -131,12 +134,13 @@ class Scene:
             half = np.array([(0.9, -0.7, -1), (side, 0.1, -1.0), (side * 1.05, length, -0.9), (0.3, length + 0.2, -1)])
             behind = np.concatenate([half, half[::-1] * (-1, 1, 1)])
             self.fill(smooth(self.camera(behind)), cv2.convertScaleAbs(self.hair, alpha=0.7), 0.02)
-        w = rng.uniform(0.5, 0.72)
+        w = rng.uniform(0.55, 0.95)
         foot = off(neck + (0.35 * (chin - neck)[0], 0), 0, 1.25)
-        sides = np.array([off(neck, -w, -0.3), off(neck, w, -0.3), off(foot, 1.12 * w, 0), off(foot, -1.12 * w, 0)])
-        self.fill(sides, appearance.skin * self.light * rng.uniform(0.6, 0.95))
+        flare = rng.uniform(1.0, 1.35)
+        sides = np.array([off(neck, -w, -0.3), off(neck, w, -0.3), off(foot, flare * w, 0), off(foot, -flare * w, 0)])
+        self.fill(smooth(sides, closed=False), self._neck_skin(float(neck[0]), w * u), 0.02)
         shadow = np.array([off(chin, -0.8, -0.4), off(chin, 0.8, -0.4), off(chin, 0.35, 0.3), off(chin, -0.35, 0.3)])
-        self.brush.soft([shadow], appearance.skin * 0.35 * self.light, 0.45, 0.12)
+        self.brush.soft([shadow], appearance.skin * 0.35 * self.light, float(rng.uniform(0.05, 0.65)), 0.12)
         collar = off(foot, 0, -rng.uniform(0.1, 0.75))
         cloth = self.woven(rng.uniform(10, 245) + rng.uniform(-90, 90, 3) * rng.random(), float(rng.uniform(0.05, 0.5)))
         half = np.array([(0.0, rng.uniform(0, 0.5)), (0.78, 0), (2.1, 0.6), (2.3, 4)])
@@ -146,11 +150,23 @@ class Scene:
         if not self.long or rng.random() < 0.3:
             self._ears()
 
+    def _neck_skin(self, middle: float, half: float) -> Image:
+        """(size, size, 3) the skin of an upright cylinder about the column `middle`, `half` px wide to either side."""
+        across = np.clip((np.arange(self.size, dtype=np.float32) - middle) / half, -1, 1)
+        x, _, z = self.lamp.direction
+        level = self.lamp.even + self.lamp.strength * np.clip(x * across + z * np.sqrt(1 - across**2), 0, None)
+        skin = self.appearance.skin * self.rng.uniform(0.75, 1.0) * level[:, None]
+        row = np.clip(skin, 0, 255).astype(np.uint8)
+        grain = random_part(clouds(), (self.size, self.size), self.rng)
+        factor = cv2.convertScaleAbs(grain, alpha=0.08, beta=128 * 0.92)
+        image = np.broadcast_to(row, (self.size, *row.shape))
+        return np.asarray(cv2.multiply(np.ascontiguousarray(image), cv2.merge([factor] * 3), scale=1 / 128), np.uint8)
+
     def _ears(self) -> None:
         flare, tall = self.rng.uniform(0.35, 0.8), self.rng.uniform(0.24, 0.33)
         t = np.linspace(0, 2 * np.pi, 17)[:-1]
         deep, high = np.cos(t) * 0.17, np.sin(t) * tall * (1 + 0.15 * np.cos(t))
-        rim = np.column_stack([0.99 + flare * (0.15 + deep), 0.2 + high - 0.15 * deep, -1.05 - deep])
+        rim = np.column_stack([1.06 + flare * (0.15 + deep), 0.2 + high - 0.15 * deep, -1.05 - deep])
         seen = [self.camera(rim), self.camera(rim * (-1, 1, 1))]
         skin = self.appearance.skin * (0.97, 0.88, 0.86) * self.light
         self.brush.soft(seen, skin * 0.88, 1.0)

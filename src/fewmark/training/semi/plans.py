@@ -60,15 +60,16 @@ def make_loop(config: Config, n_labelled: int, n_unlabelled: int) -> Loop:
 
     Args:
         config: Settings.
-        n_labelled: Number of faces of L.
+        n_labelled: Number of faces of L; 0: synthetic faces take their place, and no training ends on labels.
         n_unlabelled: Number of faces of U.
     """
     s = config.semi
-    rounds = s.rounds
+    rounds, last = s.rounds, s.last_length if n_labelled else 0.0
+    n_labelled = n_labelled or config.synthetic.faces
     first: float | list[float] = s.first_length
     if s.selection == "none":
         rounds = 0
-        last = s.last_length if s.rounds else 0.0
+        last = last if s.rounds else 0.0
         first = [
             s.first_length
             + last
@@ -87,7 +88,7 @@ def make_loop(config: Config, n_labelled: int, n_unlabelled: int) -> Loop:
         labelled_share=s.labelled_share,
         fold_length=s.fold_length,
         first_length=first,
-        last_length=s.last_length,
+        last_length=last,
         pseudo_weight=s.pseudo_weight,
         weigh_by_spread=s.weigh_by_spread,
         synthetic_length=config.synthetic.length,
@@ -111,10 +112,11 @@ def planned_rounds(
             epochs = max(1, round(s.n_epochs * (loop.first_length_of(j) if length is None else length)))
             yield PlannedTraining(f"{prefix}_{name}", name, epochs * steps_per_epoch(s, n_faces))
 
-    if config.synthetic.faces:
+    if config.synthetic.faces and n_labelled:
         yield from train_all("synthetic", config.synthetic.faces, loop.synthetic_length)
     if converted and n_unlabelled:
         yield from train_all("converted", n_unlabelled, loop.synthetic_length)
+    n_labelled = n_labelled or config.synthetic.faces
     yield from train_all("round0", n_labelled, None)
     out_of_fold = config.semi.selection == "teacher" and config.teacher.source == "out-of-fold"
     for i in range(1, loop.n_rounds + 1):
