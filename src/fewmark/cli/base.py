@@ -56,6 +56,16 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Model file, run folder or packaged name, e.g. ibug-68.")
 ]
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Folder or label file of the faces.")]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="DATA is a published benchmark in its original layout: 300w, aflw, 300vw, wflw, cofw or lapa.",
+    ),
+]
+Incomplete = Annotated[
+    bool, typer.Option("--incomplete", help="Accept a benchmark with another number of faces than is published.")
+]
 OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results, made if missing.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace earlier results, but no file given to this command.")]
 RunFolder = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder with the model, made if missing.")]

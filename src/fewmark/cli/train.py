@@ -5,14 +5,30 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import Json, Missing, Resume, RunFolder, err, missing_value, out, print_json, warn
+from fewmark.cli.base import (
+    Incomplete,
+    Json,
+    Missing,
+    ProtocolOption,
+    Resume,
+    RunFolder,
+    err,
+    missing_value,
+    out,
+    print_json,
+    warn,
+)
 from fewmark.cli.settings import ListSettings
+from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
+
+if TYPE_CHECKING:
+    from fewmark.data.samples import FaceSample
 
 
 class Selection(StrEnum):
@@ -73,7 +89,7 @@ def train(
             metavar="NAME|FILE",
             help="Recipe, a set of settings: laptop (40 min on two cores), adapt (2 min, with --start ibug-68), strong (1 to "
             "3 h), cascade (25 min and more), paper (21 h; takes a GPU), drawn (no label: synthetic faces alone) or a file. If not given: "
-            "laptop, or adapt for a start from ibug-68.",
+            "adapt for a start from ibug-68, else strong on a GPU and laptop without one.",
         ),
     ] = None,
     selection: Annotated[
@@ -95,29 +111,53 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. semi.rounds=2; see --list-settings."),
     ] = None,
+    label_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="F",
+            help="Learn from this fraction of the labelled faces, drawn by run.seed; the others become unlabelled.",
+        ),
+    ] = None,
+    protocol: ProtocolOption = None,
+    incomplete: Incomplete = False,
     resume: Resume = False,
     list_settings: ListSettings = False,
     missing: Missing = None,
     as_json: Json = False,
 ) -> None:
     """Train a detector from a few labelled and many unlabelled faces."""
-    from fewmark.data.lists import read_training_lists
+    from fewmark.data.lists import hide_labels, read_training_lists
     from fewmark.landmarks.scheme import load_scheme
     from fewmark.training.config import load_config
 
     selected = [] if selection is None else [f"semi.selection={selection.value}"]
-    first, chosen = None, recipe
+    first, chosen, why = None, recipe, ""
     if start is not None:
         from fewmark.inference.checkpoint.io import load_checkpoint
         from fewmark.training.start import usual_recipe
 
         first = load_checkpoint(start)
         chosen = chosen or usual_recipe(first)
-    config = load_config(chosen or "laptop", [*selected, *(settings or [])])
+    if chosen is None:
+        from fewmark.training.launch import recipe_for_machine
+
+        chosen, found = recipe_for_machine()
+        why = f" (this machine has {found})"
+    config = load_config(chosen, [*selected, *(settings or [])])
     landmarks = load_scheme(scheme)
+    given: Path | list[FaceSample] | None = data
+    if protocol is not None:
+        from fewmark.data.benchmarks.protocols import check_scheme, find_protocol
+
+        check_scheme(protocol, landmarks.name)
+        if data is None:
+            raise InputError(f"--protocol {protocol}: expected its folder as DATA, given none")
+        given = find_protocol(protocol).read(data, "train", not incomplete)
     lists = read_training_lists(
-        data, labelled, unlabelled or (), val, scheme=landmarks, missing=missing_value(missing), all_labelled=True
+        given, labelled, unlabelled or (), val, scheme=landmarks, missing=missing_value(missing), all_labelled=True
     )
+    if label_share is not None:
+        lists = hide_labels(lists, label_share, config.run.seed)
     if not lists.labelled:
         warn("no face is labelled: synthetic faces are learned in place of labelled ones")
     if lists.n_known:
@@ -137,7 +177,7 @@ def train(
     plan = plan_training(config, landmarks, len(lists.labelled), len(lists.unlabelled), converted=converts)
     display = TrainingDisplay(err, plan)
     if recipe is None:
-        err.print(f"recipe: {chosen or 'laptop'}")
+        err.print(f"recipe: {chosen}{why}")
     if first is not None and converts:
         text = f"start:  {start}, whose landmarks a transfer fitted on the labelled faces converts to {landmarks.name}"
         err.print(Text(text), soft_wrap=True)

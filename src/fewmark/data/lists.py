@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from fewmark.core.errors import InputError
 from fewmark.data.formats.io import read_faces
 from fewmark.data.formats.text import read_text
@@ -148,7 +150,7 @@ class TrainingLists:
 
 
 def read_training_lists(
-    data: str | Path | None,
+    data: str | Path | Sequence[FaceSample] | None,
     labelled: str | Path | None,
     unlabelled: Sequence[str | Path] = (),
     validation: str | Path | None = None,
@@ -160,7 +162,7 @@ def read_training_lists(
     """Read the faces of a run.
 
     Args:
-        data: Folder or label file, see `read_faces`; None where no face is labelled.
+        data: Folder or label file, see `read_faces`, or faces that were read; None where no face is labelled.
         labelled: List of faces in `data`, or None.
         unlabelled: Lists of faces in `data` (.txt files) or other data (anything else). Other data loses its
             landmarks if they belong to another scheme; labelled and validation faces in it are left out.
@@ -177,7 +179,7 @@ def read_training_lists(
         lists = [labelled, validation, *(u for u in unlabelled if _is_list(u))]
         if named := next((u for u in lists if u is not None), None):
             raise InputError(f"{named}: a list names faces of DATA; give that folder or label file, too")
-    faces = [] if data is None else read_faces(data, scheme=scheme, missing=missing)
+    faces = read_faces(data, scheme=scheme, missing=missing) if isinstance(data, str | Path) else list(data or ())
     held_out = [] if validation is None else _with_labels(select(faces, validation), validation)
     listed = {source: select(faces, source) for source in unlabelled if _is_list(source)}
     if labelled is not None:
@@ -201,6 +203,23 @@ def read_training_lists(
         check_disjoint(many, part, f"--unlabelled {source} and the --unlabelled before it")
         many += part
     return TrainingLists(few, many, held_out, n_known)
+
+
+def hide_labels(lists: TrainingLists, share: float, seed: int) -> TrainingLists:
+    """Keep a share of the labelled faces, drawn by the seed; the others become unlabelled.
+
+    Their boxes are taken from them, because those of labels say where the landmarks are: the face detector finds them again.
+
+    Raises:
+        InputError: The share is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"--label-share: expected a fraction above 0 and at most 1, given {share:g}")
+    n = max(1, round(share * len(lists.labelled)))
+    order = np.random.default_rng(seed).permutation(len(lists.labelled))
+    kept, hidden = sorted(order[:n].tolist()), sorted(order[n:].tolist())
+    unlabelled = [*lists.unlabelled, *(replace(lists.labelled[i], box=None) for i in hidden)]
+    return replace(lists, labelled=[lists.labelled[i] for i in kept], unlabelled=unlabelled)
 
 
 def _is_list(source: str | Path) -> bool:

@@ -35,6 +35,11 @@ def launch(config: Config) -> Fabric:
     return fabric
 
 
+def recipe_for_machine() -> tuple[str, str]:
+    """The recipe of a run for which none is given, and the hardware that decides it, in words."""
+    return ("strong", "a GPU") if torch.cuda.is_available() else ("laptop", "no GPU")
+
+
 def leave() -> None:
     """End all processes together: one that exits while another still communicates may abort."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():

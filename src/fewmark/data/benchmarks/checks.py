@@ -18,7 +18,7 @@ def check_count(what: str, expected: int, given: int, strict: bool) -> None:
     """
     if strict and expected != given:
         raise InputError(
-            f"{what}: expected {expected} as published, given {given}; complete the data, or read it with strict=False"
+            f"{what}: expected {expected} as published, given {given}; complete the data, or read it with strict=False (--incomplete)"
         )
 
 

@@ -83,6 +83,11 @@ def read_300w(
     return samples
 
 
+def has_boxes(root: str | Path) -> bool:
+    """Whether a folder of 300-W holds the published face boxes."""
+    return any(any((Path(root) / folder).glob("bounding_boxes_*.mat")) for folder in _BOX_FOLDERS)
+
+
 def _key(stem: str) -> str:
     """Remove spaces, since some copies have `image_092 _01` and others `image_092_01`."""
     return stem.replace(" ", "")
