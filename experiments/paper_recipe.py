@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a run folder")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    whole = gather(arguments.data, 10, 0)
+    whole = gather(arguments.data, 107, 0)
     data = TrainingData(whole.scheme, whole.labelled[:16], whole.unlabelled[:24], whole.validation[:8])
 
     def show(event: Event) -> None:

@@ -1,6 +1,6 @@
 """The error of pseudo labels by student and by number of views, and the correlation of two students' errors.
 
-    python experiments/pseudo_label_errors.py runs/few-labels/10pct_seed0_none --data ../shared/data/ibug68
+    python experiments/pseudo_label_errors.py runs/few-labels/107labels_seed0_none --data ../shared/data/ibug68
 
 Takes the students of a finished run and the unlabelled faces, whose true labels are known here. Students whose errors are alike cannot
 teach each other: the mean of many students with error e and correlation c of their errors has an error of at least about sqrt(c) e. TS3, Eq. 5,
@@ -24,13 +24,13 @@ from fewmark.training.semi.pseudo_labels import PseudoLabels, write_pseudo_label
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="a finished run folder")
-    parser.add_argument("--percent", type=int, default=10)
+    parser.add_argument("--labels", type=int, default=107)
     parser.add_argument("--views", type=int, nargs="+", default=[1, 2, 8, 32])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     use_one_thread()
     model = load_checkpoint(arguments.run / "detector.safetensors")
-    data = gather(arguments.data, arguments.percent, model.seed or 0)
+    data = gather(arguments.data, arguments.labels, model.seed or 0)
     faces = cache_faces(data.unlabelled, model.crop, data.scheme.n_landmarks)
     truth = np.stack([f.landmarks for f in faces])
     length = np.linalg.norm(truth[:, 36] - truth[:, 45], axis=1)

@@ -1,6 +1,6 @@
 """Rank correlation of the teacher's predicted quality with the true error of pseudo labels, by how the teacher was trained.
 
-    python experiments/teacher_quality.py runs/few-labels/10pct_seed0_teacher --data ../shared/data/ibug68
+    python experiments/teacher_quality.py runs/few-labels/107labels_seed0_teacher --data ../shared/data/ibug68
 
 Takes the students of round 0 (and the folds) of a finished run with `teacher.source = "out-of-fold"`, trains teachers in every way
 that TeacherPlan offers, and lets them score the pseudo labels of the unlabelled faces, whose true labels are known here (TS3,
@@ -32,7 +32,7 @@ from fewmark.training.semi.teacher import TeacherPlan, join_scored, score_predic
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run folder with its state")
-    parser.add_argument("--percent", type=int, default=10)
+    parser.add_argument("--labels", type=int, default=107)
     parser.add_argument("--faces", type=int, default=964, help="unlabelled faces to score")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1)
@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.run / "config.toml", ["run.threads=1"])
     fabric = launch(config)
-    data = gather(arguments.data, arguments.percent, config.run.seed)
+    data = gather(arguments.data, arguments.labels, config.run.seed)
     rule, k = CropRule(config.crop.size, config.crop.margin), data.scheme.n_landmarks
     labelled = cache_faces(data.labelled, rule, k)
     unlabelled = cache_faces(data.unlabelled[: arguments.faces], rule, k)

@@ -52,7 +52,14 @@ def check_students(config: Config) -> None:
 def teacher_plan(config: Config) -> TeacherPlan:
     """The teacher of a config."""
     t = config.teacher
-    return replace(TEACHER_KINDS[t.kind], source=t.source, n_steps=t.steps, standardise=t.standardise)
+    return replace(
+        TEACHER_KINDS[t.kind],
+        source=t.source,
+        n_steps=t.steps,
+        standardise=t.standardise,
+        n_layers=t.layers,
+        shrink=t.shrink,
+    )
 
 
 def make_loop(config: Config, n_labelled: int, n_unlabelled: int) -> Loop:

@@ -47,6 +47,7 @@ class TeacherPlan:
         norm: Normalisation layer.
         peaks: Whether the network sees one map per component in place of one per landmark, and the peaks' mean is added.
         shrink: Factor by which the images are averaged down.
+        n_layers: Number of convolutions of stride 2: a patch sees 70 px with 3 (the paper's, at 64 px), 142 with 4, 286 with 5.
         n_steps: Optimizer steps (Adam, cosine).
         batch_size: Batch size.
         learning_rate: Highest learning rate.
@@ -60,6 +61,7 @@ class TeacherPlan:
     norm: str = "batch"
     peaks: bool = True
     shrink: int = 1
+    n_layers: int = 3
     n_steps: int = 100
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -71,7 +73,8 @@ class TeacherPlan:
         if self.peaks:
             groups = [list(range(k)), *(list(c) for c in scheme.components.values() if c)]
         given = {"n_maps": k, "width": self.width, "norm": self.norm, "groups": groups, "peaks": self.peaks}
-        return given if self.shrink == 1 else {**given, "shrink": self.shrink}
+        further = {"shrink": (self.shrink, 1), "n_layers": (self.n_layers, 3)}
+        return given | {name: value for name, (value, usual) in further.items() if value != usual}
 
     def build(self, scheme: LandmarkScheme, seed: int) -> nn.Module:
         """The network with new weights, a function of the seed."""
