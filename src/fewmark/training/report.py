@@ -131,7 +131,7 @@ def _answers(
         detected=detected,
         packaged=others.get(PACKAGED),
         packaged_ahead=ahead,
-        n_without_face=0 if trained.cascade is not None else len(data.unlabelled) - trained.n_unlabelled,
+        n_without_face=len(data.unlabelled) - trained.n_unlabelled if trained.n_unlabelled else 0,
         records=trained.records,
         n_ranked=len(ranked),
         rank=rank,

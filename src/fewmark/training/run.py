@@ -13,6 +13,7 @@ import numpy as np
 
 from fewmark.core.errors import InputError
 from fewmark.core.json import json_value
+from fewmark.core.text import count
 from fewmark.data.augment import AugmentRule
 from fewmark.data.crops import CropRule, cache_faces
 from fewmark.data.samples import FaceSample
@@ -238,6 +239,15 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
         return render_synthetic(config.synthetic.faces, data.scheme, size=size, context=context)
 
     n_labelled = len(data.labelled)
+    converts = run.start is not None and not same_scheme(run.start, data.scheme)
+    if data.unlabelled and not converts and not make_loop(config, n_labelled, len(data.unlabelled)).n_rounds:
+        context.emit(
+            {
+                "kind": "note",
+                "text": f"{count(len(data.unlabelled), 'unlabelled face')} not used: no round is asked for",
+            }
+        )
+        data = replace(data, unlabelled=[])
     if not n_labelled:  # synthetic faces take the place of labelled ones
         data = replace(data, labelled=synthetic_faces())
         if not data.labelled:
@@ -249,7 +259,7 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
     synthetic = synthetic_faces() if n_labelled else []
     run.begin()
     plans, begun = student_plans(config), Start(weights)
-    if run.start is not None and not same_scheme(run.start, data.scheme):
+    if run.start is not None and converts:
         begun = convert_start(run.start, data, faces, plans, context)
     rounds = run_rounds(
         plans,

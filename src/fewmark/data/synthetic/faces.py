@@ -87,15 +87,15 @@ def render_face(
     painted = painted_controls(controls)
     relief = Relief(painted, nose=float(rng.uniform(0.75, 1.2)))
     camera, seen, at = _aim(rng, relief, controls, pose, n)
-    seen68, hairline = seen[:68], seen[68:]
+    seen68 = seen[:68]
+    edge, _ = project_visible(relief, camera, painted[[*range(17), *range(74, 67, -1)]])
 
     texture, unit = paint_face(rng, painted, appearance, n)
     texture = lit(texture, *light.shade(relief, camera.rotation))
     scene = Scene(rng, n, camera, controls, relief, appearance, light)
     scene.paint_behind()
-    outline = smooth(np.concatenate([seen68[:17], hairline[::-1]]))
     part, depth = _lay_face(
-        scene.image, texture, unit, relief, camera, outline, float(rng.uniform(0.6, 1.6)) * size / 160
+        scene.image, texture, unit, relief, camera, smooth(edge), float(rng.uniform(0.6, 1.6)) * size / 160
     )
     scene.paint_hair()
     paint_covers(rng, scene)

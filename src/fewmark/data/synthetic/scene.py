@@ -141,6 +141,16 @@ class Scene:
         self.fill(smooth(sides, closed=False), self._neck_skin(float(neck[0]), w * u), 0.02)
         shadow = np.array([off(chin, -0.8, -0.4), off(chin, 0.8, -0.4), off(chin, 0.35, 0.3), off(chin, -0.35, 0.3)])
         self.brush.soft([shadow], appearance.skin * 0.35 * self.light, float(rng.uniform(0.05, 0.65)), 0.12)
+        if rng.random() < 0.3:  # a double chin
+            fold = self.camera(self.relief.lift(self.controls[4:13] * (rng.uniform(0.8, 1.0), 1)))
+            fold = off(fold, 0, rng.uniform(0.08, 0.25))
+            self.brush.soft(
+                [smooth(fold, closed=False)],
+                appearance.skin * 0.4 * self.light,
+                float(rng.uniform(0.2, 0.7)),
+                0.03,
+                width=0.04,
+            )
         collar = off(foot, 0, -rng.uniform(0.1, 0.75))
         cloth = self.woven(rng.uniform(10, 245) + rng.uniform(-90, 90, 3) * rng.random(), float(rng.uniform(0.05, 0.5)))
         half = np.array([(0.0, rng.uniform(0, 0.5)), (0.78, 0), (2.1, 0.6), (2.3, 4)])

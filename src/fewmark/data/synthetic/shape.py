@@ -15,27 +15,28 @@ from fewmark.core.errors import InputError
 from fewmark.core.geometry import FloatArray, Floats
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
 
-# The mean face: images drawn of it in random poses have the mean landmarks of
-# 921 labelled 300-W faces. The image's left half.
+# The mean face: images drawn of it in random poses have the mean landmarks of 921 labelled 300-W faces. The image's left half.
 _LEFT = {
-    0: (-1.082, -0.009), 1: (-1.067, 0.262), 2: (-1.033, 0.527), 3: (-0.975, 0.784), 4: (-0.867, 1.017),
-    5: (-0.692, 1.206), 6: (-0.476, 1.351), 7: (-0.246, 1.462), 8: (0.0, 1.487), 17: (-0.858, -0.178),
-    18: (-0.721, -0.287), 19: (-0.532, -0.318), 20: (-0.342, -0.292), 21: (-0.167, -0.229), 27: (0.0, -0.036),
-    28: (0.0, 0.13), 29: (0.0, 0.291), 30: (0.0, 0.454), 31: (-0.198, 0.577), 32: (-0.102, 0.607),
-    33: (0.0, 0.634), 36: (-0.632, -0.014), 37: (-0.517, -0.086), 38: (-0.38, -0.082), 39: (-0.262, 0.014),
-    40: (-0.388, 0.035), 41: (-0.524, 0.032), 48: (-0.391, 0.88), 49: (-0.244, 0.843), 50: (-0.097, 0.805),
-    51: (0.0, 0.828), 57: (0.0, 1.082), 58: (-0.105, 1.074), 59: (-0.248, 1.027), 60: (-0.331, 0.877),
-    61: (-0.098, 0.851), 62: (0.0, 0.826), 66: (0.0, 0.91), 67: (-0.1, 0.934),
+    0: (-1.077, -0.003), 1: (-1.063, 0.269), 2: (-1.029, 0.536), 3: (-0.973, 0.794), 4: (-0.867, 1.029),
+    5: (-0.693, 1.22), 6: (-0.475, 1.365), 7: (-0.245, 1.474), 8: (0.0, 1.497), 17: (-0.855, -0.171),
+    18: (-0.722, -0.282), 19: (-0.536, -0.316), 20: (-0.345, -0.291), 21: (-0.168, -0.228), 27: (0.0, -0.037),
+    28: (0.0, 0.13), 29: (0.0, 0.292), 30: (0.0, 0.459), 31: (-0.203, 0.586), 32: (-0.105, 0.617),
+    33: (0.0, 0.645), 36: (-0.632, -0.014), 37: (-0.518, -0.084), 38: (-0.383, -0.081), 39: (-0.266, 0.014),
+    40: (-0.391, 0.035), 41: (-0.526, 0.032), 48: (-0.4, 0.884), 49: (-0.249, 0.845), 50: (-0.099, 0.806),
+    51: (0.0, 0.829), 57: (0.0, 1.09), 58: (-0.108, 1.082), 59: (-0.253, 1.034), 60: (-0.338, 0.88),
+    61: (-0.1, 0.858), 62: (0.0, 0.823), 66: (0.0, 0.908), 67: (-0.103, 0.94),
 }  # fmt: skip
 # How far what is painted lies from where people label it, face units: noses are labelled low, brows high and towards the nose,
-# eyes towards the nose. Measured as what a network that had seen drawn faces alone got wrong on average on validation faces.
+# eyes towards the nose, contours inside the edge. Measured as what a network that had seen drawn faces alone got wrong on average on validation faces.
 _PAINTED = {
-    17: (-0.01, 0.008), 18: (-0.016, 0.027), 19: (-0.032, 0.043), 20: (-0.038, 0.037), 21: (-0.027, 0.01),
-    27: (0.0, -0.009), 28: (0.0, -0.04), 29: (0.0, -0.05), 30: (0.0, -0.042), 31: (-0.005, -0.047),
-    32: (0.0, -0.039), 33: (0.0, -0.034), 36: (-0.037, 0.009), 37: (-0.032, 0.01), 38: (-0.033, 0.007),
-    39: (-0.026, -0.008), 40: (-0.029, -0.007), 41: (-0.024, 0.001), 48: (-0.025, 0.0), 49: (-0.018, 0.002),
-    50: (-0.012, 0.002), 51: (0.0, 0.003), 57: (0.0, 0.024), 58: (-0.008, 0.022), 59: (-0.014, 0.008),
-    60: (-0.019, 0.0), 61: (-0.005, 0.0), 67: (-0.006, 0.0),
+    1: (0.0, 0.009), 2: (0.0, 0.009), 3: (-0.004, 0.014), 4: (-0.004, 0.017), 5: (0.0, 0.017),
+    6: (0.004, 0.018), 7: (0.0, 0.016), 8: (0.0, 0.014), 17: (-0.004, 0.008), 18: (-0.011, 0.03),
+    19: (-0.032, 0.049), 20: (-0.041, 0.043), 21: (-0.027, 0.01), 27: (0.0, -0.009), 28: (0.0, -0.048),
+    29: (0.0, -0.056), 30: (0.0, -0.042), 31: (-0.001, -0.047), 32: (0.003, -0.039), 33: (0.0, -0.034),
+    36: (-0.045, 0.014), 37: (-0.032, 0.017), 38: (-0.033, 0.011), 39: (-0.026, -0.008), 40: (-0.029, -0.007),
+    41: (-0.024, 0.001), 48: (-0.025, 0.0), 49: (-0.018, 0.002), 50: (-0.012, 0.002), 51: (0.0, 0.003),
+    57: (0.0, 0.032), 58: (-0.013, 0.028), 59: (-0.02, 0.013), 60: (-0.019, 0.0), 61: (-0.005, 0.0),
+    67: (-0.006, 0.0),
 }  # fmt: skip
 IBUG_MIRROR = (
     *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47,
@@ -87,6 +88,7 @@ class Expression:
         brow_raise: upward, face units.
         eyes: (2,) factors on the eye opening, the image's left first; 0 = shut.
         pucker: 0 to 1, how far the mouth is narrowed.
+        press: 0 to 1, how far the lips are drawn in.
     """
 
     gap: float = 0.03
@@ -94,12 +96,13 @@ class Expression:
     brow_raise: float = 0.0
     eyes: tuple[float, float] = (1.0, 1.0)
     pucker: float = 0.0
+    press: float = 0.0
 
 
 def sample_expression(rng: np.random.Generator) -> Expression:
     """A random expression: mostly calm or smiling, sometimes talking, shouting, blinking, surprised."""
     u = rng.random(6)
-    smile = float(rng.uniform(0.3, 1.1)) if u[0] < 0.45 else float(rng.normal(0, 0.2))
+    smile = float(rng.uniform(0.3, 1.1)) if u[0] < 0.45 else float(rng.normal(-0.05, 0.3))
     if smile > 0.5 and u[1] < 0.6:
         gap = float(rng.uniform(0.04, 0.17))
     elif u[1] < 0.55:
@@ -112,7 +115,8 @@ def sample_expression(rng: np.random.Generator) -> Expression:
     if 0.075 <= u[3] < 0.09:
         eyes = (0.05, opening)
     pucker = float(rng.uniform(0.2, 1.0)) if u[4] < 0.07 else 0.0
-    return Expression(gap, smile, brow, eyes, pucker)
+    press = float(rng.uniform(0.2, 1.0)) if gap < 0.03 and u[5] < 0.25 else 0.0
+    return Expression(gap, smile, brow, eyes, pucker, press)
 
 
 def face_controls(rng: np.random.Generator | None, expression: Expression) -> Floats:
@@ -126,20 +130,31 @@ def face_controls(rng: np.random.Generator | None, expression: Expression) -> Fl
         (75, 2) face frame: 68 landmarks, 7 points of the hairline.
     """
     p = mean_controls()
-    g = np.zeros(24) if rng is None else np.clip(rng.standard_normal(24), -2.3, 2.3)
+    g = np.zeros(26) if rng is None else np.clip(rng.standard_normal(26), -2.3, 2.3)
+    child = 0.0 if rng is None else float(rng.uniform(0.3, 1.0) * (rng.random() < 0.15))
     face, hair = p[:68], p[68:]
-    _open_mouth(face, expression, upper=1 + 0.28 * g[0], lower=1 + 0.25 * g[1])
-    face[48:68, 0] *= (1 + 0.1 * g[2]) * (1 + 0.16 * expression.smile) * (1 - 0.28 * expression.pucker)
+    thick = 1 - 0.65 * expression.press
+    _open_mouth(face, expression, upper=thick * (1 + 0.28 * g[0]), lower=thick * (1 + 0.25 * g[1]))
+    face[48:68, 0] *= (
+        (1 - 0.12 * child) * (1 + 0.1 * g[2]) * (1 + 0.16 * expression.smile) * (1 - 0.28 * expression.pucker)
+    )
     face[48:68, 1] += 0.03 * g[3]
     for side, (eye, brow) in enumerate(zip(_EYES, _BROWS, strict=True)):
         sign = -1.0 if side == 0 else 1.0
-        _shape_eye(face[eye], sign, expression.eyes[side], size=1 + 0.11 * g[4], slant=0.06 * g[5], apart=0.018 * g[6])
+        _shape_eye(
+            face[eye],
+            sign,
+            expression.eyes[side],
+            size=1 + 0.11 * g[4] + 0.14 * child,
+            slant=0.06 * g[5],
+            apart=0.018 * g[6],
+        )
         centre = face[brow].mean(0)
         out = (face[brow, 0] - centre[0]) * sign
         face[brow, 1] += -expression.brow_raise + 0.045 * g[7] - 0.12 * g[8] * out + 0.1 * g[9] * (out**2 - 0.05)
         face[brow, 0] += sign * (0.035 * g[10] + 0.06 * g[11] * out)
-    face[27:36, 1] = face[27, 1] + (face[27:36, 1] - face[27, 1]) * (1 + 0.09 * g[12])
-    face[31:36, 0] *= (1 + 0.13 * g[13]) * (1 + 0.1 * max(expression.smile, 0))
+    face[27:36, 1] = face[27, 1] + (face[27:36, 1] - face[27, 1]) * (1 + 0.09 * g[12]) * (1 - 0.12 * child)
+    face[31:36, 0] *= (1 - 0.1 * child) * (1 + 0.13 * g[13]) * (1 + 0.1 * max(expression.smile, 0))
     face[30, 1] += 0.03 * g[14]
     jaw = face[:17]
     jaw[:, 0] *= 1 + _JAW_WEIGHT * (0.07 * g[15] + 0.02 * max(expression.smile, 0))
@@ -147,11 +162,12 @@ def face_controls(rng: np.random.Generator | None, expression: Expression) -> Fl
     jaw[6:11, 0] *= 1 + 0.12 * g[17]
     hair[:, 1] *= 1 + 0.09 * g[18]
     below = p[:, 1] > 0
-    p[below, 1] *= 1 + 0.055 * g[19]
+    p[below, 1] *= (1 + 0.055 * g[19]) * (1 - 0.09 * child)
     if rng is not None:  # real faces are not symmetric, and their labels not smooth
         p += rng.normal(0, 0.007, p.shape)
         p[17:68, 0] += 0.012 * g[20] * (p[17:68, 1] + 0.3)
         p[48:68, 1] += 0.05 * g[21] * p[48:68, 0]
+        p[48:68, 0] += 0.022 * g[24]
         p[17:27, 1] += 0.04 * g[22] * p[17:27, 0]
     return p
 
