@@ -168,11 +168,7 @@ class TeacherSettings(_Settings):
     )
     steps: int = Field(100, description="Optimizer steps per training.", ge=1)
     layers: int = Field(
-        3,
-        description="Convolutions of stride 2: each patch that it judges is 70 px wide with 3, 142 with 4, 286 with 5; crops of 128 px take "
-        "4, of 256 px 5.",
-        ge=1,
-        le=6,
+        3, description="Convolutions of stride 2: 3 see 70 px at once, 4 142, 5 286; 4 for crops of 128 px.", ge=1, le=6
     )
     shrink: int = Field(1, description="Factor by which the images that it sees are averaged down.", ge=1, le=8)
     standardise: bool = Field(

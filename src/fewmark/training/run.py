@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.json import json_value
 from fewmark.core.text import count
 from fewmark.data.augment import AugmentRule
-from fewmark.data.crops import CropRule, cache_faces
+from fewmark.data.crops import cache_faces
 from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, save_checkpoint
 from fewmark.inference.checkpoint.metadata import RUN_MODEL
@@ -28,11 +28,11 @@ from fewmark.training.cascade.run import SYNTHETIC_SIZE as CASCADE_SYNTHETIC_SIZ
 from fewmark.training.config import NOT_STATED, Config
 from fewmark.training.distillation import check_distillation, prepare_distillation, train_distilled
 from fewmark.training.events import Event
-from fewmark.training.faces import TrainingData, check_labelled, note_missing_mirror, prepare_faces, render_synthetic
-from fewmark.training.launch import first_process, launch
+from fewmark.training.faces import TrainingData, check_labelled, prepare_faces, render_synthetic
+from fewmark.training.open_run import OpenRun, open_run
 from fewmark.training.report import write_run_report
-from fewmark.training.run_folder import append_line, check_folder, read_lines, update_settings, write_settings
-from fewmark.training.runner import RunContext, ignore
+from fewmark.training.run_folder import append_line, read_lines
+from fewmark.training.runner import ignore
 from fewmark.training.semi.plans import check_students, make_loop, make_selection, student_plans, teacher_plan
 from fewmark.training.semi.rounds import RoundRecord, run_rounds
 from fewmark.training.start import Start, convert_start, initial_weights, same_scheme
@@ -41,8 +41,6 @@ from fewmark.training.validation import find_bias, measure
 
 LEAST_SYNTHETIC_SIZE = 128
 """Least side of a synthetic face's image for students, px; it is otherwise 1.5 crops, in which its face fills the crop."""
-LOGGED = ("epoch", "teacher", "stage")
-"""Kinds of events that metrics.jsonl keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +101,14 @@ def train(
         check_cascade(config, data.scheme, options=cascade_options)
         if start is not None:
             raise InputError("--start: a cascade begins with weights of its own; leave it out")
-        run = _open_run(config, data, folder, [], start, resume, on_event)
+        run = open_run(config, data, folder, [], start, resume, on_event)
         return _finish_run(run, _train_cascade(run, cascade_options))
     check_students(config)
     converts = start is not None and not same_scheme(start, data.scheme)
     if converts and not data.labelled:
         raise InputError("--start: a model of another scheme is converted by labelled faces, given none; label some")
     weights = [] if converts else initial_weights(start, data.scheme, student_plans(config))
-    run = _open_run(config, data, folder, [], start, resume, on_event)
+    run = open_run(config, data, folder, [], start, resume, on_event)
     return _finish_run(run, _train_rounds(run, weights))
 
 
@@ -143,7 +141,7 @@ def distill(
     check_distillation(config, teachers, data.scheme, len(data.unlabelled))
     check_students(config)
     weights = initial_weights(start, data.scheme, student_plans(config))
-    run = _open_run(config, data, folder, [d.checkpoint for d in teachers], start, resume, on_event)
+    run = open_run(config, data, folder, [d.checkpoint for d in teachers], start, resume, on_event)
     run.context.emit({"kind": "reading", "n_faces": data.n_faces})
     prepared = prepare_distillation(config, teachers, data, context=run.context, initial_weights=weights)
     run.begin()
@@ -158,79 +156,7 @@ def distill(
     return _finish_run(run, trained)
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A run whose folder is free or holds its own beginning.
-
-    Attributes:
-        config: Settings.
-        data: Faces.
-        data_hash: Their hash.
-        folder: The run folder.
-        teachers: Models that are distilled.
-        start: Model that it starts from, or None.
-        resume: Whether it goes on.
-        context: What its trainings share.
-        started_at: Time of its start, seconds on a monotonic clock.
-    """
-
-    config: Config
-    data: TrainingData
-    data_hash: str
-    folder: Path
-    teachers: Sequence[Checkpoint]
-    start: Checkpoint | None
-    resume: bool
-    context: RunContext
-    started_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def crop(self) -> CropRule:
-        """The networks' crop."""
-        return CropRule(self.config.crop.size, self.config.crop.margin)
-
-    def begin(self) -> None:
-        """Write the settings, once all images could be read: from now on the folder holds the run."""
-        if self.context.fabric.is_global_zero:
-            if self.resume:
-                update_settings(self.folder, self.config, distillation=bool(self.teachers))
-            else:
-                write_settings(self.folder, self.config, self.data_hash)
-        self.context.fabric.barrier()
-
-
-def _open_run(
-    config: Config,
-    data: TrainingData,
-    folder: Path,
-    teachers: Sequence[Checkpoint],
-    start: Checkpoint | None,
-    resume: bool,
-    on_event: Callable[[Event], None],
-) -> _Run:
-    """Start the processes and check the run folder."""
-    fabric = launch(config)
-    data_hash = data.hash([*teachers, *([] if start is None else [start])])
-    problem = first_process(
-        fabric, lambda: check_folder(folder, config, data_hash, resume=resume, distillation=bool(teachers))
-    )
-    if problem is not None:
-        raise InputError(problem)
-
-    def emit(event: Event) -> None:
-        if not fabric.is_global_zero:
-            return
-        event = {k: v if k == "records" else json_value(v) for k, v in event.items()}
-        if event["kind"] in LOGGED:
-            append_line(folder / "metrics.jsonl", event)
-        on_event(event)
-
-    context = RunContext(fabric, folder / "state", config.run.seed, emit)
-    note_missing_mirror(data.scheme, config.augment.flip, context)
-    return _Run(config, data, data_hash, folder, teachers, start, resume, context)
-
-
-def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
+def _train_rounds(run: OpenRun, weights: Sequence[dict[str, Any]]) -> Trained:
     """Train students by the rounds of TS3."""
     config, data, rule, context = run.config, run.data, run.crop, run.context
     size = max(LEAST_SYNTHETIC_SIZE, round(1.5 * rule.size))
@@ -303,7 +229,7 @@ def _train_rounds(run: _Run, weights: Sequence[dict[str, Any]]) -> Trained:
     )
 
 
-def _train_cascade(run: _Run, options: CascadeOptions) -> Trained:
+def _train_cascade(run: OpenRun, options: CascadeOptions) -> Trained:
     """Train the stages of a cascade."""
     config, data, context = run.config, run.data, run.context
     if data.unlabelled:
@@ -318,7 +244,7 @@ def _train_cascade(run: _Run, options: CascadeOptions) -> Trained:
     return Trained(adapter, cascade=cascade, stage_nmes=nmes)
 
 
-def _finish_run(run: _Run, trained: Trained) -> RunResult:
+def _finish_run(run: OpenRun, trained: Trained) -> RunResult:
     """Measure the model on the validation faces, write it, and write the report."""
     checkpoint, scores, path = _make_checkpoint(run, trained), None, run.folder / RUN_MODEL
     if run.context.fabric.is_global_zero:
@@ -351,7 +277,7 @@ def _finish_run(run: _Run, trained: Trained) -> RunResult:
     return RunResult(checkpoint, scores, path, trained.start_nme)
 
 
-def _make_checkpoint(run: _Run, trained: Trained) -> Checkpoint:
+def _make_checkpoint(run: OpenRun, trained: Trained) -> Checkpoint:
     """The model, not yet measured."""
     config, data, start = run.config, run.data, run.start
     k = data.scheme.n_landmarks
@@ -384,7 +310,7 @@ def _make_checkpoint(run: _Run, trained: Trained) -> Checkpoint:
     )
 
 
-def _licence(run: _Run) -> str:
+def _licence(run: OpenRun) -> str:
     """The licence of the settings; where they do not state one, that of the models from which the run learned."""
     models = [*run.teachers, *([] if run.start is None else [run.start])]
     if run.config.model.licence != NOT_STATED or not models:
@@ -392,7 +318,7 @@ def _licence(run: _Run) -> str:
     return "; ".join(dict.fromkeys(m.licence or NOT_STATED for m in models))
 
 
-def _other_scheme(run: _Run) -> str:
+def _other_scheme(run: OpenRun) -> str:
     """The scheme and the numbers of faces of a model of another scheme; those of one of the same scheme are in the run's counts."""
     if run.start is None or same_scheme(run.start, run.data.scheme):
         return ""
@@ -400,7 +326,7 @@ def _other_scheme(run: _Run) -> str:
     return f" of {run.start.scheme.name} ({faces} faces)"
 
 
-def _provenance(run: _Run) -> str:
+def _provenance(run: OpenRun) -> str:
     """The provenance of the settings; where they do not state one, that of the models from which the run learned."""
     parts = [
         ("distilled from models ", run.teachers),

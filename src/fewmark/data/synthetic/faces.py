@@ -86,7 +86,7 @@ def render_face(
     pose = pose or drawn_pose
     painted = painted_controls(controls)
     relief = Relief(painted, nose=float(rng.uniform(0.75, 1.2)))
-    camera, seen, at = _aim(rng, relief, controls, pose, n)
+    camera, seen, at = aim(rng, relief, controls, pose, n)
     seen68 = seen[:68]
     edge, _ = project_visible(relief, camera, painted[[*range(17), *range(74, 67, -1)]])
 
@@ -150,7 +150,7 @@ def _lay_face(
     return (int(x0), int(y0)), depth
 
 
-def _aim(
+def aim(
     rng: np.random.Generator, relief: Relief, controls: Floats, pose: Pose, n: int
 ) -> tuple[Camera, Floats, Floats]:
     """A camera that has the face at a random size and place in an image of n px, its tight box inside.
