@@ -94,15 +94,26 @@ def apply_augmentation(
         scheme: Gives the mirror for flips; nothing is flipped without one.
         landmarks: (K, 2) px of the upright crop in place of the face's own (a pseudo label).
     """
-    moved = jittered_from_crop(augmentation, size)
-    flip = augmentation.flip and scheme.mirror is not None
-    if flip:
-        moved = Similarity.flip(size) @ moved
-    points = moved(face.landmarks if landmarks is None else landmarks)
-    if flip:
-        points = points[list(scheme.mirror or ())]
+    moved = augmented_from_crop(augmentation, size, scheme)
+    points = move_landmarks(augmentation, moved, face.landmarks if landmarks is None else landmarks, scheme)
     image = augment_appearance(cut(face.window, moved @ face.crop_from_window, size), augmentation)
-    return FaceCrop(image, points.astype(np.float32), moved @ face.crop_from_image)
+    return FaceCrop(image, points, moved @ face.crop_from_image)
+
+
+def augmented_from_crop(a: Augmentation, size: int, scheme: LandmarkScheme) -> Similarity:
+    """The map of an augmentation, upright crop px -> augmented crop px; nothing is flipped where the scheme has no mirror."""
+    moved = jittered_from_crop(a, size)
+    return Similarity.flip(size) @ moved if a.flip and scheme.mirror is not None else moved
+
+
+def move_landmarks(
+    a: Augmentation, moved: Similarity, landmarks: NDArray[np.float32], scheme: LandmarkScheme
+) -> NDArray[np.float32]:
+    """Landmarks (K, 2) of the upright crop in the augmented one, by the map of `augmented_from_crop`."""
+    points = moved(landmarks)
+    if a.flip and scheme.mirror is not None:
+        points = points[list(scheme.mirror)]
+    return points.astype(np.float32)
 
 
 def jittered_from_crop(augmentation: Augmentation, size: int) -> Similarity:
@@ -122,40 +133,51 @@ def augment_appearance(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.
     """Apply the part of an augmentation that moves nothing to a square crop: colour, loss of resolution, an erased box."""
     size = image.shape[0]
     image = recolour(image, a)
-    if a.blur < 1:
-        small = max(8, round(size * a.blur))
+    small = blurred_side(a, size)
+    if small < size:
         image = np.asarray(
             cv2.resize(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (size, size)),
             np.uint8,
         )
-    if a.erase is not None:
-        image = _erase(image, a.erase)
+    part = None if a.erase is None else erased_part(a.erase, size)
+    if part is not None:
+        rows, columns, paint = part
+        image = image.copy()
+        image[rows, columns] = paint
     return image
+
+
+def blurred_side(a: Augmentation, size: int) -> int:
+    """The side to which an augmentation's loss of resolution averages a crop down, px; the crop's own where there is none."""
+    return max(8, round(size * a.blur)) if a.blur < 1 else size
 
 
 def recolour(image: NDArray[np.uint8], a: Augmentation) -> NDArray[np.uint8]:
     """Apply the brightness, contrast, channel gains and greyness of an augmentation to an image (H, W, 3) of any size."""
     if a.grey:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    return np.asarray(cv2.LUT(image, colour_table(a)[None]), np.uint8)
+
+
+def colour_table(a: Augmentation) -> NDArray[np.uint8]:
+    """(256, 3) what an augmentation's brightness, contrast and channel gains make of each level."""
     levels = (np.arange(256, dtype=np.float32) / 255) ** a.gamma * 255
     table = (levels[:, None] - 128) * np.asarray(a.gain, np.float32) + 128 + a.offset
-    return np.asarray(cv2.LUT(image, np.rint(np.clip(table, 0, 255)).astype(np.uint8)[None]), np.uint8)
+    return np.asarray(np.rint(np.clip(table, 0, 255)), np.uint8)
 
 
-def _erase(image: NDArray[np.uint8], erase: tuple[float, float, float, float, int]) -> NDArray[np.uint8]:
+def erased_part(
+    erase: tuple[float, float, float, float, int], size: int
+) -> tuple[slice, slice, NDArray[np.uint8]] | None:
+    """The rows and columns of a square crop that an augmentation erases, and what it puts there: (3,) or (h, w, 3); None: nothing."""
     x, y, w, h, seed = erase
-    size = image.shape[0]
     x0, y0 = int((x - w / 2) * size), int((y - h / 2) * size)
     x1, y1 = min(size, x0 + int(w * size)), min(size, y0 + int(h * size))
     x0, y0 = max(0, x0), max(0, y0)
-    if x1 > x0 and y1 > y0:
-        rng = np.random.default_rng(seed)
-        kind = rng.integers(3)
-        image = image.copy()
-        if kind == 0:
-            image[y0:y1, x0:x1] = rng.integers(0, 256, 3)
-        elif kind == 1:
-            image[y0:y1, x0:x1] = rng.integers(0, 256, (y1 - y0, x1 - x0, 3))
-        else:
-            image[y0:y1, x0:x1] = FILL
-    return image
+    if x1 <= x0 or y1 <= y0:
+        return None
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(3)
+    shape = (3,) if kind == 0 else (y1 - y0, x1 - x0, 3)
+    paint = np.array(FILL) if kind == 2 else rng.integers(0, 256, shape)
+    return slice(y0, y1), slice(x0, x1), paint.astype(np.uint8)

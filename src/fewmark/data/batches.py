@@ -118,14 +118,12 @@ class Batches:
         part = self.batch_size // self.world_size
         first = self.rank * part
         jobs = [(order[b, first : first + part], b * self.batch_size + first) for b in range(len(order))]
-        yield from _make_ahead(lambda job: self._make(job[0], epoch, job[1]), jobs, self.n_threads)
+        yield from _make_ahead(lambda job: self.make(job[0], epoch, job[1]), jobs, self.n_threads)
 
-    def _make(self, indices: NDArray[np.int64], epoch: int, position: int) -> Batch:
+    def make(self, indices: NDArray[np.int64], epoch: int, position: int) -> Batch:
         """A batch from the faces' indices and the position of its first row in the epoch."""
-        rows = [
-            self.make_row(int(i), np.random.default_rng([self.seed, epoch, 1, position + row]))
-            for row, i in enumerate(indices)
-        ]
+        rngs = self.generators(epoch, position, len(indices))
+        rows = [self.make_row(int(i), rng) for i, rng in zip(indices, rngs, strict=True)]
         weights = [r.weights for r in rows if r.weights is not None]
         return Batch(
             images=np.stack([r.image for r in rows]),
@@ -133,6 +131,10 @@ class Batches:
             weights=np.stack(weights) if weights else None,
             indices=indices,
         )
+
+    def generators(self, epoch: int, position: int, n: int) -> list[np.random.Generator]:
+        """The generators of n rows of an epoch, from the position of the first."""
+        return [np.random.default_rng([self.seed, epoch, 1, position + row]) for row in range(n)]
 
 
 def face_rows(

@@ -31,9 +31,9 @@ class EnsemblePrediction:
     quality: Tensor | None = None
 
 
-def to_tensor(crops: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+def to_tensor(crops: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Normalise crops by ImageNet's mean and deviation: (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float, channels last."""
-    images = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float()
+    images = torch.as_tensor(crops).to(device).permute(0, 3, 1, 2).float()
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import to_tensor
 from fewmark.models.losses import heatmap_loss, integral_loss
+from fewmark.training.device_batches import DeviceBatches, DeviceCrops
 from fewmark.training.events import Validation
 from fewmark.training.fit import Epoch, cosine, make_adamw, milestones
 from fewmark.training.runner import RunContext, Training, run_training
@@ -268,19 +269,7 @@ class StudentTrainer:
         Source: TS3, Algorithm 1, lines 5, 11 and 16.
         """
         plan, fabric = self.plans[student], self.context.fabric
-        rows = face_rows(
-            data.faces, self.size, self.scheme, self.augment, landmarks=data.landmarks, weights=data.weights
-        )
-        batches = Batches(
-            len(data.faces),
-            rows,
-            plan.batch_size,
-            seed,
-            shares=data.shares,
-            n_batches=plan.n_batches,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-        )
+        batches = self._batches(plan, data, seed)
 
         def step(network: nn.Module, batch: Batch) -> Tensor:
             outputs = network(to_tensor(batch.images, fabric.device))
@@ -302,6 +291,27 @@ class StudentTrainer:
             validate=lambda network, epoch: self._validate(network, student, epoch),
         )
         run_training(self.context, training, module)
+
+    def _batches(self, plan: StudentPlan, data: TrainingSet, seed: int) -> Batches:
+        """Batches of a training set; where the students are on a GPU, made there."""
+        fabric = self.context.fabric
+        rows = face_rows(
+            data.faces, self.size, self.scheme, self.augment, landmarks=data.landmarks, weights=data.weights
+        )
+        shared: dict[str, Any] = {
+            "n_faces": len(data.faces),
+            "make_row": rows,
+            "batch_size": plan.batch_size,
+            "seed": seed,
+            "shares": data.shares,
+            "n_batches": plan.n_batches,
+            "rank": fabric.global_rank,
+            "world_size": fabric.world_size,
+        }
+        if fabric.device.type == "cpu":
+            return Batches(**shared)
+        crops = DeviceCrops(data.faces, self.size, self.scheme, self.augment, fabric.device)
+        return DeviceBatches(**shared, crops=crops, landmarks=data.landmarks, weights=data.weights)
 
     def predict(
         self,
