@@ -87,8 +87,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Recipe, a set of settings: laptop (40 min on two cores), adapt (2 min, with --start ibug-68), strong (1 to "
-            "3 h), cascade (25 min and more), paper (21 h; takes a GPU), drawn (no label: synthetic faces alone) or a file. If not given: "
+            help="Recipe, a set of settings: laptop (40 min on two cores), adapt (2 min, with --start ibug-68), strong (a "
+            "GPU), cascade (25 min and more), paper (21 h; takes a GPU), drawn (no label: synthetic faces alone) or a file. If not given: "
             "adapt for a start from ibug-68, else strong on a GPU and laptop without one.",
         ),
     ] = None,
