@@ -31,6 +31,7 @@ def test_the_verbs() -> None:
     top = {
         "calibrate",
         "convert",
+        "curve",
         "detect",
         "distill",
         "evaluate",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fewmark.data.images import read_image
+from fewmark.data.formats.csv import write_csv
+from fewmark.data.formats.io import read_faces
+from fewmark.data.images import read_image, write_image
 
 
 def test_evaluate(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -76,13 +80,21 @@ def test_evaluate_shows_both_boxes_components_and_the_worst_faces(cli: Any, synt
         "│ detected ",
         "detected boxes",
         "median",
-        "not found",
         "left_eye",
         result["worst"][0]["name"],
     ):
         assert part in text
     text = cli(*words, "--box", "gt").stdout
     assert "detected boxes" not in text
+
+
+def test_faces_that_are_not_found_are_named(cli: Any, synthetic: Path, tiny_model: Path, tmp_path: Path) -> None:
+    seen, hidden = read_faces(synthetic)[:2]
+    write_image(tmp_path / "grey.png", np.full((64, 64, 3), 120, np.uint8))
+    write_csv(tmp_path / "two.csv", [seen, replace(hidden, image=tmp_path / "grey.png", name="grey.png")])
+    result = cli.json("evaluate", tiny_model, tmp_path / "two.csv", "--box", "detect")
+    assert (result["undetected"], result["n_undetected"]) == (["grey.png"], 1)
+    assert "not found: grey.png" in cli("evaluate", tiny_model, tmp_path / "two.csv").stdout
 
 
 def test_the_worst_faces_of_lists_that_share_faces(cli: Any, synthetic: Path, tiny_model: Path) -> None:

@@ -77,12 +77,12 @@ def test_our_mirror_is_the_schemes(ibug: LandmarkScheme) -> None:
 
 
 def test_the_mean_face_agrees_with_the_schemes(ibug: LandmarkScheme) -> None:
-    """Both are means of real labels; ours is of frontal faces only."""
+    """Theirs is the mean of real labels; ours is what a camera makes that mean of."""
     assert ibug.mean_face is not None
     ours, theirs = mean_controls()[:68], ibug.mean_face.astype(np.float64)
     design = np.column_stack([theirs, np.ones(68)])
     affine, *_ = np.linalg.lstsq(design, ours, rcond=None)
-    assert np.abs(design @ affine - ours).max() < 0.06  # of half the face's width
+    assert np.abs(design @ affine - ours).max() < 0.07  # of half the face's width
 
 
 @given(st.floats(0, 0.6), st.floats(-0.5, 1))
@@ -252,7 +252,7 @@ def test_the_parts_are_painted_where_their_landmarks_are() -> None:
     for seed in range(4):
         rng = np.random.default_rng(seed)
         controls = face_controls(rng, Expression(gap=0.4))
-        appearance = replace(sample_appearance(rng), gaze=np.zeros(2), moustache=0.0, beard=0.0)
+        appearance = replace(sample_appearance(rng), gaze=np.zeros(2), moustache=0.0, beard=0.0, eyeshadow=0.0)
         texture, unit = paint_face(rng, controls, appearance, 480)
         p = (controls - (X0, Y0)) * unit - 0.5
         grey = cv2.cvtColor(texture, cv2.COLOR_RGB2GRAY).astype(float)
@@ -262,15 +262,17 @@ def test_the_parts_are_painted_where_their_landmarks_are() -> None:
             cv2.fillPoly(mask, [np.rint(outline).astype(np.int32)], 1)
             return float(image[mask > 0].mean())
 
-        cheek = mean_inside(p[31] + np.array([(-30, -8), (-20, -8), (-20, 2), (-30, 2)]))
+        beside_nose = p[31] + np.array([(-30, -8), (-20, -8), (-20, 2), (-30, 2)])
+        cheek = mean_inside(beside_nose)
         for eye in (p[36:42], p[42:48]):
             mid = eye.mean(0)
             x, y = mid.astype(int)
             assert grey[y - 6 : y + 5, x - 5 : x + 6].min() < 0.5 * cheek, "the pupil is dark"
             saturation = cv2.cvtColor(texture, cv2.COLOR_RGB2HSV)[..., 1].astype(float)
             shrunk = (np.concatenate([lid(eye[:4]), lid(eye[[3, 4, 5, 0]])]) - mid) * (0.8, 0.8) + mid
-            above = shrunk - (0, 0.4 * unit)
-            assert mean_inside(shrunk, saturation) < mean_inside(above, saturation), "the white is pale"
+            mask = cv2.fillPoly(np.zeros(grey.shape, np.uint8), [np.rint(shrunk).astype(np.int32)], 1)
+            white = np.quantile(saturation[mask > 0], 0.25)  # beside the iris
+            assert white < mean_inside(beside_nose, saturation), "the white is pale"
         nostril = (p[31] * 0.45 + p[32] * 0.55) - (0, 0.025 * unit)
         assert mean_inside(nostril + np.array([(-2, -1), (2, -1), (2, 1), (-2, 1)])) < 0.75 * cheek
         hole = (p[62] * 0.35 + p[66] * 0.65) + np.array([(-3, -2), (3, -2), (3, 2), (-3, 2)])

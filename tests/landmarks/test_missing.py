@@ -52,7 +52,7 @@ def test_boxes_of_partly_labelled_faces(name: str, shared_data: Callable[..., Pa
 @pytest.mark.parametrize("name", MISSING)
 def test_boxes_of_partly_labelled_synthetic_faces(name: str) -> None:
     faces = np.stack([f.landmarks for f in render_faces(40, SCHEME, 5, size=64)]).astype(np.float64)
-    check(faces, MISSING[name][0], 0.1, 0.1)  # with stronger expressions and poses
+    check(faces, MISSING[name][0], 0.12, 0.1)  # with stronger expressions and poses
 
 
 def check(faces: Floats, missing: Floats, most_side: float, most_centre: float) -> None:

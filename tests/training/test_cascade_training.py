@@ -251,7 +251,7 @@ def test_the_component_stage_learns_a_handful_of_faces(few: TrainingFaces) -> No
 def test_the_point_stage_learns_a_handful_of_faces(few: TrainingFaces) -> None:
     """From points that are all 1.5 px off."""
     errors = []
-    for schedule in (SHORT, replace(LONG, n_epochs=100, learning_rate=1e-2)):
+    for schedule in (SHORT, replace(LONG, n_epochs=140, learning_rate=1e-2)):
         stage = train_point(
             few, arguments=SMALL_POINT, size=10, margin=1.0, noise=0.04, augment=STILL, schedule=schedule
         )
