@@ -65,6 +65,14 @@ def cascade_table() -> str:
     return str(_experiment("cascade_stages").as_table(_measured("cascade_seed*.json")))
 
 
+def labels_table() -> str:
+    """What experiments/ts3_few_labels.py measured from `ibug-68-free`, without the columns that say the same in every row."""
+    (measured,) = _measured("labels.json")
+    kept = [i for i, name in enumerate(measured["head"]) if name != "model"]
+    head, *rows = ([row[i] for i in kept] for row in [measured["head"], *measured["rows"]])
+    return str(_experiment("measurement").markdown_table(head, rows))
+
+
 def peers_table() -> str:
     """What experiments/peers_landmarks.py wrote, and below it the cascade's stages of experiments/cascade_figures.py, once it has."""
     rows = [*_measured("peers.json")[0]]
@@ -298,6 +306,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings_table,
     "schemes": schemes_table,
     "codec-floor": floors_table,
+    "labels": labels_table,
     "scheme-transfer": transfers_table,
     "cascade": cascade_table,
     "peers": peers_table,

@@ -7,7 +7,7 @@ Labelled: 54, 107 or 214 faces of labelled/{05,10,20}pct_seed{s}.txt, the first 
 921, all but the validation faces. Unlabelled: the rest of train.txt, and with `--pool` other images. Validation: 150 faces of train.txt
 that are in none of the labelled lists of any seed; they are not among the unlabelled, whose boxes come from the face detector.
 `--students unet` trains one student alone (Table 4); `--start` begins each run from a model; `--name` tells variants of settings apart. Only
-`--table` reads the test lists; it writes results.json and prints the table. Its differences are to the row `none` of the same
+`--table` reads the test lists; it writes results.json, prints the table, and writes its cells with `--json`. Its differences are to the row `none` of the same
 labels, seeds and name: that of the NME of a face, averaged over seeds, with its standard error over faces.
 """
 
@@ -170,7 +170,10 @@ def table(arguments: argparse.Namespace) -> None:
         )
         for part in next(iter(runs.values()))["students"]:
             rows.append([*label, f"{part} alone", "", *cells([r["students"][part] for r in runs.values()]), ""])
-    print(markdown_table([*head, "full, detected", "to labels alone"], rows))
+    head += ["full, detected", "to labels alone"]
+    print(markdown_table(head, rows))
+    if arguments.json:
+        write_json(arguments.json, {"head": head, "rows": rows})
 
 
 def difference(runs: Mapping[int, Any], control: Mapping[int, Any]) -> str:
@@ -210,6 +213,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", metavar="NAME", help="these students of the recipe alone")
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--json", type=Path, help="with --table: file for its cells")
     parser.add_argument("--table", action="store_true", help="measure the finished runs on the test lists")
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, default=True, help="average with the flipped image"
