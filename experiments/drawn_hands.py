@@ -21,8 +21,9 @@ from fewmark import TrainingData, train
 from fewmark.core.geometry import box_of_points
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme
-from fewmark.training.config import Config, load_config
+from fewmark.training.config import load_config
 from fewmark.training.events import Event
+from fewmark.training.settings import Config
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 JOINTS = ("base", "lower", "upper", "tip")

@@ -70,11 +70,11 @@ if TYPE_CHECKING:
     from fewmark.landmarks.scheme import load_scheme as load_scheme
     from fewmark.landmarks.scheme import scheme_names as scheme_names
     from fewmark.landmarks.transfer import SchemeTransfer as SchemeTransfer
-    from fewmark.training.config import Config as Config
     from fewmark.training.config import load_config as load_config
     from fewmark.training.faces import TrainingData as TrainingData
     from fewmark.training.run import distill as distill
     from fewmark.training.run import train as train
+    from fewmark.training.settings import Config as Config
     from fewmark.video.reader import read_video as read_video
     from fewmark.video.tracker import TrackedFace as TrackedFace
     from fewmark.video.tracker import Tracker as Tracker
@@ -101,9 +101,10 @@ __getattr__, __dir__, __all__ = attach(
         "landmarks.metrics": ["score"],
         "landmarks.scheme": ["LandmarkScheme", "load_scheme", "scheme_names"],
         "landmarks.transfer": ["SchemeTransfer"],
-        "training.config": ["Config", "load_config"],
+        "training.config": ["load_config"],
         "training.faces": ["TrainingData"],
         "training.run": ["distill", "train"],
+        "training.settings": ["Config"],
         "video.reader": ["read_video"],
         "video.tracker": ["TrackedFace", "Tracker"],
         "core.version": ["__version__"],

@@ -34,7 +34,8 @@ from fewmark.training import fit as fitting
 from fewmark.training.cascade import fit_stage
 from fewmark.training.cascade import plans as training_plans
 from fewmark.training.cascade.run import CascadeOptions, check_cascade
-from fewmark.training.config import Config, load_config
+from fewmark.training.config import load_config
+from fewmark.training.settings import Config
 from fewmark.training.work_plan import plan_training
 
 SCHEME = load_scheme("ibug-68")

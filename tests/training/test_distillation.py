@@ -22,9 +22,10 @@ from fewmark.inference.checkpoint.io import load_checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.predictor import Prediction
 from fewmark.landmarks.scheme import load_scheme
-from fewmark.training.config import Config, load_config
+from fewmark.training.config import load_config
 from fewmark.training.distillation import complete_labels, landmark_weights
 from fewmark.training.multi_view import predict_multi_view
+from fewmark.training.settings import Config
 from fewmark.training.work_plan import plan_distillation
 
 DOTS = np.array([[60.0, 52.0], [88.0, 70.0], [71.0, 97.0]])

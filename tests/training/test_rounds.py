@@ -374,6 +374,8 @@ def uninterrupted(name: str, restart: bool) -> Any:
     return outcome(run(name, **settings_of(restart)))
 
 
+TOGETHER = {"loop": replace(LOOP, n_rounds=1, mean_teacher_length=1.0, last_length=0.5)}
+"""A round, the mean teacher, and a last training on labels."""
 CASES = [
     *((name, "a training of round 1", name != "peak") for name in SELECTION_NAMES),
     *(("teacher", kill, kill != "the end of round 1") for kill in KILLS if kill != "a training of round 1"),
@@ -405,8 +407,48 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize(
+    "kill",
+    [
+        lambda e: e["kind"] == "epoch" and e.get("mean_teacher", False),
+        lambda e: e["kind"] == "training" and e.get("last", False),
+    ],
+    ids=["while the averages teach", "before the last training"],
+)
+def test_a_killed_mean_teacher_ends_as_if_it_had_not_been(
+    kill: Callable[[Event], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "SAVE_EVERY_S", -1.0)
+    expected = outcome(run("peak", **TOGETHER))
+    with pytest.raises(KilledError):
+        run("peak", **TOGETHER, folder=tmp_path, on_event=kill_when(kill))
+    done: list[Event] = []
+    assert outcome(run("peak", **TOGETHER, folder=tmp_path, on_event=done.append)) == expected
+    assert not [e for e in done if e["kind"] == "training" and e["round"] < 2]
+
+
+def test_a_mean_teacher_comes_after_the_rounds_and_before_the_last_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy(monkeypatch)
+    events: list[Event] = []
+    found = run("peak", **TOGETHER, on_event=events.append)
+    assert [r.index for r in found] == [0, 1, 2, 3]
+    names = [e["name"] for e in events if e["kind"] == "training"]
+    assert names == ["round0_a", "round0_b", "round1_a", "round1_b", "mean_teacher", "last_a", "last_b"]
+    together = next(e for e in events if e.get("mean_teacher"))
+    assert (together["student"], together["n_faces"], together["round"]) == ("a + b", 15, 2)
+    # it changes both students, and the last training goes on from there
+    for before, after in zip(spy.of("train")[-4:-2], spy.of("train")[-2:], strict=True):
+        assert before[1][1] != after[1][0]
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"loop": Loop(n_rounds=0, mean_teacher_length=1.0), "unlabelled": [], "truth": None}, "no unlabelled faces"),
+        (
+            {"loop": TOGETHER["loop"], "plans": [A, replace(B, optimizer="rmsprop")], "name": "peak"},
+            "one kind of optimizer",
+        ),
+        ({"loop": replace(TOGETHER["loop"], labelled_share=0.95), "plans": [A], "name": "peak"}, "cannot be shared"),
         ({"labelled": []}, "labelled list is empty"),
         ({"unlabelled": [], "truth": None}, "no unlabelled faces"),
         ({"name": "oracle", "truth": None}, "oracle"),
@@ -479,7 +521,8 @@ from lightning_fabric import Fabric
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
 fabric.launch()
 folder = Path(sys.argv[2])
-found = t.run("peak", fabric=fabric, folder=folder / "state", loop=t.replace(t.LOOP, n_rounds=1))
+loop = t.replace(t.LOOP, n_rounds=1, labelled_share=0.5, mean_teacher_length=0.5)
+found = t.run("peak", fabric=fabric, folder=folder / "state", loop=loop)
 (folder / f"{fabric.global_rank}.bin").write_bytes(b"".join(t.outcome(found)[0]))
 (folder / f"{fabric.global_rank}.txt").write_text(t.outcome(found)[3])
 """
@@ -495,6 +538,7 @@ def test_two_processes_end_with_one_result(tmp_path: Path) -> None:
     assert (tmp_path / "0.bin").read_bytes() == (tmp_path / "1.bin").read_bytes()
     assert (tmp_path / "0.txt").read_text() == (tmp_path / "1.txt").read_text()
     assert sorted(p.name for p in (tmp_path / "state").glob("*.safetensors")) == [
+        "mean_teacher.safetensors",
         "round0_a.safetensors",
         "round0_b.safetensors",
         "round1_a.safetensors",

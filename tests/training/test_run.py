@@ -24,9 +24,10 @@ from fewmark.inference.checkpoint.metadata import read_metadata
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import load_scheme
 from fewmark.training import fit as fitting
-from fewmark.training.config import Config, load_config
+from fewmark.training.config import load_config
 from fewmark.training.events import Event
 from fewmark.training.faces import with_boxes
+from fewmark.training.settings import Config
 from fewmark.training.work_plan import plan_training
 
 

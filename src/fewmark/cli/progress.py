@@ -177,6 +177,8 @@ def _part_of(event: Event) -> str:
         return "synthetic faces"
     if event.get("converted"):
         return "converted landmarks"
+    if event.get("mean_teacher"):
+        return "mean teacher"
     if event.get("last"):
         return "labels, last"
     fold = event.get("fold")

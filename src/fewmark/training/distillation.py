@@ -19,7 +19,6 @@ from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.model import TeacherPart
 from fewmark.inference.detector import Detector
 from fewmark.landmarks.scheme import LandmarkScheme
-from fewmark.training.config import Config
 from fewmark.training.events import PlannedTraining
 from fewmark.training.faces import DEFAULT_BOX_FROM_DETECTOR, TrainingData, cache_labelled, hold_out, with_boxes
 from fewmark.training.launch import first_process
@@ -30,6 +29,7 @@ from fewmark.training.semi.pseudo_labels import landmark_weights
 from fewmark.training.semi.selection import lowest, quota
 from fewmark.training.semi.students import StudentTrainer, TrainingSet, labelled_shares
 from fewmark.training.semi.teacher import TeacherPlan, make_teacher_data, train_teacher
+from fewmark.training.settings import Config
 
 QUALITY_NETWORK = TeacherPlan(source="labelled", n_copies=4, width=8)
 """The quality network of a distilled model, but for its steps. It estimates every face that the model detects, and must cost little."""

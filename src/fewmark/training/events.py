@@ -21,7 +21,7 @@ class PlannedTraining:
 
     Attributes:
         name: Name in files and events.
-        part: The student or the cascade stage that is trained.
+        part: The student or the cascade stage that is trained; students that are trained together are joined by " + ".
         n_steps: Expected number of optimizer steps.
         step_cost: Cost of a step relative to those of other parts, for the time before any step was timed.
     """

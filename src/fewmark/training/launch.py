@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from fewmark.core.errors import InputError
-from fewmark.training.config import Config
+from fewmark.training.settings import Config
 
 
 def launch(config: Config) -> Fabric:

@@ -18,11 +18,11 @@ from fewmark.core.geometry import FloatArray, Floats
 from fewmark.core.json import json_value
 from fewmark.data.samples import FaceSample
 from fewmark.inference.checkpoint.model import Checkpoint
-from fewmark.training.config import Config
 from fewmark.training.events import Event
 from fewmark.training.faces import TrainingData
 from fewmark.training.run import train
 from fewmark.training.runner import ignore
+from fewmark.training.settings import Config
 
 FRACTIONS = (0.25, 0.5, 1.0)
 """Fractions of the labels that are learned from."""

@@ -11,12 +11,12 @@ from fewmark.core.errors import InputError
 from fewmark.core.json import json_value
 from fewmark.data.crops import CropRule
 from fewmark.inference.checkpoint.io import Checkpoint
-from fewmark.training.config import Config
 from fewmark.training.events import Event
 from fewmark.training.faces import TrainingData, note_missing_mirror
 from fewmark.training.launch import first_process, launch
 from fewmark.training.run_folder import append_line, check_folder, update_settings, write_settings
 from fewmark.training.runner import RunContext
+from fewmark.training.settings import Config
 
 LOGGED = ("epoch", "teacher", "stage")
 """Kinds of events that metrics.jsonl keeps."""

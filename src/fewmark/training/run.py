@@ -25,7 +25,6 @@ from fewmark.landmarks.metrics import Score
 from fewmark.training.cascade.faces import cache_training_faces, read_training_faces
 from fewmark.training.cascade.run import DEFAULT_OPTIONS, CascadeOptions, check_cascade, train_cascade
 from fewmark.training.cascade.run import SYNTHETIC_SIZE as CASCADE_SYNTHETIC_SIZE
-from fewmark.training.config import NOT_STATED, Config
 from fewmark.training.distillation import check_distillation, prepare_distillation, train_distilled
 from fewmark.training.events import Event
 from fewmark.training.faces import TrainingData, check_labelled, prepare_faces, render_synthetic
@@ -35,6 +34,7 @@ from fewmark.training.run_folder import append_line, read_lines
 from fewmark.training.runner import ignore
 from fewmark.training.semi.plans import check_students, make_loop, make_selection, student_plans, teacher_plan
 from fewmark.training.semi.rounds import RoundRecord, run_rounds
+from fewmark.training.settings import NOT_STATED, Config
 from fewmark.training.start import Start, convert_start, initial_weights, same_scheme
 from fewmark.training.trained import Trained
 from fewmark.training.validation import find_bias, measure
@@ -166,7 +166,7 @@ def _train_rounds(run: OpenRun, weights: Sequence[dict[str, Any]]) -> Trained:
 
     n_labelled = len(data.labelled)
     converts = run.start is not None and not same_scheme(run.start, data.scheme)
-    if data.unlabelled and not converts and not make_loop(config, n_labelled, len(data.unlabelled)).n_rounds:
+    if data.unlabelled and not converts and not make_loop(config, n_labelled, len(data.unlabelled)).uses_unlabelled:
         context.emit(
             {
                 "kind": "note",

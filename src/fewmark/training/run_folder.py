@@ -10,7 +10,8 @@ from typing import Any
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.core.version import __version__
-from fewmark.training.config import Config, load_config, to_toml
+from fewmark.training.config import load_config, to_toml
+from fewmark.training.settings import Config
 
 SETTINGS = "config.toml"
 FREE = ("run.threads", "run.accelerator", "model.licence", "model.provenance")

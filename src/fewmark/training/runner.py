@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
-from fewmark.data.batches import Batch, Batches
 from fewmark.training.events import Event
-from fewmark.training.fit import Epoch, fit
+from fewmark.training.fit import Epoch, EpochBatches, fit
 
 SEED_PURPOSES: dict[str, tuple[int, ...]] = {
     "weights": (),
@@ -32,6 +32,7 @@ SEED_PURPOSES: dict[str, tuple[int, ...]] = {
     "converted weights": (10,),
     "converted training": (11,),
     "last training": (12,),
+    "mean teacher": (13,),
 }
 """Purpose of a derived seed -> the integers that stand for it. A run that was stopped by an earlier version goes on with the
 same seeds, so the integers never change. The quality teacher of a distillation shares some with the rounds, which it has none of."""
@@ -102,6 +103,13 @@ class RunContext:
         self.fabric.barrier()
 
 
+class FaceBatches(EpochBatches, Protocol):
+    """Batches by epoch, over so many faces."""
+
+    @property
+    def n_faces(self) -> int: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Training:
     """One training of one network.
@@ -109,7 +117,7 @@ class Training:
     Attributes:
         name: Name in files and events.
         labels: Further entries of its events: the student or stage, the round.
-        step: (module, batch) -> scalar loss.
+        step: (module, what `batches` yields) -> scalar loss.
         batches: Batches of this process.
         optimizer: Module -> optimizer over its parameters.
         n_epochs: Passes over the batches.
@@ -121,8 +129,8 @@ class Training:
 
     name: str
     labels: Mapping[str, object]
-    step: Callable[[nn.Module, Batch], Tensor]
-    batches: Batches
+    step: Callable[[nn.Module, Any], Tensor]
+    batches: FaceBatches
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     n_epochs: int
     learning_rate: Callable[[float], float]

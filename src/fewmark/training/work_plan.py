@@ -14,10 +14,10 @@ from torch import nn
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.models.build import build_model, count_multiply_adds, count_outputs
 from fewmark.training.cascade.plans import planned_cascade
-from fewmark.training.config import Config
 from fewmark.training.distillation import planned_distillation
 from fewmark.training.events import Event, PlannedTraining
 from fewmark.training.semi.plans import make_loop, make_selection, planned_rounds, student_plans, teacher_plan
+from fewmark.training.settings import Config
 
 MIN_STEPS = 50
 """Steps that are timed before a time is shown; the first epoch is not among them, because it warms up."""
@@ -39,7 +39,7 @@ def plan_training(
         return WorkPlan(planned_cascade(config, scheme, n_labelled))
     costs = _student_costs(config, scheme)
     trainings = [
-        replace(t, step_cost=costs[t.part] * config.students[t.part].batch_size)
+        replace(t, step_cost=sum(costs[p] * config.students[p].batch_size for p in t.part.split(" + ")))
         for t in planned_rounds(config, n_labelled, n_unlabelled, converted=converted)
     ]
     loop, pause = make_loop(config, n_labelled, n_unlabelled), 0.0

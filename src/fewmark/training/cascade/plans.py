@@ -10,8 +10,8 @@ from fewmark.inference.cascade.coarse import contour_and_inner
 from fewmark.inference.cascade.frames import inner_components
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.cascade.fit_stage import BATCH_SIZE, STAGE_EPOCHS, synthetic_epochs
-from fewmark.training.config import Config
 from fewmark.training.events import PlannedTraining
+from fewmark.training.settings import Config
 
 MIN_BATCHES = 600
 """Least number of batches of a stage's training: a few faces are seen more often."""

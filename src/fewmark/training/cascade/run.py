@@ -32,9 +32,9 @@ from fewmark.training.cascade.faces import TrainingFaces, predict_landmarks
 from fewmark.training.cascade.fit_stage import BATCH_SIZE, Schedule, SyntheticFaces
 from fewmark.training.cascade.plans import cascade_trainings, stage_epochs
 from fewmark.training.cascade.point import train_point
-from fewmark.training.config import Config
 from fewmark.training.events import Event
 from fewmark.training.runner import RunContext
+from fewmark.training.settings import Config
 
 UPRIGHT = 5.0
 """Largest error of an angle that the paper counts as right, degrees (Fig. 2)."""

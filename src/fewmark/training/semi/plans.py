@@ -10,12 +10,12 @@ import torch
 from fewmark.core.errors import InputError
 from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
-from fewmark.training.config import Config, StudentSettings
 from fewmark.training.events import PlannedTraining
 from fewmark.training.semi.rounds import Loop
 from fewmark.training.semi.selection import SelectionRule, quota, selection_rule
 from fewmark.training.semi.students import StudentPlan
 from fewmark.training.semi.teacher import TeacherPlan
+from fewmark.training.settings import Config, StudentSettings
 
 TEACHER_KINDS = {
     "peaks": TeacherPlan(),
@@ -74,12 +74,16 @@ def make_loop(config: Config, n_labelled: int, n_unlabelled: int) -> Loop:
     rounds, last = s.rounds, s.last_length if n_labelled else 0.0
     n_labelled = n_labelled or config.synthetic.faces
     first: float | list[float] = s.first_length
+    mean_teacher = s.mean_teacher
     if s.selection == "none":
         rounds = 0
-        last = last if s.rounds else 0.0
+        last, mean_teacher = (last if s.rounds or mean_teacher else 0.0), 0.0
         first = [
             s.first_length
             + last
+            + s.mean_teacher
+            * steps_per_epoch(student, n_labelled + n_unlabelled)
+            / steps_per_epoch(student, n_labelled)
             + sum(
                 steps_per_epoch(student, n_labelled + quota(i, s.ratio, n_unlabelled))
                 / steps_per_epoch(student, n_labelled)
@@ -96,6 +100,7 @@ def make_loop(config: Config, n_labelled: int, n_unlabelled: int) -> Loop:
         fold_length=s.fold_length,
         first_length=first,
         last_length=last,
+        mean_teacher_length=mean_teacher,
         pseudo_weight=s.pseudo_weight,
         weigh_by_spread=s.weigh_by_spread,
         synthetic_length=config.synthetic.length,
@@ -132,7 +137,15 @@ def planned_rounds(
             n_pseudo = quota(i - 1, loop.ratio, n_unlabelled) if i > 1 else 0
             yield from train_all(f"fold{fold}{suffix}", n_labelled + n_pseudo, loop.fold_length)
         yield from train_all(f"round{i}", n_labelled + quota(i, loop.ratio, n_unlabelled))
-    if loop.n_rounds and loop.last_length:
+    if loop.mean_teacher_length:
+        first = next(iter(config.students.values()))
+        epochs = max(1, round(first.n_epochs * loop.mean_teacher_length))
+        yield PlannedTraining(
+            "mean_teacher",
+            " + ".join(config.students),
+            epochs * steps_per_epoch(first, n_labelled + n_unlabelled),
+        )
+    if loop.uses_unlabelled and loop.last_length:
         yield from train_all("last", n_labelled, loop.last_length)
 
 

@@ -16,6 +16,7 @@ from fewmark.data.crops import CachedFace
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.training.events import Validation
 from fewmark.training.runner import RunContext
+from fewmark.training.semi.mean_teacher import train_mean_teacher
 from fewmark.training.semi.pseudo_labels import PseudoLabels, mean_errors
 from fewmark.training.semi.selection import (
     Selection,
@@ -50,6 +51,8 @@ class Loop:
         first_length: Length of the initial training relative to a round's; one of each student, or one for all.
         last_length: Length of a last training on L alone, after all rounds, relative to a round's; 0 for none (the paper).
         pseudo_weight: Weight of a pseudo label in the loss; a human label's is 1.
+        mean_teacher_length: Length of a training by a mean teacher after the rounds, relative to a round's; 0 for none (the paper). See
+            `fewmark.training.semi.mean_teacher`.
         weigh_by_spread: Whether a pseudo label also weighs the less the more students and views disagree, see `landmark_weights`.
         synthetic_length: Length of the training on synthetic and on converted faces, where there are any, relative to a round's.
     """
@@ -63,9 +66,15 @@ class Loop:
     fold_length: float = 0.5
     first_length: float | Sequence[float] = 1.0
     last_length: float = 0.0
+    mean_teacher_length: float = 0.0
     pseudo_weight: float = 1.0
     weigh_by_spread: bool = False
     synthetic_length: float = 1.0
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether a training after the first one needs U."""
+        return bool(self.n_rounds or self.mean_teacher_length)
 
     def first_length_of(self, student: int) -> float:
         """Length of a student's initial training relative to a round's."""
@@ -260,14 +269,30 @@ def run_rounds(
             teacher = teacher_plan.build(scheme, 0)
             context.load("teacher", teacher)
         yield end_round(i, records)
-    if loop.n_rounds and loop.last_length:
+    after = loop.n_rounds
+    if loop.mean_teacher_length:
+        # not in Algorithm 1: the averages of the students label U while they learn
+        after += 1
+        train_mean_teacher(
+            trainer,
+            students,
+            labelled,
+            unlabelled,
+            name="mean_teacher",
+            round_index=after,
+            length=loop.mean_teacher_length,
+            labelled_share=loop.labelled_share,
+            weight=loop.pseudo_weight,
+        )
+        yield end_round(after, [_record(trainer, students, after, j) for j in everyone])
+    if after and loop.last_length:
         # not in Algorithm 1: pseudo labels first, human labels last
         for j, plan in enumerate(plans):
             seed = context.derive_seed("last training", 0, j)
-            labels = {"round": loop.n_rounds, "last": True}
+            labels = {"round": after, "last": True}
             data = labels_only(labelled)
             trainer.train(f"last_{plan.name}", j, students[j], data, seed, labels, length=loop.last_length)
-        yield end_round(loop.n_rounds + 1, [_record(trainer, students, loop.n_rounds + 1, j) for j in everyone])
+        yield end_round(after + 1, [_record(trainer, students, after + 1, j) for j in everyone])
 
 
 def _predict_unlabelled(
@@ -315,8 +340,10 @@ def _check(
 ) -> None:
     if not labelled:
         raise InputError("training: the labelled list is empty; at least one labelled face is needed")
-    if loop.n_rounds and not unlabelled:
-        raise InputError("training: there are no unlabelled faces for the rounds; give some, or set semi.rounds=0")
+    if loop.uses_unlabelled and not unlabelled:
+        raise InputError(
+            "training: there are no unlabelled faces for the rounds; give some, or set semi.rounds=0 and semi.mean_teacher=0"
+        )
     if rule.name == "oracle" and (truth is None or np.isnan(truth).all()):
         raise InputError("selection oracle: expected true landmarks of the unlabelled faces, given none")
     if rule.needs_teacher and teacher.source == "validation" and validation is None:

@@ -269,7 +269,7 @@ class StudentTrainer:
         Source: TS3, Algorithm 1, lines 5, 11 and 16.
         """
         plan, fabric = self.plans[student], self.context.fabric
-        batches = self._batches(plan, data, seed)
+        batches = self.batches(plan, data, seed)
 
         def step(network: nn.Module, batch: Batch) -> Tensor:
             outputs = network(to_tensor(batch.images, fabric.device))
@@ -288,12 +288,20 @@ class StudentTrainer:
             learning_rate=plan.rate(),
             seed=seed,
             clip_norm=plan.clip_norm,
-            validate=lambda network, epoch: self._validate(network, student, epoch),
+            validate=lambda network, epoch: self.validate([network], [student], epoch),
         )
         run_training(self.context, training, module)
 
-    def _batches(self, plan: StudentPlan, data: TrainingSet, seed: int) -> Batches:
-        """Batches of a training set; where the students are on a GPU, made there."""
+    def batches(
+        self,
+        plan: StudentPlan,
+        data: TrainingSet,
+        seed: int,
+        *,
+        batch_size: int | None = None,
+        n_batches: int | None = None,
+    ) -> Batches:
+        """Batches of a training set, of the plan's size and number if none are given; where the students are on a GPU, made there."""
         fabric = self.context.fabric
         rows = face_rows(
             data.faces, self.size, self.scheme, self.augment, landmarks=data.landmarks, weights=data.weights
@@ -301,10 +309,10 @@ class StudentTrainer:
         shared: dict[str, Any] = {
             "n_faces": len(data.faces),
             "make_row": rows,
-            "batch_size": plan.batch_size,
+            "batch_size": batch_size or plan.batch_size,
             "seed": seed,
             "shares": data.shares,
-            "n_batches": plan.n_batches,
+            "n_batches": n_batches or plan.n_batches,
             "rank": fabric.global_rank,
             "world_size": fabric.world_size,
         }
@@ -344,12 +352,15 @@ class StudentTrainer:
         found = self.predict(modules, students, self.validation.faces).landmarks
         return float(np.nanmean(mean_errors(found, truth) / self.validation.lengths))
 
-    def _validate(self, module: nn.Module, student: int, epoch: Epoch) -> float | None:
+    def validate(self, modules: Sequence[nn.Module], students: Sequence[int], epoch: Epoch) -> float | None:
+        """Validation NME of networks in training together, after some of the epochs; None after the others."""
         every = max(1, epoch.n_epochs // N_VALIDATIONS)
         if epoch.index + 1 < epoch.n_epochs and (epoch.index + 1) % every:
             return None
-        nme = self.nme([module], [student])
-        module.train()
+        training = [m.training for m in modules]
+        nme = self.nme(modules, students)
+        for module, was in zip(modules, training, strict=True):
+            module.train(was)
         return nme
 
 
