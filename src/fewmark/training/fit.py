@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
+from fewmark.training.captured_step import CapturedGradients, can_capture
 
 SAVE_EVERY_S = 20.0
 """Seconds between two saved states of a training; a killed run loses at most these and the epoch under way."""
@@ -99,6 +100,7 @@ def fit(
     learning_rate: Callable[[float], float],
     seed: int,
     clip_norm: float = 0.0,
+    to_tensors: Callable[[Any], Sequence[Tensor]] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     state_path: Path | None = None,
 ) -> FitState:
@@ -109,7 +111,7 @@ def fit(
     the bit).
 
     Args:
-        step: (module, batch) -> {"loss": scalar, ...}; the module is the one set up by fabric.
+        step: (module, batch) -> {"loss": scalar, ...}; the module is the one set up by fabric, the batch what `to_tensors` makes of it.
         batches: Epoch -> batches of this process.
         module: The network, changed in place.
         optimizer: Optimizer over the module's parameters; its learning rates are those at factor 1.
@@ -118,6 +120,8 @@ def fit(
         learning_rate: Factor over progress in [0, 1].
         seed: Seed of the torch generator (dropout), by epoch.
         clip_norm: Largest norm of the gradient; 0 disables clipping.
+        to_tensors: Batch -> tensors on the device, all that the step takes from it. Where it is given, steps on one GPU are captured, see
+            `fewmark.training.captured_step`.
         on_epoch: Called after every epoch.
         state_path: File of the state while the training runs; the caller removes it afterwards.
 
@@ -140,6 +144,10 @@ def fit(
             raise InputError(f"{state_path}: the state of another network; use an empty folder") from error
     began = saved = time.monotonic()
     n_batches = len(batches)
+    captured = None
+    if to_tensors is not None and can_capture(fabric):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        captured = CapturedGradients(lambda *t: step(wrapped, t)["loss"], fabric.backward, parameters)
     for epoch in range(first, n_epochs):
         torch.manual_seed(int(np.random.SeedSequence([seed, epoch, fabric.global_rank]).generate_state(1)[0]))
         wrapped.train()
@@ -148,12 +156,17 @@ def fit(
             factor = learning_rate((epoch + index / n_batches) / n_epochs)
             for group, rate in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = rate * factor
-            loss = step(wrapped, batch)["loss"]
-            fabric.backward(loss)
+            given = batch if to_tensors is None else to_tensors(batch)
+            if captured is not None:
+                loss = captured(given)
+            else:
+                loss = step(wrapped, given)["loss"]
+                fabric.backward(loss)
             if clip_norm:
                 fabric.clip_gradients(wrapped, wrapped_optimizer, max_norm=clip_norm, error_if_nonfinite=False)
             wrapped_optimizer.step()
-            wrapped_optimizer.zero_grad()
+            if captured is None:  # which keeps its gradients where they are
+                wrapped_optimizer.zero_grad()
             total += loss.detach()
             n += 1
         mean = float(fabric.all_reduce(total / n, reduce_op="mean"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,13 +117,14 @@ class Training:
     Attributes:
         name: Name in files and events.
         labels: Further entries of its events: the student or stage, the round.
-        step: (module, what `batches` yields) -> scalar loss.
+        step: (module, what `to_tensors` makes of a batch) -> scalar loss.
         batches: Batches of this process.
         optimizer: Module -> optimizer over its parameters.
         n_epochs: Passes over the batches.
         learning_rate: Factor of the optimizer's rates over progress in [0, 1].
         seed: Seed of the torch generator (dropout).
         clip_norm: Largest norm of the gradient; 0 disables clipping.
+        to_tensors: Batch -> tensors on the device, or None: the step takes the batch; see `fit`.
         validate: (module, epoch) -> validation NME, or None where it is not measured.
     """
 
@@ -136,6 +137,7 @@ class Training:
     learning_rate: Callable[[float], float]
     seed: int
     clip_norm: float = 0.0
+    to_tensors: Callable[[Any], Sequence[Tensor]] | None = None
     validate: Callable[[nn.Module, Epoch], float | None] = lambda module, epoch: None
 
 
@@ -174,6 +176,7 @@ def run_training(context: RunContext, training: Training, module: nn.Module) -> 
         learning_rate=training.learning_rate,
         seed=training.seed,
         clip_norm=training.clip_norm,
+        to_tensors=training.to_tensors,
         on_epoch=report,
         state_path=context.file(f"{training.name}.state"),
     )

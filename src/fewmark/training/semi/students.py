@@ -271,12 +271,14 @@ class StudentTrainer:
         plan, fabric = self.plans[student], self.context.fabric
         batches = self.batches(plan, data, seed)
 
-        def step(network: nn.Module, batch: Batch) -> Tensor:
-            outputs = network(to_tensor(batch.images, fabric.device))
-            landmarks = torch.from_numpy(batch.targets).to(fabric.device)
+        def to_tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
             assert batch.weights is not None
-            weights = torch.from_numpy(batch.weights).to(fabric.device)
-            return plan.compute_loss(outputs, landmarks, weights, self.size)
+            landmarks, weights = (torch.from_numpy(a).to(fabric.device) for a in (batch.targets, batch.weights))
+            return to_tensor(batch.images, fabric.device), landmarks, weights
+
+        def step(network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+            images, landmarks, weights = batch
+            return plan.compute_loss(network(images), landmarks, weights, self.size)
 
         training = Training(
             name,
@@ -288,6 +290,7 @@ class StudentTrainer:
             learning_rate=plan.rate(),
             seed=seed,
             clip_norm=plan.clip_norm,
+            to_tensors=to_tensors,
             validate=lambda network, epoch: self.validate([network], [student], epoch),
         )
         run_training(self.context, training, module)
