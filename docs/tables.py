@@ -175,19 +175,9 @@ def rotated_table() -> str:
     return str(_experiment("rotated_images").as_table(_measured("rotated_images.json")[0]["rows"]))
 
 
-def rotated_scenes_table() -> str:
-    """What experiments/rotated_images.py wrote about whole photographs."""
-    return str(_experiment("rotated_images").scenes_table(_measured("rotated_images.json")[0]["scenes"]))
-
-
 def unlikely_faces_table() -> str:
     """What experiments/unlikely_faces.py wrote."""
     return str(_experiment("unlikely_faces").as_table(_measured("unlikely_faces.json")[0]))
-
-
-def max_side_table() -> str:
-    """What experiments/tiled_search.py wrote of single photographs."""
-    return str(_experiment("tiled_search").as_table(_measured("tiled_search.json")[0]["scenes"]))
 
 
 ROBUSTNESS_ROWS = (
@@ -320,9 +310,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "dense-transfer": dense_transfers_table,
     "robustness": robustness_table,
     "rotated-images": rotated_table,
-    "rotated-scenes": rotated_scenes_table,
     "found-faces": unlikely_faces_table,
-    "max-side": max_side_table,
 }
 
 

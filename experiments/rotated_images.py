@@ -140,24 +140,5 @@ def as_table(rows: Sequence[Mapping[str, float]]) -> str:
     return markdown_table(["rotated by", "found with NME below 8 %", "their NME"], table)
 
 
-def scenes_table(scenes: Sequence[Mapping[str, Any]], model: str = "ibug-68") -> str:
-    """A Markdown table of one model's scenes."""
-    option = {None: "", True: ", `--turned`", False: ", `--no-turned`"}
-    table = [
-        [
-            f"{r['angle']}°{option[r['turned']]}",
-            f"{r['n_found']} of {r['n_labelled']}",
-            str(r["n_faces"]),
-            str(r["n_new"]),
-            str(r["n_turned_over"]),
-            f"{r['ms_an_image']:.0f}",
-        ]
-        for r in scenes
-        if r["model"] == model
-    ]
-    head = ["rotated by", "labelled faces found", "faces in all", "not found upright", "turned over", "ms per image"]
-    return markdown_table(head, table)
-
-
 if __name__ == "__main__":
     main()

@@ -10,12 +10,11 @@ face in the photographs is listed, so false detections cannot be counted. These 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
-from measurement import make_parser, markdown_table, write_json
+from measurement import make_parser, write_json
 
 from fewmark.core.geometry import Box
 from fewmark.data.formats.io import read_faces
@@ -88,21 +87,6 @@ def measure(face_detector: FaceDetector, images: list[tuple[np.ndarray, list[Box
         "recall": round(n_found / n, 4),
         "seconds_an_image": round(seconds, 3),
     }
-
-
-def as_table(scenes: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table of face detection in reduced images, by the option `--max-side`.
-
-    Args:
-        scenes: The JSON file's numbers of single photographs.
-    """
-    rows = {"640 (the default)": scenes["none"]}
-    rows |= {name.split()[2]: row for name, row in scenes.items() if name.startswith("reduced")}
-    table = [
-        [f"{side}", f"{r['n_found']} of {r['n_faces']}", f"{1000 * r['seconds_an_image']:.0f}"]
-        for side, r in rows.items()
-    ]
-    return markdown_table(["`--max-side`", "listed faces found", "ms per image"], table)
 
 
 if __name__ == "__main__":

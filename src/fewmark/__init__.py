@@ -17,6 +17,9 @@ Label and read
     What they leave out is told by a `DataWarning`.
     `LandmarkScheme` says what the landmarks mean: `scheme_names()` lists the packaged schemes, `load_scheme` reads one.
 
+Work in a folder
+    A `Project` holds images, labels with every change, models and what they say; it tells what to label next.
+
 Train
     `train` runs TS3's rounds or the coarse-to-fine cascade; `distill` trains a small model on the predictions of larger ones.
     Both take a `Config` (`load_config("laptop")`) and `TrainingData`, and write a run folder with the model file, metrics and
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from fewmark.landmarks.scheme import load_scheme as load_scheme
     from fewmark.landmarks.scheme import scheme_names as scheme_names
     from fewmark.landmarks.transfer import SchemeTransfer as SchemeTransfer
+    from fewmark.project.project import Project as Project
     from fewmark.training.config import load_config as load_config
     from fewmark.training.faces import TrainingData as TrainingData
     from fewmark.training.run import distill as distill
@@ -101,6 +105,7 @@ __getattr__, __dir__, __all__ = attach(
         "landmarks.metrics": ["score"],
         "landmarks.scheme": ["LandmarkScheme", "load_scheme", "scheme_names"],
         "landmarks.transfer": ["SchemeTransfer"],
+        "project.project": ["Project"],
         "training.config": ["load_config"],
         "training.faces": ["TrainingData"],
         "training.run": ["distill", "train"],

@@ -29,6 +29,8 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 def test_the_verbs() -> None:
     top = {
+        "add",
+        "backup",
         "calibrate",
         "convert",
         "curve",
@@ -36,9 +38,11 @@ def test_the_verbs() -> None:
         "distill",
         "evaluate",
         "export",
+        "init",
         "inspect",
         "robustness",
         "scheme",
+        "status",
         "track",
         "train",
         "transfer",

@@ -139,7 +139,7 @@ def typer_app() -> Any:
         "fly",
         "scheme fly",
         "detect m p --out d --format bmp",
-        "train d --labelled l --out r",
+        "curve d --labelled l --out r",
         "inspect f --wing 2",
         "train d --labelled l --scheme s --out r --set semi.wings=2",
     ],
@@ -210,7 +210,6 @@ def test_every_table_stands_on_one_page() -> None:
     "name",
     [
         "readme",
-        "max-side",
         "found-faces",
         "settings",
         "schemes",

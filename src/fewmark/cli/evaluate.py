@@ -13,7 +13,6 @@ from rich.text import Text
 from fewmark.cli.base import (
     AnswerScheme,
     BoxFrom,
-    DataArgument,
     FaceDetectorOption,
     Incomplete,
     Json,
@@ -29,6 +28,7 @@ from fewmark.cli.base import (
     scheme_of,
     select_labelled,
 )
+from fewmark.cli.project import held_out_faces
 from fewmark.core.errors import InputError
 from fewmark.core.names import one_line
 from fewmark.core.text import percent
@@ -39,7 +39,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: ModelArgument,
-    data: DataArgument,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="Folder or label file of the faces; not for a project folder, which holds some out."
+        ),
+    ] = None,
     lists: Annotated[
         list[Path] | None,
         typer.Option("--list", metavar="LIST...", help="Lists of faces in DATA, scored separately and together."),
@@ -84,9 +89,16 @@ def evaluate(
         if lists:
             raise InputError("--list: a protocol has its own lists; leave one of --list and --protocol out")
     landmarks = scheme_of(model, scheme)
+    if data is None and published:
+        raise InputError(f"--protocol {protocol}: expected its folder as DATA, given none")
     landmarks.get_normalizer(normalizer or landmarks.default_normalizer)
-    samples = [] if published else read_faces(data, scheme=landmarks, missing=missing_value(missing))
-    if published:
+    if data is None:
+        samples = held_out_faces(Path(model))
+    else:
+        samples = [] if published else read_faces(data, scheme=landmarks, missing=missing_value(missing))
+    if data is None:
+        parts = {"held out": samples}
+    elif published:
         parts = {name: published.read(data, name, not incomplete) for name in published.tests}
     elif lists:
         parts = {name: select(samples, path) for name, path in zip(_list_names(lists), lists, strict=True)}
@@ -102,7 +114,9 @@ def evaluate(
     if plot is not None:
         check_ced_path(plot)
         check_outputs(
-            [plot], [*files_read(data, samples or all_faces(parts)), *(lists or ()), resolve_model(model)], force=True
+            [plot],
+            [*files_read(data or model, samples or all_faces(parts)), *(lists or ()), resolve_model(model)],
+            force=True,
         )
     detector = Detector.load(model, face_detector=make_face_detector(face_detector, tiles, max_side))
     usual = [BoxFrom(published.box) if published else BoxFrom.gt, BoxFrom.detect]
@@ -128,7 +142,7 @@ def evaluate(
         ]
         print_json({**results[0], **({"detect": results[1]} if box is None else {})})
         return
-    out.print(_lists_table(f"{model} on {data}", by_kind))
+    out.print(_lists_table(f"{model} on {data or 'its held-out faces'}", by_kind))
     if landmarks.components:
         out.print(_components_table(whole))
     for kind in kinds:

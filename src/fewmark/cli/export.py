@@ -10,20 +10,34 @@ import typer
 from rich.text import Text
 
 from fewmark.cli.base import Json, Missing, missing_value, out, print_json, scheme_of, select_labelled
+from fewmark.cli.project import export_project
 from fewmark.core.errors import InputError
 
 
 class ExportFormat(StrEnum):
     onnx = "onnx"
+    csv = "csv"
+    pts = "pts"
+    coco = "coco"
+    dlib = "dlib"
 
 
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Model file (.safetensors) or packaged name, e.g. ibug-68.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Model file (.safetensors), packaged name, e.g. ibug-68, or project folder."
+        ),
     ],
-    to: Annotated[ExportFormat, typer.Option(metavar="FORMAT", help="Format to write: onnx.")] = ExportFormat.onnx,
+    to: Annotated[
+        ExportFormat,
+        typer.Option(
+            metavar="FORMAT", help="Format to write: onnx; of a project also its labels: csv, pts, coco or dlib."
+        ),
+    ] = ExportFormat.onnx,
     path: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="File to write (.onnx); by default next to MODEL.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write; for onnx by default next to MODEL."),
     ] = None,
     flip: Annotated[
         bool | None,
@@ -52,6 +66,11 @@ def export(
     """Export a model to an ONNX file that needs no torch, and check it against torch."""
     from fewmark.inference.checkpoint.metadata import packaged_names, resolve_model
 
+    if to is not ExportFormat.onnx:
+        if path is None:
+            raise InputError(f"--to {to.value}: --out FILE is missing")
+        export_project(Path(model), path, to.value, as_json=as_json)
+        return
     if int8 != (calibration is not None):
         raise InputError(
             "--int8 and --calibrate DATA belong together: the loss of accuracy is measured on labelled faces"

@@ -16,13 +16,13 @@ from fewmark.cli.base import (
     Missing,
     ProtocolOption,
     Resume,
-    RunFolder,
     err,
     missing_value,
     out,
     print_json,
     warn,
 )
+from fewmark.cli.project import train_project
 from fewmark.cli.settings import ListSettings
 from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
@@ -54,16 +54,20 @@ _ROUND_KEYS = (
 
 
 def train(
-    scheme: Annotated[
-        str,
-        typer.Option(metavar="NAME|FILE", help="Annotation scheme of the landmarks; see `fewmark scheme list`."),
-    ],
-    run: RunFolder,
     data: Annotated[
         Path | None,
         typer.Argument(
-            metavar="DATA", help="Folder or label file of the faces; if not given, synthetic faces alone are learned."
+            metavar="DATA",
+            help="Folder or label file of the faces, or a project folder, which needs no option; if not given, synthetic faces alone "
+            "are learned.",
         ),
+    ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Annotation scheme of the landmarks; see `fewmark scheme list`."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Run folder with the model, made if missing.")
     ] = None,
     labelled: Annotated[
         Path | None,
@@ -87,7 +91,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Recipe, a set of settings: laptop (40 min on two cores), adapt (2 min, with --start ibug-68), strong (a "
+            help="Recipe, a set of settings: laptop (40 min on two cores), adapt (2 min, from ibug-68), strong (a "
             "GPU), cascade (25 min and more), paper (21 h; takes a GPU), drawn (no label: synthetic faces alone) or a file. If not given: "
             "adapt for a start from ibug-68, else strong on a GPU and laptop without one.",
         ),
@@ -126,6 +130,21 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a detector from a few labelled and many unlabelled faces."""
+    from fewmark.project.project import is_project
+
+    if data is not None and is_project(data):
+        others = {"--scheme": scheme, "--out": run, "--labelled": labelled, "--unlabelled": unlabelled, "--val": val}
+        wrong = [name for name, value in others.items() if value]
+        if wrong:
+            raise InputError(
+                f"{data}: a project, whose faces, scheme and runs are its own; leave out {', '.join(wrong)}"
+            )
+        rule = [] if selection is None else [f"semi.selection={selection.value}"]
+        train_project(data, recipe, [*rule, *(settings or [])], start, as_json=as_json)
+        return
+    if scheme is None or run is None:
+        name = "--scheme" if scheme is None else "--out"
+        raise typer.BadParameter("missing; only a project folder goes without", param_hint=name)
     from fewmark.data.lists import hide_labels, read_training_lists
     from fewmark.landmarks.scheme import load_scheme
     from fewmark.training.config import load_config

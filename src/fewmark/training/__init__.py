@@ -8,9 +8,10 @@ from fewmark.core.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "config": ["Config", "SettingDescription", "describe_settings", "load_config", "recipe_names", "to_toml"],
+        "config": ["SettingDescription", "describe_settings", "load_config", "recipe_names", "to_toml"],
         "faces": ["TrainingData"],
         "run": ["RunResult", "distill", "train"],
+        "settings": ["Config"],
         "work_plan": ["WorkPlan", "plan_distillation", "plan_training"],
     },
 )

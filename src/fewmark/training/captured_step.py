@@ -24,7 +24,7 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 def can_capture(fabric: Fabric) -> bool:
     """Whether gradients can be captured: one process on a CUDA device, and no scaling of the loss that a step decides about."""
-    return fabric.device.type == "cuda" and fabric.world_size == 1 and fabric._precision.precision != "16-mixed"
+    return bool(fabric.device.type == "cuda" and fabric.world_size == 1 and fabric._precision.precision != "16-mixed")
 
 
 def capture_on_cuda(run: Callable[[], None]) -> Callable[[], None]:

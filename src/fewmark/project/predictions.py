@@ -1,0 +1,151 @@
+"""What models say of a project's faces. It is apart from the labels: nothing here writes to a face or a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmark.project.database import Database, now
+from fewmark.project.labels import State
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training of a project.
+
+    Attributes:
+        id: Its number.
+        name: Name of its folder in `runs`.
+        at: When it ended, ISO 8601, UTC.
+        n_labelled: Number of labelled faces that it learned from.
+        nme: NME of held-out faces, a fraction, or None.
+        calibrated: Whether the errors of its predictions are expected errors; otherwise they say how far views of a face disagree.
+    """
+
+    id: int
+    name: str
+    at: str
+    n_labelled: int
+    nme: float | None
+    calibrated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPrediction:
+    """What a run says of a face.
+
+    Attributes:
+        face: Number of the face.
+        landmarks: (K, 2) image px.
+        errors: (K,) see `Run.calibrated`; fractions of the longer side of the landmarks' box.
+    """
+
+    face: int
+    landmarks: NDArray[np.float32]
+    errors: NDArray[np.float32]
+
+
+class Predictions:
+    """Runs of a project, what they say of its faces, and embeddings of these.
+
+    Args:
+        database: The project's.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def set_embeddings(self, vectors: Iterable[tuple[int, NDArray[np.float32]]]) -> None:
+        """Keep vectors of faces, in place of those that they have."""
+        with self.database.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO embeddings (face, vector) VALUES (?, ?)",
+                ((n, np.asarray(v, "<f4").tobytes()) for n, v in vectors),
+            )
+
+    def embedded(self) -> list[int]:
+        """Numbers of the faces that have a vector."""
+        return [n for (n,) in self.database.connection.execute("SELECT face FROM embeddings")]
+
+    def embeddings(self, numbers: Sequence[int] | None = None) -> tuple[list[int], NDArray[np.float32]]:
+        """Numbers and vectors (N, D) of the faces that have one, or of some of them."""
+        rows = self.database.connection.execute("SELECT face, vector FROM embeddings ORDER BY face")
+        wanted = None if numbers is None else set(numbers)
+        found = [(n, np.frombuffer(v, "<f4")) for n, v in rows if wanted is None or n in wanted]
+        vectors = np.stack([v for _, v in found]) if found else np.zeros((0, 0), np.float32)
+        return [n for n, _ in found], vectors
+
+    def add_run(self, name: str, n_labelled: int, nme: float | None, *, calibrated: bool) -> int:
+        """Add a training that has ended."""
+        with self.database.transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO runs (name, at, n_labelled, nme, calibrated) VALUES (?, ?, ?, ?, ?)",
+                (name, now(), n_labelled, nme, calibrated),
+            )
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def runs(self) -> list[Run]:
+        """All runs, the first first."""
+        rows = self.database.connection.execute(
+            "SELECT id, name, at, n_labelled, nme, calibrated FROM runs ORDER BY id"
+        )
+        return [Run(n, name, at, n_labelled, nme, bool(known)) for n, name, at, n_labelled, nme, known in rows]
+
+    def set_predictions(self, run: int, predictions: Iterable[StoredPrediction]) -> None:
+        """Keep what a run says of faces, in place of what it said before."""
+        with self.database.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO predictions (run, face, landmarks, errors, doubt) VALUES (?, ?, ?, ?, ?)",
+                (
+                    (
+                        run,
+                        p.face,
+                        np.asarray(p.landmarks, "<f4").tobytes(),
+                        np.asarray(p.errors, "<f4").tobytes(),
+                        float(p.errors.mean()),
+                    )
+                    for p in predictions
+                ),
+            )
+
+    def delete_predictions(self, run: int) -> None:
+        """Forget what a run said."""
+        with self.database.transaction() as db:
+            db.execute("DELETE FROM predictions WHERE run = ?", (run,))
+
+    def prediction(self, run: int, face: int) -> StoredPrediction | None:
+        """What a run says of a face, or None."""
+        row = self.database.connection.execute(
+            "SELECT face, landmarks, errors FROM predictions WHERE run = ? AND face = ?", (run, face)
+        ).fetchone()
+        return None if row is None else _prediction(row)
+
+    def predictions(self, run: int, state: State | None = None) -> Iterator[StoredPrediction]:
+        """What a run says of all faces, or of those of one state, in the order of their numbers."""
+        clause = "" if state is None else "AND faces.state = ?"
+        rows = self.database.connection.execute(
+            "SELECT predictions.face, predictions.landmarks, predictions.errors FROM predictions "
+            f"JOIN faces ON faces.id = predictions.face WHERE run = ? {clause} ORDER BY predictions.face",
+            (run,) if state is None else (run, state),
+        )
+        for row in rows:
+            yield _prediction(row)
+
+    def doubts(self, run: int, state: State = "unlabelled") -> list[tuple[int, float]]:
+        """Faces of a state and how doubtful a run is about each, the most doubtful first."""
+        rows = self.database.connection.execute(
+            "SELECT predictions.face, doubt FROM predictions JOIN faces ON faces.id = predictions.face "
+            "WHERE run = ? AND faces.state = ? ORDER BY doubt DESC, predictions.face",
+            (run, state),
+        )
+        return list(rows)
+
+
+def _prediction(row: Sequence[Any]) -> StoredPrediction:
+    face, landmarks, errors = row
+    return StoredPrediction(face, np.frombuffer(landmarks, "<f4").reshape(-1, 2), np.frombuffer(errors, "<f4"))

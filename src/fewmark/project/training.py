@@ -1,0 +1,137 @@
+"""From a project to a training and back: its labels as training data, and what the model says of its faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fewmark.core.geometry import box_of_points, box_size
+from fewmark.data.images import read_image
+from fewmark.data.samples import FaceSample
+from fewmark.inference.answer import make_answer
+from fewmark.inference.detector import Detector
+from fewmark.inference.face_detection.base import adapt_box, fit_box_adapter
+from fewmark.landmarks.missing import complete_landmarks
+from fewmark.landmarks.scheme import LandmarkScheme
+from fewmark.project.labels import OCCLUDED, Face, Labels
+from fewmark.project.predictions import StoredPrediction
+from fewmark.training.faces import TrainingData
+from fewmark.training.multi_view import predict_multi_view
+
+LEAST_TO_HOLD_OUT = 60
+"""Labelled faces from which some are held out, to measure on and to learn what errors to expect."""
+HELD_OUT = 1 / 3
+"""Share of them until there are `MOST_HELD_OUT`."""
+MOST_HELD_OUT = 100
+N_IMAGES = 32
+"""Images in memory at a time."""
+
+
+def to_sample(face: Face, image: Path) -> FaceSample:
+    """A face as the rest of the package takes it, its name that of its number; labels of a face that is not labelled are left out."""
+    labelled = face.state == "labelled" and face.landmarks is not None
+    occluded = face.visibility == OCCLUDED if labelled and face.visibility is not None else None
+    return FaceSample(
+        image,
+        None if labelled else face.box,
+        face.landmarks if labelled else None,
+        occluded if occluded is not None and occluded.any() else None,
+        group=image.name,
+        name=str(face.id),
+    )
+
+
+def n_to_hold_out(n_labelled: int) -> int:
+    """How many labelled faces are held out.
+
+    >>> n_to_hold_out(50), n_to_hold_out(90), n_to_hold_out(5000)
+    (0, 30, 100)
+    """
+    return 0 if n_labelled < LEAST_TO_HOLD_OUT else min(MOST_HELD_OUT, round(n_labelled * HELD_OUT))
+
+
+def training_data(labels: Labels, scheme: LandmarkScheme, locate: Callable[[int], Path]) -> TrainingData:
+    """The project's faces as training data: labelled ones, some of them held out, and unlabelled ones with a box.
+
+    Args:
+        labels: The project's.
+        scheme: Its scheme.
+        locate: Number of an image -> its file.
+    """
+    faces = list(labels.faces("labelled"))
+    held = labels.hold_out(n_to_hold_out(len(faces)))
+    samples = {f.id: to_sample(f, locate(f.image)) for f in faces}
+    pairs = [(f.box, _tight_box(f, scheme)) for f in faces]
+    found = [(a, b) for a, b in pairs if a is not None and b is not None]
+    adapter = fit_box_adapter([a for a, _ in found], [b for _, b in found]) if found else (0.0, 0.0, 1.0)
+    unlabelled = []
+    for face in labels.faces("unlabelled"):
+        if face.box is not None:
+            sample = to_sample(face, locate(face.image))
+            unlabelled.append(
+                FaceSample(sample.image, adapt_box(face.box, adapter), group=sample.group, name=sample.name)
+            )
+    return TrainingData(
+        scheme,
+        [s for n, s in samples.items() if n not in held],
+        unlabelled,
+        [s for n, s in samples.items() if n in held],
+    )
+
+
+def _tight_box(face: Face, scheme: LandmarkScheme) -> np.ndarray | None:
+    if face.landmarks is None:
+        return None
+    complete = complete_landmarks(face.landmarks, scheme.mean_face)
+    return None if complete is None else box_of_points(complete)
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedFaces:
+    """What a model says of faces.
+
+    Attributes:
+        calibrated: See `fewmark.project.predictions.Run`.
+        each: The predictions, in the order of the faces.
+    """
+
+    calibrated: bool
+    each: Iterator[StoredPrediction]
+
+
+def predict_faces(detector: Detector, faces: Sequence[Face], locate: Callable[[int], Path]) -> PredictedFaces:
+    """What a model says of faces with a box, a few images at a time.
+
+    Args:
+        detector: The model.
+        faces: The faces; those without a box are left out.
+        locate: Number of an image -> its file.
+    """
+    with_box = [f for f in faces if f.box is not None]
+    calibrated = detector.checkpoint.calibration is not None
+    return PredictedFaces(calibrated, _predict(detector, with_box, locate, calibrated))
+
+
+def _predict(
+    detector: Detector, faces: Sequence[Face], locate: Callable[[int], Path], calibrated: bool
+) -> Iterator[StoredPrediction]:
+    adapter = detector.checkpoint.box_from_detector or (0.0, 0.0, 1.0)
+    for start in range(0, len(faces), N_IMAGES):
+        part = faces[start : start + N_IMAGES]
+        boxes = [adapt_box(f.box, adapter) for f in part if f.box is not None]
+        files = [locate(f.image) for f in part]
+        if calibrated:
+            found = detector.predictor.predict([read_image(f) for f in files], boxes, 2)
+            answer = make_answer(found.landmarks, found.scores, detector.checkpoint, None)
+            assert answer.expected_errors is not None
+            sides = np.array([box_size(box_of_points(p)).max() for p in answer.landmarks])
+            landmarks, errors = answer.landmarks, answer.expected_errors / sides[:, None]
+        else:
+            samples = [FaceSample(file, box) for file, box in zip(files, boxes, strict=True)]
+            views = predict_multi_view([detector], samples, n_views=2, seed=0)
+            landmarks, errors = views.landmarks, views.disagreement
+        for face, points, error in zip(part, landmarks, errors, strict=True):
+            yield StoredPrediction(face.id, points, np.asarray(error, np.float32))

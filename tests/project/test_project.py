@@ -1,0 +1,255 @@
+"""A project folder by its verbs: add, label, queue, train, check, export."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fewmark import Project, read_faces
+from fewmark.core.errors import InputError
+from fewmark.data.images import read_image, write_image
+from fewmark.project.choice import cluster, farthest_first
+from fewmark.project.label_check import doubtful_labels
+from fewmark.project.training import n_to_hold_out
+from fewmark.video.writer import VideoWriter
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project.create(tmp_path / "faces", "ibug-68", objects="whole-images")
+
+
+def images_of(synthetic: Path, n: int = 6) -> list[Path]:
+    return sorted((synthetic / "images").iterdir())[:n]
+
+
+def test_images_are_added_once_and_stay_where_they_are(project: Project, synthetic: Path, tmp_path: Path) -> None:
+    files = images_of(synthetic)
+    added = project.add(files)
+    assert (added.images, added.faces, added.labelled) == (6, 6, 0)
+    assert project.image_path(1) == files[0]
+    copy = tmp_path / "another name.jpg"
+    shutil.copy(files[0], copy)
+    again = project.add([copy, files[1]])
+    assert (again.images, len(again.duplicates)) == (0, 2)
+    assert not (project.folder / "images").exists()
+
+
+def test_copies_are_in_the_project_and_survive_the_originals(project: Project, synthetic: Path, tmp_path: Path) -> None:
+    original = tmp_path / "wörk/näme with space.jpg"
+    original.parent.mkdir()
+    shutil.copy(images_of(synthetic)[0], original)
+    project.add([original], copy=True)
+    original.unlink()
+    path = project.image_path(1)
+    assert path.is_relative_to(project.folder / "images")
+    assert read_image(path).shape == (64, 64, 3)
+    moved = project.folder.rename(tmp_path / "moved")
+    assert read_image(Project(moved).image_path(1)).shape == (64, 64, 3)
+
+
+def test_labels_of_a_file_are_imported_and_never_over_a_persons(project: Project, synthetic: Path) -> None:
+    truth = {f.name: f for f in read_faces(synthetic)}
+    project.add([synthetic], who="anna")
+    assert project.status().n_by_how == {"imported": 14}
+    face = project.labels.face(1)
+    image = project.image_path(face.image)
+    assert face.landmarks is not None
+    expected = truth[f"images/{image.name}"].landmarks
+    assert expected is not None
+    assert face.landmarks == pytest.approx(expected, abs=1e-3)
+    assert project.labels.history(1)[0].who == "anna"
+    mine = face.landmarks + 2
+    project.label(1, mine, how="fixed")
+    project.reject(2)
+    again = project.add([synthetic])
+    assert again.labelled == 0
+    assert project.labels.face(1).landmarks == pytest.approx(mine)
+    assert project.labels.face(2).state == "rejected"
+
+
+def test_frames_of_a_video_every_nth_or_most_unlike(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, 10.0) as writer:
+        for i in range(20):
+            image = np.full((48, 64, 3), 60 + 2 * i, np.uint8)  # no two frames are the same
+            if i in (7, 13):  # two frames unlike the others and each other
+                cv2.circle(image, (20 if i == 7 else 44, 24), 12, (250, 250, 250), -1)
+            writer.write(image, i / 10)
+    added = project.add([path], every=5)
+    assert added.images == 4
+    assert [project.labels.image(i).frame for i in range(1, 5)] == [0, 5, 10, 15]
+    assert project.image_path(1).parent == project.folder / "images"
+    other = Project.create(tmp_path / "other", "ibug-68", objects="whole-images")
+    other.add([path], frames=3)
+    frames = {other.labels.image(i).frame for i in range(1, 4)}
+    assert {7, 13} <= frames
+
+
+def test_unreadable_images_stop_nothing(project: Project, synthetic: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff nothing more")
+    added = project.add([bad, images_of(synthetic)[0]])
+    assert added.images == 1
+    assert added.unreadable[0][0] == str(bad)
+
+
+def test_an_image_without_a_face_waits_to_be_placed(tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "p", "ibug-68")
+    plain = tmp_path / "plain.png"
+    write_image(plain, np.full((90, 90, 3), 120, np.uint8))
+    added = project.add([plain])
+    assert added.without_face == [str(plain)]
+    assert project.labels.face(1).box is None
+    assert project.queue(5)[0].reason == "not labelled yet"
+
+
+def test_a_wrong_label_is_refused_in_one_line(project: Project, synthetic: Path) -> None:
+    project.add(images_of(synthetic, 1))
+    with pytest.raises(InputError, match=r"face 1: expected landmarks \(68, 2\) of scheme ibug-68, given \(5, 2\)"):
+        project.label(1, np.zeros((5, 2), np.float32))
+    with pytest.raises(InputError, match="at least one landmark"):
+        project.label(1, np.full((68, 2), np.nan, np.float32))
+
+
+def test_the_first_queue_takes_what_is_unlike(project: Project, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        image = np.full((40, 40, 3), 40, np.uint8)
+        kind = i % 3  # three kinds of images
+        image[:, :14] = (200, 60, 60) if kind == 0 else (60, 200, 60) if kind == 1 else (60, 60, 200)
+        image += rng.integers(0, 6, image.shape).astype(np.uint8)
+        write_image(tmp_path / f"{i:02d}.png", image)
+    project.add([tmp_path / f"{i:02d}.png" for i in range(12)])
+    first = project.queue(3)
+    assert {(item.face - 1) % 3 for item in first} == {0, 1, 2}
+    assert {item.reason for item in first} == {"unlike the others"}
+    points = np.random.default_rng(0).uniform(0, 39, (68, 2)).astype(np.float32)
+    project.label(first[0].face, points)
+    after = project.queue(2)
+    assert first[0].face not in {item.face for item in after}
+    assert {(item.face - 1) % 3 for item in after} == {0, 1, 2} - {(first[0].face - 1) % 3}
+    assert {i.face for i in project.queue(11, "random", seed=1)} == set(range(1, 13)) - {first[0].face}
+
+
+def test_k_centres_cover_the_vectors() -> None:
+    rng = np.random.default_rng(1)
+    centres = np.array([[0, 0], [10, 0], [0, 10], [10, 10]], np.float32)
+    vectors = np.concatenate([c + rng.normal(0, 0.3, (25, 2)) for c in centres]).astype(np.float32)
+    chosen = farthest_first(vectors, 4)
+    assert sorted(i // 25 for i in chosen) == [0, 1, 2, 3]
+    assert len(set(farthest_first(vectors, 100))) == 100
+    assert len(farthest_first(vectors, 200, taken=[3])) == 99
+    group = cluster(vectors, chosen)
+    assert all(len(set(group[25 * k : 25 * k + 25].tolist())) == 1 for k in range(4))
+
+
+def test_held_out_faces_stay_held_out(project: Project, synthetic: Path) -> None:
+    project.add([synthetic])
+    assert project.labels.hold_out(n_to_hold_out(14)) == set()
+    first = project.labels.hold_out(4)
+    assert len(first) == 4
+    assert first < project.labels.hold_out(6)
+    gone = min(first)
+    project.reject(gone)
+    assert project.labels.held_out().isdisjoint({gone})
+    assert len(project.labels.hold_out(6)) == 6
+    data = project.training_data()
+    assert {s.name for s in data.validation} == {str(n) for n in project.labels.held_out()}
+    assert len(data.labelled) == 13 - 6
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project.create(tmp_path_factory.mktemp("trained") / "p", "ibug-68", objects="whole-images")
+    project.add([synthetic])
+    for face in range(9, 15):
+        project.labels.restore(face, 0, "anna")  # six of them are not labelled any more
+    project.train(tiny_recipe, ["semi.rounds=0"], start="")
+    return project
+
+
+def test_a_training_takes_the_labels_and_predicts_all(trained: Project) -> None:
+    (run,) = trained.predictions.runs()
+    assert (run.name, run.n_labelled, run.nme, run.calibrated) == ("001", 8, None, False)
+    assert len(list(trained.predictions.predictions(run.id))) == 14
+    assert trained.model_path() == trained.folder / "runs/001/detector.safetensors"
+    said = trained.predictions.prediction(run.id, 9)
+    assert said is not None
+    assert said.landmarks.shape == (68, 2)
+    assert (trained.folder / "detector.safetensors").read_bytes() == trained.model_path().read_bytes()
+    queue = trained.queue(3)
+    assert len({item.face for item in queue}) == 3
+    assert all(item.face >= 9 for item in queue)
+    assert "views disagree by" in queue[0].reason
+    assert trained.status().next_command == "review"
+
+
+def test_the_next_training_goes_on_from_the_last(trained: Project, tiny_recipe: Path) -> None:
+    starts: list[Any] = []
+    said = trained.predictions.prediction(1, 9)
+    assert said is not None
+    trained.label(9, said.landmarks, how="accepted")
+    trained.train(tiny_recipe, ["semi.rounds=0"], on_event=starts.append)
+    assert [r.n_labelled for r in trained.predictions.runs()] == [8, 9]
+    assert trained.status().n_by_how == {"imported": 8, "accepted": 1}
+    assert trained.model_path().parent.name == "002"
+
+
+def test_labels_are_exported_and_come_back_the_same(trained: Project, tmp_path: Path) -> None:
+    for fmt, name in (("csv", "out.csv"), ("coco", "out.json"), ("dlib", "out.xml")):
+        assert trained.export(tmp_path / name, fmt) == trained.status().n_labelled
+        other = Project.create(tmp_path / fmt, "ibug-68", objects="whole-images")
+        other.add([tmp_path / name])
+        assert other.status().n_labelled == trained.status().n_labelled
+        for face in other.labels.faces("labelled"):
+            number = next(
+                f.id
+                for f in trained.labels.faces("labelled")
+                if trained.image_path(f.image) == other.image_path(face.image)
+            )
+            exact = 0.5 if fmt == "dlib" else 0.01  # dlib has whole px
+            assert face.landmarks == pytest.approx(trained.labels.face(number).landmarks, abs=exact)
+
+
+def test_planted_faults_come_first() -> None:
+    from fewmark import load_scheme
+    from fewmark.data.synthetic.faces import render_faces
+
+    scheme = load_scheme("ibug-68")
+    rng = np.random.default_rng(2)
+    truth = np.stack([f.landmarks for f in render_faces(120, scheme, 5, size=128)])
+    predicted = truth + rng.normal(0, 1.2, truth.shape)
+    labels = truth + rng.normal(0, 0.5, truth.shape)
+    labels[3, [36, 45]] = labels[3, [45, 36]]  # a mirror pair exchanged
+    labels[50, 48:68] += 7  # the mouth
+    labels[77, 30] += 13  # a tenth of the face
+    errors = np.full(labels.shape[:2], 0.01)
+    found = doubtful_labels(list(range(120)), labels, predicted, errors, scheme)
+    assert {d.face for d in found[:3]} == {3, 50, 77}
+    by_face = {d.face: d for d in found}
+    assert "exchanged" in by_face[3].reason
+    assert set(by_face[3].landmarks) == {36, 45}
+    assert "mouth: shifted as a whole" in by_face[50].reason
+    assert by_face[77].landmarks[0] == 30
+    assert len(found) == 120
+
+
+def test_labels_are_checked_against_a_model(trained: Project, project: Project) -> None:
+    assert len(trained.doubtful_labels()) == trained.status().n_labelled
+    with pytest.raises(InputError, match="train one first"):
+        project.doubtful_labels()
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fewmark init"):
+        Project(tmp_path)
+    (tmp_path / "file.txt").write_text("mine")
+    with pytest.raises(InputError, match="empty folder"):
+        Project.create(tmp_path, "ibug-68")
+    assert (tmp_path / "file.txt").read_text() == "mine"
