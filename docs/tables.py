@@ -182,9 +182,9 @@ def unlikely_faces_table() -> str:
 
 ROBUSTNESS_ROWS = (
     *(f"shift {v} %" for v in (10, 20, 30)),
-    *(f"scale {v}" for v in (0.7, 0.8, 1.25, 1.5)),
-    *(f"rotation {sign}{v}°" for v in (30, 60, 90) for sign in "+-"),
-    *(f"size {v} px" for v in (24, 32, 48, 64)),
+    *(f"scale {v}" for v in (0.7, 1.5)),
+    *(f"rotation +{v}°" for v in (30, 60, 90)),
+    *(f"size {v} px" for v in (24, 32, 64)),
     "yaw",
 )
 """The levels in docs/results.md; the measured files have more."""

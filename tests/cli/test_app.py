@@ -40,6 +40,8 @@ def test_the_verbs() -> None:
         "export",
         "init",
         "inspect",
+        "label",
+        "review",
         "robustness",
         "scheme",
         "status",

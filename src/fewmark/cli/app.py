@@ -15,6 +15,7 @@ from fewmark.cli.distill import distill
 from fewmark.cli.evaluate import evaluate
 from fewmark.cli.export import export
 from fewmark.cli.inspect import inspect
+from fewmark.cli.label import label, review
 from fewmark.cli.project import add, backup, init, status
 from fewmark.cli.robustness import robustness
 from fewmark.cli.scheme import scheme_app
@@ -60,6 +61,8 @@ app.command(rich_help_panel="Detect", cls=Command, epilog=EXAMPLES)(detect)
 app.command(rich_help_panel="Detect", cls=Command)(track)
 app.command(rich_help_panel="Project", cls=Command)(init)
 app.command(rich_help_panel="Project", cls=Command)(add)
+app.command(rich_help_panel="Project", cls=Command)(label)
+app.command(rich_help_panel="Project", cls=Command)(review)
 app.command(rich_help_panel="Project", cls=Command)(status)
 app.command(rich_help_panel="Project", cls=Command)(backup)
 app.command(rich_help_panel="Train", cls=command_with_lists("--unlabelled"))(train)

@@ -179,6 +179,14 @@ class Labels:
         )
         return [n for (n,) in self.database.connection.execute(query, () if state is None else (state,))]
 
+    def numbers_after(self, number: int, n: int, state: State | None = None) -> list[int]:
+        """The next n numbers of faces after one, of one state if given."""
+        clause, values = ("", ()) if state is None else ("AND state = ?", (state,))
+        rows = self.database.connection.execute(
+            f"SELECT id FROM faces WHERE id > ? {clause} ORDER BY id LIMIT ?", (number, *values, n)
+        )
+        return [i for (i,) in rows]
+
     def counts(self) -> dict[str, int]:
         """Numbers of images, of faces by state, and of labelled faces by how they came to their label."""
         db = self.database.connection

@@ -1,0 +1,52 @@
+"""The commands `label` and `review`: the local page of a project, in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewmark.core.errors import InputError
+from fewmark.core.install import install_hint
+
+Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="Project folder, made by `fewmark init`.")]
+Host = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address to listen on. Beyond this machine, the page asks for a token, which is printed.",
+    ),
+]
+Port = Annotated[int, typer.Option(metavar="N", help="Port; 0: any free one.")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address, and open no browser.")]
+
+
+def label(folder: Folder, host: Host = "127.0.0.1", port: Port = 0, no_browser: NoBrowser = False) -> None:
+    """Open the page of a project: place landmarks, by mouse or keys."""
+    _serve(folder, "label", host, port, no_browser)
+
+
+def review(folder: Folder, host: Host = "127.0.0.1", port: Port = 0, no_browser: NoBrowser = False) -> None:
+    """Open the page of a project on the faces that its model is most in doubt about."""
+    _serve(folder, "review", host, port, no_browser)
+
+
+def _serve(folder: Path, page: str, host: str, port: int, no_browser: bool) -> None:
+    from fewmark.project.project import is_project
+
+    if not is_project(folder):
+        raise InputError(f"{folder}: no project folder; make one by `fewmark init {folder} --scheme NAME`")
+    for package in ("fastapi", "uvicorn"):
+        if find_spec(package) is None:
+            raise InputError(f"the page needs {package}, which is not installed: {install_hint('web', package)}")
+    options = ["--host", host, "--port", str(port), "--page", page, *(["--no-browser"] if no_browser else [])]
+    try:
+        code = subprocess.call([sys.executable, "-m", "fewmark.web", str(folder), *options])
+    except KeyboardInterrupt:  # the page has ended, too
+        code = 0
+    if code:
+        raise typer.Exit(code)

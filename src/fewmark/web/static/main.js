@@ -1,0 +1,323 @@
+// The page: lists of faces, the face that is looked at, its keys and buttons.
+
+import { Outbox, imageOf, lists, readFace, readProject } from "./api.js";
+import { Editor } from "./editor.js";
+
+const $ = (id) => document.getElementById(id);
+const STEP = 0.5; // of an arrow key, image px
+const FAR = 5;
+const AHEAD = 2; // faces that are fetched before they are asked for
+
+const project = await readProject();
+const known = new Map(); // face -> promise of its data
+let list = [];
+let listName = "queue";
+let at = -1;
+let face = null;
+let past = []; // what undo goes back to
+let future = [];
+
+const editor = new Editor($("canvas"), project, changed, showPoint);
+const outbox = new Outbox({
+  onState: showSaved,
+  onSaved: (saved) => {
+    known.set(saved.face, Promise.resolve(saved));
+    if (face && saved.face === face.face) {
+      face.version = saved.version;
+      face.state = saved.state;
+      face.how = saved.how;
+      showState();
+    }
+    markInList(saved.face, saved.state);
+    readProject().then((now) => { project.status = now.status; showCounts(); }).catch(() => {});
+  },
+  onConflict: (edit, error) => {
+    say(error.message);
+    if (error.face) known.set(edit.face, Promise.resolve(error.face));
+    if (face && edit.face === face.face && error.face) open(error.face);
+  },
+});
+
+// ---- what is shown
+
+function say(text) {
+  $("message").textContent = text;
+}
+
+function showSaved(n, failed) {
+  const word = n ? (failed ? `not saved: ${n} waiting for the server` : "saving") : "saved";
+  $("saved").textContent = word;
+  $("saved").dataset.state = n ? (failed ? "waiting" : "saving") : "saved";
+}
+
+function showCounts() {
+  const s = project.status;
+  const total = s.n_labelled + s.n_unlabelled + s.n_rejected;
+  $("counts").textContent = `${s.n_labelled} of ${total} labelled · ${s.why}`;
+}
+
+function showState() {
+  const words = { unlabelled: "not labelled", labelled: `labelled: ${face.how}`, rejected: "not a face" };
+  $("state").textContent = words[face.state];
+  $("state").dataset.state = face.state;
+  $("accept-word").textContent = face.state === "labelled" ? "Next" : "Accept";
+  $("accept").disabled = !editor.points.some(Boolean);
+  $("model").disabled = !face.prediction;
+}
+
+function showPoint(k) {
+  const wanted = editor.wanted && editor.wanted();
+  const box = $("point");
+  if (wanted) box.textContent = `Click on: ${wanted.replaceAll("_", " ")}`;
+  else if (k === null) box.textContent = "No point is selected.";
+  else {
+    const words = ["missing", "occluded", "visible"];
+    const error = face.prediction ? `, expected error ${face.prediction.errors[k]} px` : "";
+    box.textContent = `${k}: ${project.scheme.landmarks[k].replaceAll("_", " ")}, ${words[editor.visibility[k]]}${error}`;
+  }
+  for (const button of $("visibility").children) {
+    button.disabled = k === null;
+    button.setAttribute("aria-pressed", k !== null && +button.dataset.visibility === editor.visibility[k]);
+  }
+}
+
+function showList() {
+  $("faces").replaceChildren(
+    ...list.map((item, i) => {
+      const row = document.createElement("li");
+      const button = document.createElement("button");
+      button.textContent = `Face ${item.face}`;
+      button.dataset.face = item.face;
+      button.setAttribute("aria-current", i === at);
+      const reason = document.createElement("small");
+      reason.textContent = item.reason;
+      button.append(reason);
+      button.addEventListener("click", () => go(i));
+      row.append(button);
+      return row;
+    }),
+  );
+}
+
+function markInList(number, state) {
+  const button = $("faces").querySelector(`[data-face="${number}"]`);
+  if (button) button.dataset.state = state;
+}
+
+// ---- going from face to face
+
+function fetchFace(number) {
+  if (!known.has(number)) {
+    const data = readFace(number);
+    known.set(number, data);
+    data.then((f) => { new Image().src = imageOf(f); }).catch(() => known.delete(number));
+  }
+  return known.get(number);
+}
+
+async function go(i) {
+  if (i < 0 || i >= list.length) return say(list.length ? "This is the end of the list." : "");
+  say("");
+  at = i;
+  const data = await fetchFace(list[i].face).catch((error) => say(error.message));
+  if (!data || at !== i) return;
+  open(data);
+  for (const [row, button] of [...$("faces").querySelectorAll("button")].entries()) {
+    button.setAttribute("aria-current", row === i);
+    if (row === i) scrollTo(button);
+  }
+  for (let ahead = 1; ahead <= AHEAD; ahead++) if (list[i + ahead]) fetchFace(list[i + ahead].face);
+}
+
+/** Scroll the list, and nothing else, to one of its rows. */
+function scrollTo(row) {
+  const box = $("list");
+  const [top, bottom] = [row.offsetTop - box.offsetTop, row.offsetTop - box.offsetTop + row.offsetHeight];
+  if (top < box.scrollTop) box.scrollTop = top;
+  else if (bottom > box.scrollTop + box.clientHeight) box.scrollTop = bottom - box.clientHeight;
+}
+
+function open(data) {
+  face = { ...data };
+  const none = project.scheme.landmarks.map(() => null);
+  const waiting = outbox.has(face.face);
+  const source = (waiting && waiting.landmarks && waiting) || (face.landmarks && face) || face.prediction;
+  past = [];
+  future = [];
+  base = { state: face.state, version: face.version };
+  origin = face.landmarks ? "fixed" : face.prediction ? "fixed" : "placed";
+  editor.show(face, imageOf(face), source ? source.landmarks : none, (source && source.visibility) || none.map(() => 2));
+  past.push(now());
+  $("name").textContent = `Face ${face.face} · ${face.name}`;
+  $("reason").textContent = list[at] ? list[at].reason : "";
+  showState();
+  document.title = `${face.face} · ${project.name}`;
+}
+
+let base = null; // the face as it was opened
+let origin = "placed"; // how an edit of it is called
+
+async function show(name) {
+  listName = name;
+  for (const button of document.querySelectorAll("nav button")) {
+    button.setAttribute("aria-pressed", button.dataset.list === name);
+  }
+  list = await lists[name]().catch((error) => { say(error.message); return []; });
+  at = -1;
+  showList();
+  if (list.length) go(0);
+  else if (!$("message").textContent) say("There is nothing in this list.");
+}
+
+async function nextUnlabelled() {
+  for (let i = at + 1; i < list.length; i++) {
+    const data = await fetchFace(list[i].face);
+    if (data.state === "unlabelled") return go(i);
+  }
+  if (listName === "queue") return show("queue");
+  say("All faces of this list are done.");
+}
+
+// ---- edits
+
+function now() {
+  return { points: editor.points, visibility: editor.visibility };
+}
+
+function changed() {
+  past.push(now());
+  future = [];
+  origin = face.how === "accepted" ? "fixed" : origin;
+  save(origin);
+}
+
+function save(how) {
+  const { points, visibility } = now();
+  if (!points.some(Boolean)) return;
+  const landmarks = points.map((p) => p && p.map((v) => Math.round(v * 1000) / 1000));
+  face.state = "labelled";
+  face.how = how;
+  face.landmarks = landmarks;
+  face.visibility = visibility;
+  known.set(face.face, Promise.resolve({ ...face }));
+  outbox.put({ face: face.face, landmarks, visibility: visibility.map((v) => v || 2), how, version: face.version });
+  showState();
+  showPoint(editor.selected);
+}
+
+function step(from, to) {
+  if (from === past ? past.length < 2 : !future.length) return;
+  if (from === past) to.push(past.pop());
+  else past.push(future.pop());
+  const then = past[past.length - 1];
+  editor.points = then.points;
+  editor.visibility = then.visibility;
+  editor.draw();
+  save(origin);
+}
+
+function accept() {
+  if (!editor.points.some(Boolean)) return say("There are no points to accept: place the shape (s).");
+  if (face.state !== "labelled") save(past.length > 1 ? origin : face.prediction ? "accepted" : origin);
+  listName === "queue" ? nextUnlabelled() : go(at + 1);
+}
+
+function reject() {
+  face.state = "rejected";
+  outbox.put({ face: face.face, reject: true, version: face.version });
+  known.set(face.face, Promise.resolve({ ...face }));
+  showState();
+  listName === "queue" ? nextUnlabelled() : go(at + 1);
+}
+
+function takeModel() {
+  if (!face.prediction) return;
+  editor.points = face.prediction.landmarks;
+  editor.visibility = editor.points.map(() => 2);
+  editor.draw();
+  changed();
+}
+
+function place() {
+  say("");
+  editor.place();
+  showPoint(editor.selected);
+}
+
+function nextPoint(by) {
+  const n = editor.points.length;
+  editor.select(editor.selected === null ? (by > 0 ? 0 : n - 1) : (editor.selected + by + n) % n);
+}
+
+const wide = (e) => (e.altKey ? "shape" : e.shiftKey ? "component" : "point");
+const arrow = (x, y) => (e) => editor.nudge(x * (e.ctrlKey ? FAR : STEP), y * (e.ctrlKey ? FAR : STEP), wide(e));
+const KEYS = [
+  ["Enter", "accept, and go to the next", accept],
+  ["x", "not a face", reject],
+  ["n", "next", () => go(at + 1)],
+  ["p", "previous", () => go(at - 1)],
+  ["u", "next unlabelled", nextUnlabelled],
+  ["z", "undo", () => step(past, future)],
+  ["y", "redo", () => step(future, past)],
+  ["s", "place the usual shape by two clicks, or point by point", place],
+  ["r", "the model's points", takeModel],
+  ["Tab", "next point; Shift: previous", (e) => nextPoint(e.shiftKey ? -1 : 1)],
+  ["ArrowLeft", "move the point; Shift: its component; Alt: the shape; Ctrl: far", arrow(-1, 0)],
+  ["ArrowRight", "", arrow(1, 0)],
+  ["ArrowUp", "", arrow(0, -1)],
+  ["ArrowDown", "", arrow(0, 1)],
+  ["[", "turn the shape left", () => editor.turn(-Math.PI / 90, 1)],
+  ["]", "turn the shape right", () => editor.turn(Math.PI / 90, 1)],
+  ["{", "make the shape smaller", () => editor.turn(0, 1 / 1.03)],
+  ["}", "make the shape larger", () => editor.turn(0, 1.03)],
+  ["v", "visible", () => editor.mark(2)],
+  ["o", "occluded", () => editor.mark(1)],
+  ["m", "missing", () => editor.mark(0)],
+  ["+", "zoom in", () => editor.zoom(1 / 1.3, focus())],
+  ["-", "zoom out", () => editor.zoom(1.3, focus())],
+  ["0", "the whole face", () => editor.fit()],
+  ["Escape", "select nothing", () => { editor.placing = null; editor.select(null); }],
+  ["?", "this list", () => $("help").showModal()],
+];
+const focus = () => (editor.selected === null ? null : editor.points[editor.selected]);
+
+addEventListener("keydown", (event) => {
+  if ($("help").open || !face || event.metaKey) return;
+  const key = event.key === "=" ? "+" : event.key;
+  const control = event.ctrlKey && !key.startsWith("Arrow");
+  if (control && key !== "z" && key !== "y") return;
+  if (key === "Enter" && event.target instanceof HTMLButtonElement && event.target.closest("nav, #list")) return;
+  if (key === "Tab" && document.activeElement !== $("canvas") && document.activeElement !== document.body) return;
+  const found = KEYS.find(([name]) => name === key);
+  if (!found) return;
+  event.preventDefault();
+  found[2](event);
+});
+
+// ---- start
+
+$("keys").append(
+  ...KEYS.filter(([, words]) => words).flatMap(([key, words]) => {
+    const [name, meaning] = [document.createElement("dt"), document.createElement("dd")];
+    name.append(Object.assign(document.createElement("kbd"), { textContent: key.startsWith("Arrow") ? "arrows" : key }));
+    meaning.textContent = words;
+    return [name, meaning];
+  }),
+);
+const extra = [["drag", "move a point; Shift: its component; Alt: the shape; Alt + Shift: turn and scale it"], ["wheel", "zoom; drag beside the points: pan"]];
+for (const [name, words] of extra) {
+  const row = [document.createElement("dt"), document.createElement("dd")];
+  [row[0].textContent, row[1].textContent] = [name, words];
+  $("keys").append(...row);
+}
+for (const [id, act] of Object.entries({ accept, reject, previous: () => go(at - 1), next: () => go(at + 1), unlabelled: nextUnlabelled, undo: () => step(past, future), redo: () => step(future, past), place, model: takeModel, "help-button": () => $("help").showModal() })) {
+  $(id).addEventListener("click", () => { act(); $("canvas").focus({ preventScroll: true }); });
+}
+for (const button of $("visibility").children) button.addEventListener("click", () => { editor.mark(+button.dataset.visibility); $("canvas").focus(); });
+for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => show(button.dataset.list));
+$("project").textContent = project.name;
+showCounts();
+showSaved(outbox.edits.length, false);
+await show("queue");
+$("canvas").focus({ preventScroll: true });
+window.fewmark = { editor, outbox, get face() { return face; } }; // for tests and the curious

@@ -1,0 +1,181 @@
+"""The page's server: faces out, labels in, and who may ask."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason='needs FastAPI: pip install "fewmark[web]"')
+from fastapi.testclient import TestClient
+
+from fewmark import Project
+from fewmark.data.images import write_image
+from fewmark.web.app import create_app
+
+POINTS = [[float(k), float(2 * k)] for k in range(68)]
+
+
+@pytest.fixture
+def client(folder: Path) -> TestClient:
+    return TestClient(create_app(folder), base_url="http://localhost:8000")
+
+
+def label(**changes: Any) -> dict[str, Any]:
+    return {"landmarks": POINTS, "visibility": [2] * 68, "how": "placed", "version": 0, "who": "anna", **changes}
+
+
+def test_what_the_page_needs(client: TestClient) -> None:
+    project = client.get("/api/project").json()
+    assert len(project["scheme"]["landmarks"]) == len(project["scheme"]["colours"]) == len(project["shape"]) == 68
+    assert project["anchors"] == [36, 45]
+    assert project["status"]["n_unlabelled"] == 8
+    queue = client.get("/api/queue", params={"n": 3}).json()
+    assert len(queue) == 3
+    assert "expected error" in queue[0]["reason"]
+    face = client.get("/api/faces/1").json()
+    assert (face["state"], face["landmarks"], face["version"]) == ("unlabelled", None, 0)
+    assert len(face["prediction"]["landmarks"]) == len(face["prediction"]["errors"]) == 68
+    image = client.get(f"/api/images/{face['image']}")
+    assert image.headers["content-type"] == "image/jpeg"
+    assert client.get("/").text.startswith("<!doctype html>")
+    for name in ("main.js", "editor.js", "api.js", "geometry.js", "style.css", "icon.svg"):
+        assert client.get(f"/{name}").status_code == 200
+
+
+def test_a_label_comes_in_and_a_conflict_is_told(client: TestClient, folder: Path) -> None:
+    points: list[Any] = [*POINTS]
+    points[5] = None
+    saved = client.put("/api/faces/1", json=label(landmarks=points)).json()
+    assert (saved["state"], saved["how"], saved["version"]) == ("labelled", "placed", 1)
+    assert saved["landmarks"] == points
+    assert saved["visibility"][5] == 0
+    late = client.put("/api/faces/1", json=label(how="fixed"))
+    assert late.status_code == 409
+    assert late.json()["face"]["landmarks"] == points
+    assert "changed since you opened it" in late.json()["detail"]
+    assert client.post("/api/faces/1/reject", json={"version": 1}).json()["state"] == "rejected"
+    history = client.get("/api/faces/1/history").json()
+    assert next((h["who"], h["how"]) for h in history) == ("anna", "placed")
+    assert client.post("/api/faces/1/restore", json={"version": 1}).json()["landmarks"] == points
+    assert Project(folder).labels.face(1).state == "labelled"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"landmarks": POINTS[:5], "visibility": [2] * 5}, "expected landmarks (68, 2)"),
+        ({"landmarks": [None] * 68}, "at least one landmark"),
+        ({"how": "stolen"}, "how"),
+        ({"landmarks": [["a", 1]] * 68}, "landmarks"),
+    ],
+)
+def test_a_wrong_label_is_refused_and_changes_nothing(
+    client: TestClient, folder: Path, changes: dict[str, Any], words: str
+) -> None:
+    answer = client.put("/api/faces/1", json=label(**changes))
+    assert answer.status_code == 422
+    assert words in json.dumps(answer.json())
+    assert Project(folder).labels.history(1) == []
+
+
+def test_numbers_that_there_are_not(client: TestClient) -> None:
+    assert client.get("/api/faces/99").status_code == 422
+    assert "none of this number" in client.get("/api/images/99").json()["detail"]
+    assert client.put("/api/faces/99", json=label()).status_code == 422
+
+
+def test_an_image_that_browsers_do_not_show_is_sent_as_png(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plain.ppm"
+    write_image(tmp_path / "plain.png", np.full((30, 40, 3), 90, np.uint8))
+    path.write_bytes(b"P6 40 30 255\n" + bytes(40 * 30 * 3))
+    project = Project(folder)
+    project.add([path])
+    client = TestClient(create_app(folder), base_url="http://localhost")
+    answer = client.get("/api/images/9")
+    assert answer.headers["content-type"] == "image/png"
+    path.unlink()
+    gone = client.get("/api/images/9")
+    assert gone.status_code == 404
+    assert "not where it was" in gone.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/../project.sqlite", "/%2e%2e/project.toml", "/api/images/..%2f..%2fproject.sqlite"])
+def test_no_path_leaves_the_page(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code in (404, 422)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example:8000"}, 421),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://localhost:9999"}, 403),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-length": "99000000"}, 413),
+        ({"origin": "http://localhost:8000"}, 200),
+    ],
+)
+def test_only_the_page_itself_may_write(client: TestClient, folder: Path, headers: dict[str, str], status: int) -> None:
+    content = json.dumps(label())
+    answer = client.put("/api/faces/1", content=content, headers={"content-type": "application/json", **headers})
+    assert answer.status_code == status
+    assert len(Project(folder).labels.history(1)) == (status == 200)
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    policy = client.get("/").headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'")
+    for path in (Path(__file__).parents[2] / "src/fewmark/web/static").iterdir():
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+def test_beyond_this_machine_a_token_is_asked(folder: Path) -> None:
+    app = create_app(folder, hosts=("localhost", "lab.example"), token="secret-word")
+    client = TestClient(app, base_url="http://lab.example")
+    assert client.get("/api/project").status_code == 401
+    assert client.get("/api/project", params={"token": "wrong"}).status_code == 401
+    assert client.get("/", params={"token": "secret-word"}).status_code == 200  # and a cookie from here on
+    assert client.get("/api/project").status_code == 200
+    other = TestClient(app, base_url="http://lab.example")
+    assert other.get("/api/project", headers={"authorization": "Bearer secret-word"}).status_code == 200
+    assert other.get("/api/project").status_code == 401
+
+
+def put(url: str, number: int, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{url}api/faces/{number}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+def test_a_server_that_is_killed_fifty_times_loses_no_edit(folder: Path, serve: Callable[..., Any]) -> None:
+    version = 0
+    for turn in range(50):
+        server = serve(folder)
+        for step in range(2):
+            moved = [[x + turn, y + step] for x, y in POINTS]
+            version = put(server.url, 1, label(landmarks=moved, how="fixed", version=version))["version"]
+        server.kill()
+        face = Project(folder).labels.face(1)
+        assert face.version == version == 2 * (turn + 1)
+        assert face.landmarks is not None
+        assert face.landmarks.tolist() == moved
+
+
+def test_a_folder_that_is_no_project_is_told(tmp_path: Path, serve: Callable[..., Any]) -> None:
+    server = serve(tmp_path)
+    assert server.process.wait(timeout=30) == 1
