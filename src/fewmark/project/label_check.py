@@ -103,6 +103,6 @@ def _position(scheme: LandmarkScheme, group: Sequence[int]) -> int:
 
 
 def _named(scheme: LandmarkScheme, indices: Sequence[int], what: str) -> str:
-    names = [scheme.landmarks[k] for k in indices[:3]]
+    names = [scheme.landmarks[k].replace("_", " ") for k in indices[:3]]
     more = f" and {len(indices) - 3} more" if len(indices) > 3 else ""
     return f"{', '.join(names)}{more}: {what}"

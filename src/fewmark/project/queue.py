@@ -103,7 +103,8 @@ def _doubtful_and_unlike(
     for position in range(len(centres)):
         members = [numbers[i] for i in np.flatnonzero(group == position)]
         worst = max(members, key=lambda face: doubt[face])
-        items.append(QueueItem(worst, f"{_doubtful(doubt[worst], run)}, the most of {len(members)} alike"))
+        alike = f", the most of {len(members)} alike" if len(members) > 1 else ""
+        items.append(QueueItem(worst, _doubtful(doubt[worst], run) + alike))
     return sorted(items, key=lambda item: -doubt[item.face])
 
 

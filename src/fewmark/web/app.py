@@ -98,7 +98,7 @@ def create_app(folder: str | Path, *, hosts: Collection[str] = LOOPBACK, token: 
 
     @app.get("/api/doubtful")
     def read_doubtful(n: Annotated[int, Query(ge=1, le=MOST)] = 100) -> list[dict[str, Any]]:
-        found = project.doubtful_labels()[:n]
+        found = [d for d in project.doubtful_labels() if d.landmarks][:n]
         return [{"face": d.face, "reason": d.reason, "landmarks": d.landmarks, "doubt": d.doubt} for d in found]
 
     @app.get("/api/faces")
@@ -216,7 +216,7 @@ def face_data(project: Project, face: Face) -> dict[str, Any]:
 
 def _said(said: StoredPrediction) -> dict[str, Any]:
     side = float(np.ptp(said.landmarks, axis=0).max())
-    return {"landmarks": _points(said.landmarks), "errors": np.round(said.errors * side, 2).tolist()}
+    return {"landmarks": _points(said.landmarks), "errors": [round(float(e) * side, 2) for e in said.errors]}
 
 
 def _points(landmarks: np.ndarray) -> list[list[float] | None]:

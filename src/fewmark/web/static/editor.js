@@ -8,7 +8,8 @@ const make = (name, attributes = {}, parent) => {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   return parent ? parent.appendChild(element) : element;
 };
-const RADIUS = 5; // of a point, screen px
+const RADIUS = 5; // of a point, screen px; of more than MANY points, less
+const MANY = 80;
 const REACH = 14; // from which a point is taken hold of, screen px
 
 export class Editor {
@@ -21,6 +22,7 @@ export class Editor {
   constructor(svg, project, onEdit, onSelect) {
     Object.assign(this, { svg, project, onEdit, onSelect });
     this.scheme = project.scheme;
+    this.radius = this.scheme.landmarks.length > MANY ? 0.7 * RADIUS : RADIUS;
     this.points = this.scheme.landmarks.map(() => null);
     this.visibility = this.points.map(() => 2);
     this.selected = null;
@@ -228,7 +230,7 @@ export class Editor {
       if (!p) return;
       dot.setAttribute("cx", p[0]);
       dot.setAttribute("cy", p[1]);
-      dot.setAttribute("r", RADIUS * px * (k === this.selected ? 1.5 : 1));
+      dot.setAttribute("r", this.radius * px * (k === this.selected ? 1.5 : 1));
     });
     this.scheme.edges.forEach(([a, b], i) => {
       const [p, q] = [this.points[a], this.points[b]];

@@ -72,7 +72,7 @@ function showPoint(k) {
   else if (k === null) box.textContent = "No point is selected.";
   else {
     const words = ["missing", "occluded", "visible"];
-    const error = face.prediction ? `, expected error ${face.prediction.errors[k]} px` : "";
+    const error = face.prediction ? `, expected error ${face.prediction.errors[k].toFixed(1)} px` : "";
     box.textContent = `${k}: ${project.scheme.landmarks[k].replaceAll("_", " ")}, ${words[editor.visibility[k]]}${error}`;
   }
   for (const button of $("visibility").children) {
@@ -166,7 +166,7 @@ async function show(name) {
   at = -1;
   showList();
   if (list.length) go(0);
-  else if (!$("message").textContent) say("There is nothing in this list.");
+  else if (!$("message").textContent) say(name === "doubtful" ? "No label stands out." : "There is nothing in this list.");
 }
 
 async function nextUnlabelled() {
