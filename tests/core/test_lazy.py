@@ -29,7 +29,18 @@ def test_public_names_of_a_room_exist(name: str) -> None:
         room.nothing  # noqa: B018
 
 
-WITHOUT_TORCH = ("core", "landmarks", "data", "visualization", "inference", "evaluation", "video", "cli")
+WITHOUT_TORCH = (
+    "core",
+    "landmarks",
+    "data",
+    "visualization",
+    "inference",
+    "evaluation",
+    "video",
+    "project",
+    "web",
+    "cli",
+)
 """Rooms whose modules can be imported where torch is not installed."""
 NETWORKS = (
     "cli/progress.py",
@@ -37,6 +48,7 @@ NETWORKS = (
     "inference/checkpoint/io.py",
     "inference/export/",
     "inference/predictor_torch.py",
+    "project/training.py",
 )
 """The exceptions: what runs, reads, exports or trains torch networks."""
 

@@ -112,7 +112,7 @@ def test_nothing_done_to_predictions_touches_a_label(labels: Labels) -> None:
         run = predictions.add_run(f"{n}", 3, 0.05, calibrated=True)
         said = [StoredPrediction(f, POINTS + n, np.full(4, 0.01 * f, np.float32)) for f in faces]
         predictions.set_predictions(run, said)
-    assert predictions.doubts(1, "labelled")[0][0] == faces[-1]
+    assert predictions.doubts(1, 5, "labelled")[0][0] == faces[-1]
     predictions.delete_predictions(1)
     assert list(predictions.predictions(1)) == []
     assert len(list(predictions.predictions(2, "labelled"))) == 3

@@ -13,7 +13,8 @@ import pytest
 from fewmark import TrainingData
 from fewmark.core.errors import InputError
 from fewmark.training.config import load_config
-from fewmark.training.learning_curve import CurvePoint, LearningCurve, label_counts, measure_learning_curve
+from fewmark.training.curve_runs import label_counts, measure_learning_curve
+from fewmark.training.learning_curve import CurvePoint, LearningCurve
 
 
 def power_law(rng: np.random.Generator, noise: float, slope: float = 0.2) -> LearningCurve:

@@ -85,9 +85,10 @@ def curve(
     )
 
     from fewmark.core.files import write_text
+    from fewmark.training.curve_runs import measure_learning_curve
     from fewmark.training.events import Event
     from fewmark.training.faces import TrainingData
-    from fewmark.training.learning_curve import curve_data, measure_learning_curve
+    from fewmark.training.learning_curve import curve_data
 
     faces = TrainingData(landmarks, lists.labelled, lists.unlabelled, lists.validation)
 

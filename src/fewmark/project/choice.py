@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 1024
+"""Vectors that are compared with many others at a time."""
+
 
 def farthest_first(vectors: NDArray[np.float32], n: int, taken: Sequence[int] = ()) -> list[int]:
     """Indices of n vectors, each the farthest from all before it: k centres, within twice the smallest radius.
@@ -23,8 +26,8 @@ def farthest_first(vectors: NDArray[np.float32], n: int, taken: Sequence[int] = 
     chosen: list[int] = []
     distance = np.full(len(vectors), np.inf, np.float32)
     distance[list(taken)] = -1
-    for index in taken:
-        distance = np.minimum(distance, _squared(vectors, index))
+    if taken:
+        distance = np.minimum(distance, _squared_to_all(vectors, vectors[list(taken)]))
     while len(chosen) < min(n, free):
         if not taken and not chosen:
             index = int(np.argmin(((vectors - vectors.mean(0)) ** 2).sum(1)))
@@ -49,3 +52,12 @@ def cluster(vectors: NDArray[np.float32], centres: Sequence[int]) -> NDArray[np.
 
 def _squared(vectors: NDArray[np.float32], index: int) -> NDArray[np.float32]:
     return np.asarray(((vectors - vectors[index]) ** 2).sum(1), np.float32)
+
+
+def _squared_to_all(vectors: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) squared distance of each vector to the nearest of others."""
+    lengths, nearest = (others**2).sum(1), np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        part = vectors[start : start + BLOCK]
+        nearest[start : start + BLOCK] = (lengths - 2 * part @ others.T).min(1) + (part**2).sum(1)
+    return np.maximum(nearest, 0)

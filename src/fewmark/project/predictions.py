@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,9 +74,12 @@ class Predictions:
 
     def embeddings(self, numbers: Sequence[int] | None = None) -> tuple[list[int], NDArray[np.float32]]:
         """Numbers and vectors (N, D) of the faces that have one, or of some of them."""
-        rows = self.database.connection.execute("SELECT face, vector FROM embeddings ORDER BY face")
-        wanted = None if numbers is None else set(numbers)
-        found = [(n, np.frombuffer(v, "<f4")) for n, v in rows if wanted is None or n in wanted]
+        query = "SELECT face, vector FROM embeddings ORDER BY face"
+        values: tuple[str, ...] = ()
+        if numbers is not None:
+            query = "SELECT face, vector FROM embeddings WHERE face IN (SELECT value FROM json_each(?)) ORDER BY face"
+            values = (json.dumps(list(numbers)),)
+        found = [(n, np.frombuffer(v, "<f4")) for n, v in self.database.connection.execute(query, values)]
         vectors = np.stack([v for _, v in found]) if found else np.zeros((0, 0), np.float32)
         return [n for n, _ in found], vectors
 
@@ -136,12 +140,12 @@ class Predictions:
         for row in rows:
             yield _prediction(row)
 
-    def doubts(self, run: int, state: State = "unlabelled") -> list[tuple[int, float]]:
-        """Faces of a state and how doubtful a run is about each, the most doubtful first."""
+    def doubts(self, run: int, n: int, state: State = "unlabelled") -> list[tuple[int, float]]:
+        """The n faces of a state that a run is most in doubt about, and how much, the most doubtful first."""
         rows = self.database.connection.execute(
             "SELECT predictions.face, doubt FROM predictions JOIN faces ON faces.id = predictions.face "
-            "WHERE run = ? AND faces.state = ? ORDER BY doubt DESC, predictions.face",
-            (run, state),
+            "WHERE run = ? AND faces.state = ? ORDER BY doubt DESC, predictions.face LIMIT ?",
+            (run, state, n),
         )
         return list(rows)
 

@@ -17,7 +17,7 @@ from fewmark.project.predictions import Predictions, Run
 QueueKind = Literal["best", "centres", "doubt", "random"]
 DOUBTFUL = 4
 """The queue chooses among so many times as many faces as are asked for, the most doubtful ones."""
-LARGEST = 20_000
+LARGEST = 5_000
 """Faces among which centres are sought; of more, so many are drawn at random first."""
 
 
@@ -61,12 +61,12 @@ def make_queue(
         numbers = labels.face_numbers("unlabelled")
         drawn = np.random.default_rng([seed, len(numbers)]).permutation(len(numbers))[:n]
         return [QueueItem(numbers[i], "drawn at random") for i in drawn]
-    doubts = [] if run is None else predictions.doubts(run.id)
+    doubts = [] if run is None else predictions.doubts(run.id, DOUBTFUL * n)
     if kind == "centres" or run is None or not doubts:
         return _centres(labels, predictions, n, seed)
     if kind == "doubt":
         return [QueueItem(face, _doubtful(doubt, run)) for face, doubt in doubts[:n]]
-    return _doubtful_and_unlike(predictions, n, doubts[: DOUBTFUL * n], run)
+    return _doubtful_and_unlike(predictions, n, doubts, run)
 
 
 def _centres(labels: Labels, predictions: Predictions, n: int, seed: int) -> list[QueueItem]:

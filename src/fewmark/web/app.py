@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -180,8 +181,8 @@ def start_shape(project: Project) -> Floats | None:
     """A usual shape (K, 2) to put on a face: the scheme's mean face, or else the mean of the whole labels; None if there is neither."""
     if project.scheme.mean_face is not None:
         return np.asarray(project.scheme.mean_face, np.float64)
-    whole = [f.landmarks for f in project.labels.faces("labelled") if f.landmarks is not None]
-    whole = [p for p in whole if np.isfinite(p).all()][:MOST]
+    some = islice(project.labels.faces("labelled"), MOST)
+    whole = [f.landmarks for f in some if f.landmarks is not None and np.isfinite(f.landmarks).all()]
     return mean_shape(np.stack(whole)) if whole else None
 
 
