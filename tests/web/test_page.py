@@ -193,3 +193,54 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
         box = page.locator(f"#{name}").bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
+
+
+def test_the_loop_closes(browser: Any, folder: Path, tiny_recipe: Path, serve: Callable[..., Any]) -> None:
+    """Accept, fix, train from the page, and look at what the new model says."""
+    server = serve(folder, "--recipe", str(tiny_recipe), "--set", "semi.rounds=0", "--start", "")
+    page = browser.new_page()
+    page.goto(server.url)
+    page.wait_for_selector("#name:not(:empty)")
+    for _ in range(4):
+        page.keyboard.press("Enter")
+        saved(page)
+    first = page.evaluate("window.fewmark.face.prediction.landmarks[0]")
+    page.click("#overview-button")
+    page.wait_for_selector("#worst img")
+    assert "labelled" in page.locator("#standing").inner_text()
+    page.click("#train")
+    assert page.locator("#train").is_disabled()
+    page.wait_for_selector("#training:text-is('trained')", timeout=240_000)
+    project = Project(folder)
+    assert [r.n_labelled for r in project.predictions.runs()] == [0, 4]
+    assert (project.folder / "runs/002/report.html").is_file()
+    page.click('[data-list="queue"]')
+    for _ in range(100):
+        if page.evaluate("window.fewmark.face.prediction.landmarks[0]") != first:
+            break
+        page.wait_for_timeout(100)
+    said = project.predictions.prediction(2, face_of(page))
+    assert said is not None
+    assert page.evaluate("window.fewmark.face.prediction.landmarks[0]") == pytest.approx(said.landmarks[0], abs=0.01)
+    page.close()
+
+
+def test_a_training_is_stopped_from_the_page(
+    browser: Any, folder: Path, tiny_recipe: Path, serve: Callable[..., Any]
+) -> None:
+    options = ["--set", "semi.rounds=0", "--set", "students.unet.n_epochs=100000", "--start", ""]
+    server = serve(folder, "--recipe", str(tiny_recipe), *options)
+    page = browser.new_page()
+    page.goto(server.url)
+    page.wait_for_selector("#name:not(:empty)")
+    for _ in range(4):
+        page.keyboard.press("Enter")
+        saved(page)
+    page.click("#overview-button")
+    page.click("#train")
+    page.wait_for_selector("#training:has-text('epoch')", timeout=240_000)
+    page.click("#stop")
+    page.wait_for_selector("#training:has-text('stopped')", timeout=60_000)
+    assert not page.locator("#train").is_disabled()
+    assert len(Project(folder).predictions.runs()) == 1
+    page.close()

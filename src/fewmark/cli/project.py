@@ -132,7 +132,7 @@ def backup(
 
 
 def train_project(
-    folder: Path, recipe: str | None, settings: Sequence[str], start: str | None, *, as_json: bool
+    folder: Path, recipe: str | None, settings: Sequence[str], start: str | None, *, resume: bool, as_json: bool
 ) -> None:
     """`fewmark train PROJECT`: a training on all labels, and predictions for all faces."""
     from fewmark.cli.progress import TrainingDisplay, run_displayed
@@ -141,7 +141,9 @@ def train_project(
 
     with open_project(folder) as project:
         display = TrainingDisplay(err, WorkPlan([]))
-        result = run_displayed(display, lambda: project.train(recipe, settings, start=start, on_event=display))
+        result = run_displayed(
+            display, lambda: project.train(recipe, settings, start=start, resume=resume, on_event=display)
+        )
         found, report = project.status(), result.path.parent / "report.html"
     nme = None if result.scores is None else result.scores.nme
     if as_json:

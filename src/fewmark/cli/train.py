@@ -140,7 +140,7 @@ def train(
                 f"{data}: a project, whose faces, scheme and runs are its own; leave out {', '.join(wrong)}"
             )
         rule = [] if selection is None else [f"semi.selection={selection.value}"]
-        train_project(data, recipe, [*rule, *(settings or [])], start, as_json=as_json)
+        train_project(data, recipe, [*rule, *(settings or [])], start, resume=resume, as_json=as_json)
         return
     if scheme is None or run is None:
         name = "--scheme" if scheme is None else "--out"

@@ -140,6 +140,10 @@ class Predictions:
         for row in rows:
             yield _prediction(row)
 
+    def all_doubts(self, run: int) -> list[float]:
+        """How doubtful a run is about each face that it has seen."""
+        return [d for (d,) in self.database.connection.execute("SELECT doubt FROM predictions WHERE run = ?", (run,))]
+
     def doubts(self, run: int, n: int, state: State = "unlabelled") -> list[tuple[int, float]]:
         """The n faces of a state that a run is most in doubt about, and how much, the most doubtful first."""
         rows = self.database.connection.execute(

@@ -194,6 +194,7 @@ class Project:
         settings: Sequence[str] = (),
         *,
         start: str | None = None,
+        resume: bool = False,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> RunResult:
         """Train on the labels and unlabelled faces, and let the model predict all faces.
@@ -202,10 +203,11 @@ class Project:
             recipe: A recipe; None: adapt where the training begins from a model of its network, else what fits the machine.
             settings: Changes of it, such as "semi.mean_teacher=3".
             start: A model to begin from; None: the project's last model, or `ibug-68-free` for faces. "": random weights.
+            resume: Go on with the training that was stopped last; labels and settings must be the same.
             on_event: Receives every event of the training.
 
         Raises:
-            InputError: Nothing is labelled, or a setting does not fit.
+            InputError: Nothing is labelled, a setting does not fit, or there is no training to go on with.
         """
         from fewmark.inference.checkpoint.io import load_checkpoint
         from fewmark.training.config import load_config
@@ -219,9 +221,14 @@ class Project:
         first = self._start(len(data.labelled)) if start is None else start
         checkpoint = load_checkpoint(first) if first else None
         chosen = recipe or (usual_recipe(checkpoint) if checkpoint is not None else None) or recipe_for_machine()[0]
-        name = self._free_run_name()
+        name = self._stopped_run() if resume else self._free_run_name()
         result = run_training(
-            load_config(chosen, settings), data, self.folder / "runs" / name, start=checkpoint, on_event=on_event
+            load_config(chosen, settings),
+            data,
+            self.folder / "runs" / name,
+            start=checkpoint,
+            resume=resume,
+            on_event=on_event,
         )
         nme = None if result.scores is None else result.scores.nme
         self._remember_run(name, len(data.labelled) + len(data.validation), nme)
@@ -305,6 +312,15 @@ class Project:
         if self.last_run is not None:
             return str(self.model_path())
         return MODEL if self.objects == "faces" and n_labelled >= LEAST_PAIRS else ""
+
+    def _stopped_run(self) -> str:
+        """The name of the last training that did not end."""
+        ended = {r.name for r in self.predictions.runs()}
+        folders = [p.parent.name for p in (self.folder / "runs").glob("*/config.toml")]
+        stopped = sorted(name for name in folders if name not in ended)
+        if not stopped:
+            raise InputError(f"{self.folder}: there is no training to go on with; leave out --resume")
+        return stopped[-1]
 
     def _free_run_name(self) -> str:
         names = {r.name for r in self.predictions.runs()}

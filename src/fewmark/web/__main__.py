@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +18,7 @@ from fewmark.web.app import create_app
 from fewmark.web.guard import LOOPBACK
 
 
-def serve(folder: Path, *, host: str, port: int, page: str, browser: bool) -> None:
+def serve(folder: Path, *, host: str, port: int, page: str, browser: bool, training: Sequence[str] = ()) -> None:
     """Serve the page.
 
     Args:
@@ -26,13 +27,15 @@ def serve(folder: Path, *, host: str, port: int, page: str, browser: bool) -> No
         port: Port; 0: any free one.
         page: The part of the page that is opened.
         browser: Open a browser.
+        training: Options of a training that the page starts.
 
     Raises:
         InputError: It is no project, or the address is taken.
     """
     own = host in LOOPBACK
     token = None if own else secrets.token_urlsafe(24)
-    app = create_app(folder, hosts=LOOPBACK if own else (*LOOPBACK, host, socket.gethostname().lower()), token=token)
+    hosts = LOOPBACK if own else (*LOOPBACK, host, socket.gethostname().lower())
+    app = create_app(folder, hosts=hosts, token=token, training=training)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -56,9 +59,23 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--page", choices=("label", "review"), default="label")
     parser.add_argument("--no-browser", action="store_true")
+    parser.add_argument("--recipe", help="recipe of a training that the page starts")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--start", help="model from which it begins")
     given = parser.parse_args()
+    training = [word for change in given.set for word in ("--set", change)]
+    for name in ("recipe", "start"):
+        if getattr(given, name) is not None:
+            training += [f"--{name}", getattr(given, name)]
     try:
-        serve(given.folder, host=given.host, port=given.port, page=given.page, browser=not given.no_browser)
+        serve(
+            given.folder,
+            host=given.host,
+            port=given.port,
+            page=given.page,
+            browser=not given.no_browser,
+            training=training,
+        )
     except InputError as error:
         sys.exit(str(error))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import cv2
 import numpy as np
 from fastapi import Body, FastAPI, HTTPException, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
@@ -24,6 +24,8 @@ from fewmark.project.predictions import StoredPrediction
 from fewmark.project.project import Project
 from fewmark.visualization.colours import landmark_colours
 from fewmark.web.guard import LOOPBACK, Guard
+from fewmark.web.overview import overview_data, tile_of
+from fewmark.web.trainer import Trainer
 
 STATIC = Path(__file__).parent / "static"
 SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -64,18 +66,25 @@ class Restoration(BaseModel):
     who: str = ""
 
 
-def create_app(folder: str | Path, *, hosts: Collection[str] = LOOPBACK, token: str | None = None) -> FastAPI:
+def create_app(
+    folder: str | Path,
+    *,
+    hosts: Collection[str] = LOOPBACK,
+    token: str | None = None,
+    training: Sequence[str] = (),
+) -> FastAPI:
     """The page of a project as an ASGI application.
 
     Args:
         folder: The project folder.
         hosts: Names under which the page may be asked for.
         token: What a person has to know to use it, or None.
+        training: Options of a training that the page starts, see `fewmark.project.training_process`.
 
     Raises:
         InputError: It is no project folder.
     """
-    project = Project(folder)
+    project, trainer = Project(folder), Trainer(Path(folder), training)
     app = FastAPI(title="fewmark", docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(Guard(hosts, token))
 
@@ -152,6 +161,28 @@ def create_app(folder: str | Path, *, hosts: Collection[str] = LOOPBACK, token: 
         done, data = cv2.imencode(".png", cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR))
         assert done
         return Response(data.tobytes(), media_type="image/png")
+
+    @app.get("/api/overview")
+    def read_overview() -> dict[str, Any]:
+        return overview_data(project) | {"training": trainer.running}
+
+    @app.get("/api/faces/{number}/tile")
+    def read_tile(number: int) -> Response:
+        return Response(tile_of(project, number), media_type="image/jpeg")
+
+    @app.post("/api/training", status_code=202)
+    def start_training() -> dict[str, Any]:
+        trainer.start()
+        return {"training": True}
+
+    @app.post("/api/training/stop")
+    def stop_training() -> dict[str, Any]:
+        trainer.stop()
+        return {"training": trainer.running}
+
+    @app.get("/api/training/events")
+    def follow_training() -> Response:
+        return StreamingResponse(trainer.events(), media_type="text/event-stream")
 
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app

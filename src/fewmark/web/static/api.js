@@ -11,7 +11,7 @@ export class Refused extends Error {
   }
 }
 
-async function ask(method, path, body) {
+export async function ask(method, path, body) {
   const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
   const data = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, data);

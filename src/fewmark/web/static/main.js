@@ -2,6 +2,7 @@
 
 import { Outbox, imageOf, lists, readFace, readProject } from "./api.js";
 import { Editor } from "./editor.js";
+import { Overview } from "./overview.js";
 
 const $ = (id) => document.getElementById(id);
 const STEP = 0.5; // of an arrow key, image px
@@ -35,6 +36,22 @@ const outbox = new Outbox({
     say(error.message);
     if (error.face) known.set(edit.face, Promise.resolve(error.face));
     if (face && edit.face === face.face && error.face) open(error.face);
+  },
+});
+
+const overview = new Overview({
+  onOpen: (number) => {
+    showOverview(false);
+    list = [{ face: number, reason: "the model is in doubt" }];
+    at = -1;
+    showList();
+    go(0);
+  },
+  onTrained: async () => {
+    known.clear(); // the new model says something else
+    project.status = (await readProject()).status;
+    showCounts();
+    overview.show();
   },
 });
 
@@ -158,8 +175,9 @@ let base = null; // the face as it was opened
 let origin = "placed"; // how an edit of it is called
 
 async function show(name) {
+  showOverview(false);
   listName = name;
-  for (const button of document.querySelectorAll("nav button")) {
+  for (const button of document.querySelectorAll("nav [data-list]")) {
     button.setAttribute("aria-pressed", button.dataset.list === name);
   }
   list = await lists[name]().catch((error) => { say(error.message); return []; });
@@ -167,6 +185,16 @@ async function show(name) {
   showList();
   if (list.length) go(0);
   else if (!$("message").textContent) say(name === "doubtful" ? "No label stands out." : "There is nothing in this list.");
+}
+
+/** Show the overview in place of a face, or the face again. */
+function showOverview(is) {
+  $("overview").hidden = !is;
+  document.querySelector("main").hidden = is;
+  $("overview-button").setAttribute("aria-pressed", is);
+  if (!is) return;
+  for (const button of document.querySelectorAll("nav [data-list]")) button.setAttribute("aria-pressed", false);
+  overview.show().catch((error) => overview.say(error.message));
 }
 
 async function nextUnlabelled() {
@@ -282,7 +310,7 @@ const KEYS = [
 const focus = () => (editor.selected === null ? null : editor.points[editor.selected]);
 
 addEventListener("keydown", (event) => {
-  if ($("help").open || !face || event.metaKey) return;
+  if ($("help").open || !$("overview").hidden || !face || event.metaKey) return;
   const key = event.key === "=" ? "+" : event.key;
   const control = event.ctrlKey && !key.startsWith("Arrow");
   if (control && key !== "z" && key !== "y") return;
@@ -314,7 +342,8 @@ for (const [id, act] of Object.entries({ accept, reject, previous: () => go(at -
   $(id).addEventListener("click", () => { act(); $("canvas").focus({ preventScroll: true }); });
 }
 for (const button of $("visibility").children) button.addEventListener("click", () => { editor.mark(+button.dataset.visibility); $("canvas").focus(); });
-for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => show(button.dataset.list));
+for (const button of document.querySelectorAll("nav [data-list]")) button.addEventListener("click", () => show(button.dataset.list));
+$("overview-button").addEventListener("click", () => showOverview(true));
 $("project").textContent = project.name;
 showCounts();
 showSaved(outbox.edits.length, false);
