@@ -34,6 +34,10 @@ class LabelFormat(StrEnum):
     pts = "pts"
     coco = "coco"
     dlib = "dlib"
+    labelme = "labelme"
+    label_studio = "label-studio"
+    cvat = "cvat"
+    deeplabcut = "deeplabcut"
 
 
 class BoxFrom(StrEnum):

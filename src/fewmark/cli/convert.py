@@ -15,18 +15,18 @@ from fewmark.core.text import count
 
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Label file or folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Label file to write; for pts a folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Label file to write; for pts and labelme a folder.")],
     source_format: Annotated[
         LabelFormat | None,
         typer.Option(
-            "--from", metavar="FORMAT", help="csv, pts, coco or dlib: format of SRC; by its suffix if not given."
+            "--from",
+            metavar="FORMAT",
+            help="csv, pts, coco, dlib, labelme, label-studio, cvat or deeplabcut: format of SRC; by its suffix and content if not given.",
         ),
     ] = None,
     target_format: Annotated[
         LabelFormat | None,
-        typer.Option(
-            "--to", metavar="FORMAT", help="csv, pts, coco or dlib: format of DST; by its suffix if not given."
-        ),
+        typer.Option("--to", metavar="FORMAT", help="The same: format of DST; by its suffix if not given."),
     ] = None,
     scheme: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Annotation scheme of the labels; required for coco.")

@@ -20,6 +20,10 @@ class ExportFormat(StrEnum):
     pts = "pts"
     coco = "coco"
     dlib = "dlib"
+    labelme = "labelme"
+    label_studio = "label-studio"
+    cvat = "cvat"
+    deeplabcut = "deeplabcut"
 
 
 def export(
@@ -32,7 +36,8 @@ def export(
     to: Annotated[
         ExportFormat,
         typer.Option(
-            metavar="FORMAT", help="Format to write: onnx; of a project also its labels: csv, pts, coco or dlib."
+            metavar="FORMAT",
+            help="Format to write: onnx; of a project also its labels: csv, pts, coco, dlib, labelme, label-studio, cvat or deeplabcut.",
         ),
     ] = ExportFormat.onnx,
     path: Annotated[

@@ -1,12 +1,14 @@
-"""Reading and writing of faces in any supported format: csv (fewmark's own), pts, coco, dlib."""
+"""Reading and writing of faces in any supported format: csv (fewmark's own), pts, coco, dlib, and those of labelling tools."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from fewmark.core.errors import InputError
+import numpy as np
+
+from fewmark.core.errors import InputError, warn_of_data
 from fewmark.data.formats.check import check_samples
 from fewmark.data.formats.coco import read_coco, write_coco
 from fewmark.data.formats.coco_categories import find_faces
@@ -32,6 +34,10 @@ from fewmark.data.formats.results import (
 )
 from fewmark.data.formats.statements import mark_missing, plain_numbers
 from fewmark.data.formats.text import read_json
+from fewmark.data.formats.tools.cvat import is_cvat, read_cvat, write_cvat
+from fewmark.data.formats.tools.deeplabcut import is_deeplabcut, read_deeplabcut, write_deeplabcut
+from fewmark.data.formats.tools.label_studio import is_label_studio, read_label_studio, write_label_studio
+from fewmark.data.formats.tools.labelme import is_labelme, labelme_files, read_labelme, write_labelme
 from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -57,7 +63,7 @@ __all__ = [
     "write_pts_folder",
 ]
 
-FORMATS = ("csv", "pts", "coco", "dlib")
+FORMATS = ("csv", "pts", "coco", "dlib", "labelme", "label-studio", "cvat", "deeplabcut")
 _FORMAT_OF_SUFFIX = {".csv": "csv", ".tsv": "csv", ".json": "coco", ".jsonl": "jsonl", ".xml": "dlib", ".pts": "pts"}
 
 
@@ -107,6 +113,8 @@ def _read(
         table = path / "annotations.csv"
         if fmt == "csv" or (fmt is None and table.is_file()):
             return read_csv(table, n_landmarks=n, strict=strict), 0
+        if fmt == "labelme":
+            return read_labelme(path, n_landmarks=n, scheme=scheme), 0
         if fmt in ("coco", "dlib"):
             raise InputError(
                 f"{path}: is a folder; format {fmt} expects the {'.json' if fmt == 'coco' else '.xml'} file in it"
@@ -118,11 +126,14 @@ def _read(
         return (read_pts_folder if fmt == "pts" else read_images)(path, n_landmarks=n), 1
     if fmt is None and path.suffix.lower() in IMAGE_SUFFIXES:
         return [FaceSample(path, name=path.name)], 0
-    fmt = fmt or _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    data = read_json(path) if fmt in (None, "coco") and path.suffix.lower() == ".json" else None
+    fmt = fmt or _tool_of(path, data) or _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if fmt in _TOOLS:
+        return _TOOLS[fmt](path, n_landmarks=n, scheme=scheme), 0
     if fmt == "csv":
         return read_csv(path, n_landmarks=n, strict=strict), 0
     if fmt == "coco":
-        data = read_json(path)
+        data = read_json(path) if data is None else data
         if is_results(data):
             return read_results(path, data, scheme=scheme, strict=strict), 0
         return read_coco(path, n_landmarks=n, scheme=scheme, strict=strict, data=data), 0
@@ -136,6 +147,24 @@ def _read(
             raise InputError(f"{path}: no image with the same name in its folder; add {path.stem}.jpg or .png")
         return [FaceSample(image, landmarks=read_pts(path, n_landmarks=n), name=image.name)], 1
     raise InputError(f"{path}: cannot detect the format from {path.suffix!r}; choose one of {', '.join(FORMATS)}")
+
+
+_TOOLS: dict[str, Callable[..., list[FaceSample]]] = {
+    "labelme": read_labelme,
+    "label-studio": read_label_studio,
+    "cvat": read_cvat,
+    "deeplabcut": read_deeplabcut,
+}
+
+
+def _tool_of(path: Path, data: object) -> str | None:
+    """The labelling tool whose file this is by its content, or None; data: of a JSON file."""
+    suffix = path.suffix.lower()
+    if data is not None:
+        return "labelme" if is_labelme(data) else "label-studio" if is_label_studio(data) else None
+    if suffix == ".xml":
+        return "cvat" if is_cvat(path) else None
+    return "deeplabcut" if suffix == ".csv" and is_deeplabcut(path) else None
 
 
 def read_landmark_names(path: str | Path) -> tuple[str, ...]:
@@ -165,13 +194,14 @@ def write_faces(
         scheme: Scheme of the landmarks. Required for coco; if given, the number of landmarks is checked.
 
     Raises:
-        InputError: The format is unknown, coco has no scheme, or the faces cannot be written (see the writer
-            of the format).
+        InputError: The format is unknown or names landmarks and no scheme is given, or the faces cannot be written (see the writer
+            of the format). What the format cannot hold is told by a `DataWarning`.
     """
     path = Path(path)
     fmt = _output_format(path, fmt)
     if scheme is not None:
         _check_count(samples, scheme)
+    _tell_what_is_lost(path, fmt, samples)
     if fmt == "csv":
         (table,) = files_written(path, fmt, samples)
         write_csv(table, samples)
@@ -187,8 +217,33 @@ def write_faces(
         write_coco(path, samples, scheme)
     elif fmt == "dlib":
         write_dlib_xml(path, samples, scheme)
+    elif fmt == "labelme":
+        write_labelme(path, samples, scheme)
+    elif fmt == "label-studio":
+        write_label_studio(path, samples, scheme)
+    elif fmt == "cvat":
+        write_cvat(path, samples, scheme)
+    elif fmt == "deeplabcut":
+        write_deeplabcut(path, samples, scheme)
     else:
         raise InputError(f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a known suffix")
+
+
+_NO_OCCLUSION = ("pts", "dlib", "deeplabcut")
+_NO_BOXES = ("pts", "deeplabcut")
+
+
+def _tell_what_is_lost(path: Path, fmt: str | None, samples: Sequence[FaceSample]) -> None:
+    """Tell by a `DataWarning` what these faces have and the format does not hold."""
+    lost = []
+    if fmt in _NO_OCCLUSION and any(s.occluded is not None and s.occluded.any() for s in samples):
+        lost.append("occlusion")
+    if fmt in _NO_BOXES and any(s.box is not None for s in samples):
+        lost.append("boxes")
+    if fmt == "dlib" and any(s.landmarks is not None and (np.nan_to_num(s.landmarks) % 1).any() for s in samples):
+        lost.append("parts of a px")
+    if lost:
+        warn_of_data(f"{path}: format {fmt} cannot hold {' and '.join(lost)}, which are left out")
 
 
 def _output_format(path: Path, fmt: str | None) -> str | None:
@@ -207,6 +262,8 @@ def files_written(path: str | Path, fmt: str | None, samples: Sequence[FaceSampl
     fmt = _output_format(path, fmt)
     if fmt == "csv" and path.is_dir():
         return [path / "annotations.csv"]
+    if fmt == "labelme":
+        return list(labelme_files(path, [s.image for s in samples]))
     if fmt == "pts" and path.suffix.lower() != ".pts":
         targets = pts_folder_files(path, samples)
         return [image.with_suffix(".pts") for image, s in targets.items() if s.landmarks is not None]

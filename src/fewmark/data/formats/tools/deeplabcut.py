@@ -1,0 +1,90 @@
+"""DeepLabCut: CollectedData_NAME.csv, with a header of scorer, (individuals,) bodyparts and coords; positions are px, the first at (0, 0)."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewmark.core.errors import InputError
+from fewmark.core.files import atomic_path
+from fewmark.data.formats.tools.named import NamedFace, Point, by_image, from_samples, number, to_samples
+from fewmark.data.samples import FaceSample
+from fewmark.landmarks.scheme import LandmarkScheme
+
+SCORER = "fewmark"
+LEVELS = ("scorer", "individuals", "bodyparts", "coords")
+
+
+def read_deeplabcut(
+    path: str | Path, *, n_landmarks: int | None = None, scheme: LandmarkScheme | None = None
+) -> list[FaceSample]:
+    """Read labels of one or of several individuals.
+
+    Args:
+        path: The .csv file; images are named from the project's folder or beside it.
+        n_landmarks: Required number of names, or None for any.
+        scheme: Its names are expected, and decide the order.
+
+    Raises:
+        InputError: The file has another header, or see `to_samples`.
+    """
+    path = Path(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row]
+    header = {row[0]: row for row in rows[:4] if row[0] in LEVELS}
+    if not {"scorer", "bodyparts", "coords"} <= header.keys():
+        raise InputError(f"{path}: expected DeepLabCut's header of scorer, bodyparts and coords, given {rows[0][:3]}")
+    first = next(i for i, c in enumerate(header["coords"]) if c in ("x", "y"))
+    people = header.get("individuals", [""] * len(header["coords"]))
+    faces = []
+    for row in rows[len(header) :]:
+        image = "/".join(part for part in row[:first] if part)
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for column in range(first, len(row)):
+            person, name, axis = people[column], header["bodyparts"][column], header["coords"][column]
+            places = found.setdefault(person, {})
+            if row[column].strip() and axis in ("x", "y"):
+                places.setdefault(name, {})[axis] = number(path, f"{image}: {name}", row[column])
+        each = {person: _points(places) for person, places in found.items()}
+        labelled = [NamedFace(image, points) for points in each.values() if points]
+        faces += labelled or [NamedFace(image, {})]
+    return to_samples(path, faces, scheme, n_landmarks)
+
+
+def is_deeplabcut(path: Path) -> bool:
+    """Whether a CSV file is DeepLabCut's."""
+    with path.open("rb") as file:
+        return file.read(7) == b"scorer,"
+
+
+def _points(places: dict[str, dict[str, float]]) -> dict[str, Point]:
+    return {n: (p["x"], p["y"]) for n, p in places.items() if len(p) == 2 and not any(map(math.isnan, p.values()))}
+
+
+def write_deeplabcut(path: str | Path, samples: Sequence[FaceSample], scheme: LandmarkScheme | None) -> None:
+    """Write labels, of several individuals where an image has several faces. Boxes and occlusion cannot be stored.
+
+    Raises:
+        InputError: See `from_samples`.
+    """
+    path = Path(path)
+    images = by_image(from_samples(path, samples, scheme))
+    assert scheme is not None  # `from_samples` has refused
+    most = max(len(faces) for faces in images.values())
+    columns = [(f"face{i + 1}", name, axis) for i in range(most) for name in scheme.landmarks for axis in "xy"]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scorer", *[SCORER] * len(columns)])
+        if most > 1:
+            writer.writerow(["individuals", *(c[0] for c in columns)])
+        writer.writerow(["bodyparts", *(c[1] for c in columns)])
+        writer.writerow(["coords", *(c[2] for c in columns)])
+        for image, faces in images.items():
+            cells = []
+            for i in range(most):
+                points = faces[i].points if i < len(faces) else {}
+                for name in scheme.landmarks:
+                    cells += [repr(v) for v in points[name]] if name in points else ["", ""]
+            writer.writerow([image, *cells])
