@@ -37,9 +37,10 @@ def doubtful_labels(
 ) -> list[LabelDoubt]:
     """All labelled faces by the doubt about their labels, the most doubtful first.
 
-    A distance counts relative to what is usual for the landmark in all labels, and to the error that the model expects in this face; so a
-    face that is hard for the model is not doubted for it. Points of a component that moved together count by their common offset, which is
-    usually small.
+    A landmark's offset from the model's counts against those of its neighbours along the edges: along a contour, honest labels are off
+    together. It counts relative to what is usual for the landmark in all labels, and to the root of the error that the model expects in this
+    face; so a face that is hard for the model is not doubted for it. Points of a component that moved together count by their common
+    offset, which is usually small.
 
     Args:
         numbers: N numbers of faces.
@@ -52,10 +53,10 @@ def doubtful_labels(
     sides = np.array([box_size(box_of_points(p)).max() for p in predicted])
     offsets = (labels - predicted) / sides[:, None, None]
     offsets = offsets - np.nanmedian(offsets, axis=0)
-    distance = np.linalg.norm(offsets, axis=2)
+    distance = np.linalg.norm(_against_neighbours(offsets, scheme), axis=2)
     usual = np.maximum(np.nanmedian(distance, axis=0), 1e-4)
     expected = np.asarray(errors, np.float64) / np.maximum(np.nanmedian(errors, axis=0), 1e-6)
-    hard = np.maximum(1.0, expected)
+    hard = np.sqrt(np.maximum(1.0, expected))
     single = distance / (usual * hard)
     groups = [list(indices) for indices in scheme.components.values() if len(indices) > 2]
     shifts = np.stack([_shift(offsets, hard, group) for group in groups], 1) if groups else np.zeros((len(labels), 0))
@@ -63,7 +64,9 @@ def doubtful_labels(
     for i, number in enumerate(numbers):
         worst = [int(k) for k in np.argsort(-np.nan_to_num(single[i])) if np.nan_to_num(single[i, k]) > 4][:8]
         doubt = float(np.nan_to_num(single[i]).max())
-        reason = _named(scheme, worst, "far from where the model sees it") if worst else "nothing stands out"
+        reason = (
+            _named(scheme, worst, "out of line with the model and its neighbours") if worst else "nothing stands out"
+        )
         if groups and shifts[i].max() > doubt:
             which = int(shifts[i].argmax())
             doubt, worst = float(shifts[i, which]), list(groups[which])
@@ -74,6 +77,19 @@ def doubtful_labels(
             worst = swapped
         found.append(LabelDoubt(number, doubt, tuple(worst), reason))
     return sorted(found, key=lambda d: (-d.doubt, d.face))
+
+
+def _against_neighbours(offsets: NDArray[np.float64], scheme: LandmarkScheme) -> NDArray[np.float64]:
+    """Offsets (N, K, 2) without the mean of those of the landmarks that an edge joins to each; a landmark without edges keeps its own."""
+    neighbours: list[list[int]] = [[] for _ in range(scheme.n_landmarks)]
+    for a, b in scheme.edges:
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    result = offsets.copy()
+    for k, others in enumerate(neighbours):
+        if others:
+            result[:, k] -= np.nan_to_num(offsets[:, others].mean(1))
+    return result
 
 
 def _shift(offsets: NDArray[np.float64], hard: NDArray[np.float64], group: Sequence[int]) -> NDArray[np.float64]:

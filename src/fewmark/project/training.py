@@ -21,9 +21,9 @@ from fewmark.project.predictions import StoredPrediction
 from fewmark.training.faces import TrainingData
 from fewmark.training.multi_view import predict_multi_view
 
-LEAST_TO_HOLD_OUT = 60
+LEAST_TO_HOLD_OUT = 100
 """Labelled faces from which some are held out, to measure on and to learn what errors to expect."""
-HELD_OUT = 1 / 3
+HELD_OUT = 0.2
 """Share of them until there are `MOST_HELD_OUT`."""
 MOST_HELD_OUT = 100
 N_IMAGES = 32
@@ -47,8 +47,8 @@ def to_sample(face: Face, image: Path) -> FaceSample:
 def n_to_hold_out(n_labelled: int) -> int:
     """How many labelled faces are held out.
 
-    >>> n_to_hold_out(50), n_to_hold_out(90), n_to_hold_out(5000)
-    (0, 30, 100)
+    >>> n_to_hold_out(50), n_to_hold_out(100), n_to_hold_out(5000)
+    (0, 20, 100)
     """
     return 0 if n_labelled < LEAST_TO_HOLD_OUT else min(MOST_HELD_OUT, round(n_labelled * HELD_OUT))
 

@@ -26,7 +26,7 @@ function histogram({ counts, edges, calibrated }) {
 /** The NME of each training by its number of labels. */
 function curve(runs) {
   const known = runs.filter((r) => r.nme !== null);
-  if (known.length < 2) return tag("p", { class: "quiet" }, known.length ? `NME ${percent(known[0].nme)} on held-out faces from ${known[0].n_labelled} labels.` : "From 60 labels on, faces are held out to measure the model.");
+  if (known.length < 2) return tag("p", { class: "quiet" }, known.length ? `NME ${percent(known[0].nme)} on held-out faces from ${known[0].n_labelled} labels.` : "From 100 labels on, faces are held out to measure the model.");
   const [w, h, pad] = [320, 110, 14];
   const xs = known.map((r) => r.n_labelled);
   const ys = known.map((r) => r.nme);
