@@ -106,6 +106,22 @@ def test_an_image_that_browsers_do_not_show_is_sent_as_png(folder: Path, tmp_pat
     assert "not where it was" in gone.json()["detail"]
 
 
+def test_the_label_of_the_neighbouring_frame(client: TestClient, folder: Path) -> None:
+    assert "no other frame" in client.get("/api/faces/1/neighbour").json()["detail"]
+    project = Project(folder)
+    box = np.array([0, 0, 159, 159], np.float32)
+    faces = []
+    for frame in (10, 20, 21, 40):
+        image = project.labels.add_image(f"clip-{frame}.png", bytes([frame]), (160, 160), "clip.mp4", frame)
+        assert image is not None
+        faces.append(project.labels.add_face(image, box))
+        if frame in (10, 40):
+            project.label(faces[-1], np.full((68, 2), frame, np.float32))
+    assert client.get(f"/api/faces/{faces[2]}/neighbour").json()["landmarks"][0] == [10, 10]
+    project.label(faces[1], np.full((68, 2), 20, np.float32))
+    assert client.get(f"/api/faces/{faces[2]}/neighbour").json()["landmarks"][0] == [20, 20]
+
+
 @pytest.mark.parametrize("path", ["/../project.sqlite", "/%2e%2e/project.toml", "/api/images/..%2f..%2fproject.sqlite"])
 def test_no_path_leaves_the_page(client: TestClient, path: str) -> None:
     assert client.get(path).status_code in (404, 422)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box
+from fewmark.inference.face_detection.base import box_overlap
 from fewmark.project.database import Database, now
 
 State = Literal["unlabelled", "labelled", "rejected"]
@@ -178,6 +179,22 @@ class Labels:
             "SELECT id FROM faces ORDER BY id" if state is None else "SELECT id FROM faces WHERE state = ? ORDER BY id"
         )
         return [n for (n,) in self.database.connection.execute(query, () if state is None else (state,))]
+
+    def neighbour(self, number: int) -> Face | None:
+        """The labelled face at the same place in the nearest labelled frame of the same video, or None."""
+        face = self.face(number)
+        image = self.image(face.image)
+        if image.frame is None or face.box is None:
+            return None
+        rows = self.database.connection.execute(
+            f"SELECT abs(images.frame - ?) AS far, {', '.join(f'faces.{c}' for c in _FACE.split(', '))} "
+            "FROM faces JOIN images ON images.id = faces.image WHERE images.source = ? AND images.frame IS NOT NULL "
+            "AND faces.state = 'labelled' AND faces.id != ? ORDER BY far LIMIT 16",
+            (image.frame, image.source, number),
+        ).fetchall()
+        near = [_face(row[1:]) for row in rows if row[0] == rows[0][0]]
+        overlaps = [0.0 if f.box is None else box_overlap(f.box, face.box) for f in near]
+        return near[int(np.argmax(overlaps))] if near and max(overlaps) > 0 else None
 
     def numbers_after(self, number: int, n: int, state: State | None = None) -> list[int]:
         """The next n numbers of faces after one, of one state if given."""

@@ -140,6 +140,13 @@ def create_app(
     def reject_face(number: int, said: Annotated[Rejection, Body()]) -> dict[str, Any]:
         return face_data(project, project.reject(number, who=said.who or None, version=said.version))
 
+    @app.get("/api/faces/{number}/neighbour")
+    def read_neighbour(number: int) -> dict[str, Any]:
+        found = project.labels.neighbour(number)
+        if found is None:
+            raise InputError(f"face {number}: no other frame of its video is labelled at this place")
+        return face_data(project, found)
+
     @app.get("/api/faces/{number}/history")
     def read_history(number: int) -> list[dict[str, Any]]:
         return [

@@ -20,6 +20,7 @@ export async function ask(method, path, body) {
 
 export const readProject = () => ask("GET", "api/project");
 export const readFace = (number) => ask("GET", `api/faces/${number}`);
+export const readNeighbour = (number) => ask("GET", `api/faces/${number}/neighbour`);
 export const imageOf = (face) => `api/images/${face.image}`;
 export const lists = {
   queue: () => ask("GET", "api/queue?n=60"),

@@ -1,6 +1,6 @@
 // The page: lists of faces, the face that is looked at, its keys and buttons.
 
-import { Outbox, imageOf, lists, readFace, readProject } from "./api.js";
+import { Outbox, imageOf, lists, readFace, readNeighbour, readProject } from "./api.js";
 import { Editor } from "./editor.js";
 import { Overview } from "./overview.js";
 
@@ -266,6 +266,16 @@ function takeModel() {
   changed();
 }
 
+async function takeNeighbour() {
+  const number = face.face;
+  const found = await readNeighbour(number).catch((error) => say(error.message));
+  if (!found || face.face !== number) return;
+  editor.points = found.landmarks;
+  editor.visibility = found.visibility;
+  editor.draw();
+  changed();
+}
+
 function place() {
   say("");
   editor.place();
@@ -289,6 +299,7 @@ const KEYS = [
   ["y", "redo", () => step(future, past)],
   ["s", "place the usual shape by two clicks, or point by point", place],
   ["r", "the model's points", takeModel],
+  ["f", "the label of the neighbouring frame", takeNeighbour],
   ["Tab", "next point; Shift: previous", (e) => nextPoint(e.shiftKey ? -1 : 1)],
   ["ArrowLeft", "move the point; Shift: its component; Alt: the shape; Ctrl: far", arrow(-1, 0)],
   ["ArrowRight", "", arrow(1, 0)],
@@ -338,7 +349,7 @@ for (const [name, words] of extra) {
   [row[0].textContent, row[1].textContent] = [name, words];
   $("keys").append(...row);
 }
-for (const [id, act] of Object.entries({ accept, reject, previous: () => go(at - 1), next: () => go(at + 1), unlabelled: nextUnlabelled, undo: () => step(past, future), redo: () => step(future, past), place, model: takeModel, "help-button": () => $("help").showModal() })) {
+for (const [id, act] of Object.entries({ accept, reject, previous: () => go(at - 1), next: () => go(at + 1), unlabelled: nextUnlabelled, undo: () => step(past, future), redo: () => step(future, past), place, model: takeModel, neighbour: takeNeighbour, "help-button": () => $("help").showModal() })) {
   $(id).addEventListener("click", () => { act(); $("canvas").focus({ preventScroll: true }); });
 }
 for (const button of $("visibility").children) button.addEventListener("click", () => { editor.mark(+button.dataset.visibility); $("canvas").focus(); });
