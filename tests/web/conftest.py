@@ -71,7 +71,7 @@ def serve() -> Iterator[Callable[..., Server]]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         line = process.stdout.readline()
-        server = Server(process, line.partition(": ")[2].strip().partition("#")[0])
+        server = Server(process, line.rpartition(": ")[2].strip().partition("#")[0])
         started.append(server)
         return server
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fewmark.cli.page import NoBrowser, run_page
 from fewmark.core.errors import InputError
-from fewmark.core.install import install_hint
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="Project folder, made by `fewmark init`.")]
 Host = Annotated[
@@ -22,7 +19,6 @@ Host = Annotated[
     ),
 ]
 Port = Annotated[int, typer.Option(metavar="N", help="Port; 0: any free one.")]
-NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the address, and open no browser.")]
 
 
 def label(folder: Folder, host: Host = "127.0.0.1", port: Port = 0, no_browser: NoBrowser = False) -> None:
@@ -40,13 +36,5 @@ def _serve(folder: Path, page: str, host: str, port: int, no_browser: bool) -> N
 
     if not is_project(folder):
         raise InputError(f"{folder}: no project folder; make one by `fewmark init {folder} --scheme NAME`")
-    for package in ("fastapi", "uvicorn"):
-        if find_spec(package) is None:
-            raise InputError(f"the page needs {package}, which is not installed: {install_hint('web', package)}")
     options = ["--host", host, "--port", str(port), "--page", page, *(["--no-browser"] if no_browser else [])]
-    try:
-        code = subprocess.call([sys.executable, "-m", "fewmark.web", str(folder), *options])
-    except KeyboardInterrupt:  # the page has ended, too
-        code = 0
-    if code:
-        raise typer.Exit(code)
+    run_page(folder, options)

@@ -11,6 +11,8 @@ import typer
 from rich.text import Text
 
 from fewmark.cli.base import Json, err, image_progress, out, print_json, warn
+from fewmark.cli.page import NoBrowser, run_page
+from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
 
 if TYPE_CHECKING:
@@ -31,8 +33,14 @@ ProjectArgument = Annotated[Path, typer.Argument(metavar="PROJECT", help="Projec
 def init(
     folder: Annotated[Path, typer.Argument(metavar="PROJECT", help="A new or an empty folder.")],
     scheme: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Annotation scheme; it is copied. See `fewmark scheme list`.")
-    ],
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Annotation scheme; it is copied. See `fewmark scheme list`."),
+    ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option(metavar="IMAGE", help="In place of --scheme: open a page and draw the scheme on this face."),
+    ] = None,
+    no_browser: NoBrowser = False,
     objects: Annotated[
         ObjectKind,
         typer.Option(metavar="KIND", help="faces, which are looked for, or whole-images: each is one object."),
@@ -42,6 +50,17 @@ def init(
     """Make a project folder: images, labels, models and what to do next in one place."""
     from fewmark.project.project import Project
 
+    if (scheme is None) == (example is None):
+        raise typer.BadParameter("give one of --scheme and --example", param_hint="--scheme")
+    if example is not None:
+        if not example.is_file():
+            raise InputError(f"{example}: no such image; expected one with an upright face")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder}: expected an empty folder or a new one, given one with files in it")
+        options = ["--design", str(example), "--objects", objects.value]
+        run_page(folder, [*options, *(["--no-browser"] if no_browser else [])])
+        return
+    assert scheme is not None
     project = Project.create(folder, scheme, objects=objects.value)
     if as_json:
         print_json({"project": str(folder), "scheme": project.scheme.name, "objects": project.objects})
@@ -175,7 +194,6 @@ def held_out_faces(folder: Path) -> list[FaceSample]:
     Raises:
         InputError: It is no project, or too few faces are labelled to hold some out.
     """
-    from fewmark.core.errors import InputError
     from fewmark.project.project import open_project
     from fewmark.project.training import LEAST_TO_HOLD_OUT
 

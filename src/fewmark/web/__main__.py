@@ -1,4 +1,4 @@
-"""`python -m fewmark.web PROJECT`: serve the page of a project until Ctrl-C."""
+"""`python -m fewmark.web PROJECT`: serve the page of a project until Ctrl-C; with --design IMAGE, the designer of its scheme."""
 
 from __future__ import annotations
 
@@ -8,34 +8,41 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from fewmark.core.errors import InputError
 from fewmark.web.app import create_app
+from fewmark.web.design import create_design_app
 from fewmark.web.guard import LOOPBACK
 
 
-def serve(folder: Path, *, host: str, port: int, page: str, browser: bool, training: Sequence[str] = ()) -> None:
-    """Serve the page.
+def serve(app: FastAPI, listener: socket.socket, address: str, *, browser: bool, what: str) -> None:
+    """Serve a page until Ctrl-C, or until its application says that it is done.
 
     Args:
-        folder: The project folder.
-        host: Address to listen on; beyond this machine, a token is made and asked for.
-        port: Port; 0: any free one.
-        page: The part of the page that is opened.
+        app: The application; `app.state.server` is set to the server.
+        listener: A bound socket.
+        address: What is printed and opened.
         browser: Open a browser.
-        training: Options of a training that the page starts.
+        what: What is served, in a word for the person.
+    """
+    print(f"{what}: {address}\nCtrl-C ends it; every edit is saved at once", flush=True)  # noqa: T201
+    if browser:
+        threading.Timer(0.5, webbrowser.open, (address,)).start()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    app.state.server = server
+    server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A socket of this address, and the page's address.
 
     Raises:
-        InputError: It is no project, or the address is taken.
+        InputError: The address is taken, or is none of this machine.
     """
-    own = host in LOOPBACK
-    token = None if own else secrets.token_urlsafe(24)
-    hosts = LOOPBACK if own else (*LOOPBACK, host, socket.gethostname().lower())
-    app = create_app(folder, hosts=hosts, token=token, training=training)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -43,13 +50,7 @@ def serve(folder: Path, *, host: str, port: int, page: str, browser: bool, train
         listener.listen(128)  # who reads the address may come at once
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot be listened on ({error.strerror}); give another --port") from error
-    query = "" if token is None else f"?token={token}"
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/{query}#{page}"
-    print(f"{folder}: {address}\nCtrl-C ends it; every edit is saved at once", flush=True)  # noqa: T201
-    if browser:
-        threading.Timer(0.5, webbrowser.open, (address,)).start()
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    uvicorn.Server(config).run(sockets=[listener])
+    return listener, f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
 
 
 def main() -> None:
@@ -62,22 +63,39 @@ def main() -> None:
     parser.add_argument("--recipe", help="recipe of a training that the page starts")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--start", help="model from which it begins")
+    parser.add_argument("--design", type=Path, metavar="IMAGE", help="make the project, its scheme drawn on this image")
+    parser.add_argument("--objects", choices=("faces", "whole-images"), default="faces")
     given = parser.parse_args()
+    try:
+        design(given) if given.design is not None else label(given)
+    except InputError as error:
+        sys.exit(str(error))
+
+
+def label(given: argparse.Namespace) -> None:
+    """Serve the page of a project."""
     training = [word for change in given.set for word in ("--set", change)]
     for name in ("recipe", "start"):
         if getattr(given, name) is not None:
             training += [f"--{name}", getattr(given, name)]
-    try:
-        serve(
-            given.folder,
-            host=given.host,
-            port=given.port,
-            page=given.page,
-            browser=not given.no_browser,
-            training=training,
-        )
-    except InputError as error:
-        sys.exit(str(error))
+    own = given.host in LOOPBACK
+    token = None if own else secrets.token_urlsafe(24)
+    hosts = LOOPBACK if own else (*LOOPBACK, given.host, socket.gethostname().lower())
+    app = create_app(given.folder, hosts=hosts, token=token, training=training)
+    listener, address = listen(given.host, given.port)
+    query = "" if token is None else f"?token={token}"
+    serve(app, listener, f"{address}{query}#{given.page}", browser=not given.no_browser, what=str(given.folder))
+
+
+def design(given: argparse.Namespace) -> None:
+    """Serve the scheme designer, on this machine alone, until the project is made."""
+
+    def done() -> None:
+        app.state.server.should_exit = True
+
+    app = create_design_app(given.folder, given.design, objects=given.objects, on_made=done)
+    listener, address = listen("127.0.0.1", given.port)
+    serve(app, listener, f"{address}design.html", browser=not given.no_browser, what=f"a scheme for {given.folder}")
 
 
 if __name__ == "__main__":

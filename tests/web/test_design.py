@@ -1,0 +1,118 @@
+"""The scheme designer: from clicks on one face to a project with its first label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason='needs FastAPI: pip install "fewmark[web]"')
+from fastapi.testclient import TestClient
+
+from fewmark import Project
+from fewmark.web.design import create_design_app
+
+EYES_AND_MOUTH = [(50.0, 60.0), (70.0, 62.0), (95.0, 62.0), (115.0, 60.0), (60.0, 110.0), (105.0, 111.0)]
+
+
+@pytest.fixture
+def example(made: Path) -> Path:
+    return sorted((made.parent / "faces/images").iterdir())[0]
+
+
+def drawn(**changes: Any) -> dict[str, Any]:
+    names = ["left_eye_0", "left_eye_1", "right_eye_0", "right_eye_1", "mouth_0", "mouth_1"]
+    components = {"left_eye": [0, 1], "right_eye": [2, 3], "mouth": [4, 5]}
+    pairs = {"mirror": [3, 2, 1, 0, 5, 4], "normalizer": [0, 3]}
+    return {
+        "name": "mine-6",
+        "landmarks": names,
+        "points": EYES_AND_MOUTH,
+        "components": components,
+        **pairs,
+        **changes,
+    }
+
+
+def test_a_drawing_becomes_a_project(example: Path, tmp_path: Path) -> None:
+    ended: list[bool] = []
+    app = create_design_app(tmp_path / "p", example, objects="whole-images", on_made=lambda: ended.append(True))
+    client = TestClient(app, base_url="http://localhost")
+    assert client.get("/api/design").json()["width"] == 160
+    assert "ibug-68" in client.get("/api/design").json()["schemes"]
+    assert len(client.get("/api/design/schemes/ibug-68").json()["mean_face"]) == 68
+    proposal = client.post("/api/design/proposal", json=drawn(mirror=None, components={})).json()
+    assert proposal["mirror"] == [3, 2, 1, 0, 5, 4]
+    made = client.post("/api/design", json=drawn(closed=["mouth"]))
+    assert made.status_code == 200, made.json()
+    project = Project(tmp_path / "p")
+    scheme = project.scheme
+    assert scheme.landmarks == tuple(drawn()["landmarks"])
+    assert scheme.mirror == (3, 2, 1, 0, 5, 4)
+    assert scheme.edges == ((0, 1), (2, 3), (4, 5))
+    assert scheme.default_normalizer == "outer-eye-corners"
+    assert scheme.mean_face is not None
+    assert scheme.mean_face[[0, 3], 0].sum() == pytest.approx(1, abs=1e-3)  # symmetric
+    face = project.labels.face(1)
+    assert face.landmarks is not None
+    assert face.landmarks.tolist() == [list(p) for p in EYES_AND_MOUTH]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"landmarks": ["a", "a", "b", "c", "d", "e"]}, "a"),
+        ({"mirror": [1, 2, 3, 4, 5, 0]}, "mirror"),
+        ({"points": EYES_AND_MOUTH[:1], "landmarks": ["a"]}, "two points or more"),
+    ],
+)
+def test_a_drawing_that_is_no_scheme_is_told(
+    example: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    client = TestClient(create_design_app(tmp_path / "p", example), base_url="http://localhost")
+    answer = client.post("/api/design", json=drawn(**changes))
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_designer_in_a_browser(browser: Any, example: Path, tmp_path: Path, serve: Callable[..., Any]) -> None:
+    server = serve(tmp_path / "p", "--design", str(example), "--objects", "whole-images")
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{server.url}")
+    page.wait_for_selector("#start option:nth-child(2)", state="attached")
+    for component, places in (
+        ("left eye", EYES_AND_MOUTH[:2]),
+        ("right eye", EYES_AND_MOUTH[2:4]),
+        ("mouth", EYES_AND_MOUTH[4:]),
+    ):
+        page.fill("#component", component)
+        for x, y in places:
+            at = page.evaluate(
+                "([x, y]) => { const p = new DOMPoint(x, y).matrixTransform(document.getElementById('canvas').getScreenCTM());"
+                " return [p.x, p.y]; }",
+                [x, y],
+            )
+            page.mouse.click(*at)
+    assert page.locator("#points li").count() == 6
+    page.fill("#name", "mine-6")
+    page.click("#propose")
+    page.wait_for_timeout(500)
+    page.select_option("#first", "0")
+    page.select_option("#second", "3")
+    page.click("#save")
+    page.wait_for_selector("#state:has-text('Made')")
+    assert errors == []
+    assert server.process.wait(timeout=30) == 0  # its work is done
+    project = Project(tmp_path / "p")
+    assert project.scheme.mirror == (3, 2, 1, 0, 5, 4)
+    assert project.scheme.landmarks[0] == "left_eye_0"
+    face = project.labels.face(1)
+    assert face.landmarks is not None
+    assert np.abs(face.landmarks - EYES_AND_MOUTH).max() < 0.25
+    page.close()
