@@ -107,6 +107,10 @@ def test_an_image_without_a_face_waits_to_be_placed(tmp_path: Path) -> None:
     assert added.without_face == [str(plain)]
     assert project.labels.face(1).box is None
     assert project.queue(5)[0].reason == "not labelled yet"
+    points = np.random.default_rng(0).uniform(20, 70, (68, 2)).astype(np.float32)
+    box = project.label(1, points).box
+    assert box is not None
+    assert box == pytest.approx(np.concatenate([points.min(0), points.max(0)]))
 
 
 def test_a_wrong_label_is_refused_in_one_line(project: Project, synthetic: Path) -> None:

@@ -131,6 +131,23 @@ def test_everything_by_keys_alone(page: Any, folder: Path) -> None:
     assert "not a face" in page.locator("#keys").inner_text()
 
 
+def test_undo_of_all_edits_leaves_no_label(page: Any, folder: Path) -> None:
+    number = face_of(page)
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    saved(page)
+    assert Project(folder).labels.face(number).state == "labelled"
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    saved(page)
+    face = Project(folder).labels.face(number)
+    assert (face.state, face.landmarks) == ("unlabelled", None)
+    page.keyboard.press("y")
+    saved(page)
+    assert Project(folder).labels.face(number).state == "labelled"
+
+
 def test_a_shape_is_placed_by_two_clicks(page: Any, folder: Path) -> None:
     number, shape = face_of(page), np.array(page.evaluate("window.fewmark.editor.project.shape"))
     page.keyboard.press("s")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
+from fewmark.core.geometry import box_of_points
 from fewmark.data.formats.io import write_faces
 from fewmark.data.images import read_image
 from fewmark.data.samples import FaceSample
@@ -142,8 +143,9 @@ class Project:
             )
         if not np.isfinite(points).all(1).any():
             raise InputError(f"face {face}: expected at least one landmark, given none; reject the face if it is none")
+        place = box_of_points(points) if self.labels.face(face).box is None else None  # of a face that was not found
         return self.labels.change(
-            face, "labelled", how, who or person(), landmarks=points, visibility=visibility, version=version
+            face, "labelled", how, who or person(), landmarks=points, visibility=visibility, box=place, version=version
         )
 
     def reject(self, face: int, *, who: str | None = None, version: int | None = None) -> Face:

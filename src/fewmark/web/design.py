@@ -92,7 +92,9 @@ def create_design_app(
 
     @app.post("/api/design/proposal")
     def propose(drawn: Annotated[Drawn, Body()]) -> dict[str, Any]:
-        found = propose_scheme(drawn.name or "mine", _points(drawn)[None])  # the names that the page makes up say nothing
+        found = propose_scheme(
+            drawn.name or "mine", _points(drawn)[None]
+        )  # the names that the page makes up say nothing
         return {**found.scheme.to_dict(), "doubtful": {str(k): v for k, v in found.doubtful.items()}}
 
     @app.post("/api/design")

@@ -62,10 +62,12 @@ export class Outbox {
     while (this.edits.length) {
       const edit = (this.current = this.edits[0]);
       try {
-        const { face, reject, ...body } = edit;
+        const { face, reject, restore, ...body } = edit;
         const saved = reject
           ? await ask("POST", `api/faces/${face}/reject`, body)
-          : await ask("PUT", `api/faces/${face}`, body);
+          : restore !== undefined
+            ? await ask("POST", `api/faces/${face}/restore`, { version: restore })
+            : await ask("PUT", `api/faces/${face}`, body);
         this.failed = false;
         this.edits.shift();
         for (const later of this.edits) if (later.face === face) later.version = saved.version;

@@ -241,7 +241,13 @@ function step(from, to) {
   editor.points = then.points;
   editor.visibility = then.visibility;
   editor.draw();
-  save(origin);
+  if (past.length === 1 && base.state !== "labelled") {
+    // back at what was there before the first edit: no label
+    Object.assign(face, { state: base.state, landmarks: null, visibility: null });
+    known.set(face.face, Promise.resolve({ ...face }));
+    outbox.put({ face: face.face, restore: base.version });
+    showState();
+  } else save(origin);
 }
 
 function accept() {
