@@ -89,7 +89,10 @@ def test_a_scheme_offers_its_own_and_the_box_normalizers() -> None:
             {"normalizers": {"pupils": {"points": [0, 9]}}},
             "normalizers.pupils: expected indices 0..4, given 9",
         ),
-        ({"normalizers": {"ears": {"points": [0, 1]}}}, "expected outer-eye-corners or pupils, given 'ears'"),
+        (
+            {"normalizers": {"ears": {"points": [0, 1]}}},
+            "expected outer-eye-corners or pupils or two-landmarks, given 'ears'",
+        ),
         ({"default_normalizer": "outer-eye-corners"}, "'outer-eye-corners' is not among pupils"),
         ({"mean_face": [[0, 0]] * 4}, "expected 5 finite xy pairs"),
         ({"mean_face": [[0, float("nan")]] * 5}, "expected 5 finite xy pairs"),

@@ -194,6 +194,16 @@ def test_a_training_takes_the_labels_and_predicts_all(trained: Project) -> None:
     assert trained.status().next_command == "review"
 
 
+def test_faces_that_the_model_has_not_seen_are_not_forgotten(trained: Project, tmp_path: Path) -> None:
+    new = tmp_path / "new.png"
+    write_image(new, np.random.default_rng(5).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    trained.add([new])
+    last = trained.queue(40)[-1]
+    assert trained.image_path(trained.labels.face(last.face).image) == new
+    assert last.reason.startswith("added since the last training")
+    trained.reject(last.face)
+
+
 def test_the_next_training_goes_on_from_the_last(trained: Project, tiny_recipe: Path) -> None:
     starts: list[Any] = []
     said = trained.predictions.prediction(1, 9)
@@ -233,6 +243,8 @@ def test_planted_faults_come_first() -> None:
     labels[3, [36, 45]] = labels[3, [45, 36]]  # a mirror pair exchanged
     labels[50, 48:68] += 7  # the mouth
     labels[77, 30] += 13  # a tenth of the face
+    labels[90, 0:17] = np.nan  # a component is missing
+    labels[91, 40] = np.nan
     errors = np.full(labels.shape[:2], 0.01)
     found = doubtful_labels(list(range(120)), labels, predicted, errors, scheme)
     assert {d.face for d in found[:3]} == {3, 50, 77}

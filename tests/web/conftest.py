@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewmark import Project, load_scheme
+from fewmark import Project, load_scheme, read_faces
 from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.faces import render_dataset
 from fewmark.project.predictions import StoredPrediction
@@ -28,8 +28,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("web")
     render_dataset(folder / "faces", N_FACES, scheme=load_scheme("ibug-68"), seed=11, size=160)
     project = Project.create(folder / "project", "ibug-68", objects="whole-images")
-    from fewmark import read_faces
-
     truth: dict[str, FaceSample] = {s.image.name: s for s in read_faces(folder / "faces")}
     project.add([folder / "faces/images"])
     run = project.predictions.add_run("001", 0, 0.06, calibrated=True)

@@ -53,7 +53,8 @@ def test_a_drawing_becomes_a_project(example: Path, tmp_path: Path) -> None:
     assert scheme.landmarks == tuple(drawn()["landmarks"])
     assert scheme.mirror == (3, 2, 1, 0, 5, 4)
     assert scheme.edges == ((0, 1), (2, 3), (4, 5))
-    assert scheme.default_normalizer == "outer-eye-corners"
+    assert scheme.default_normalizer == "two-landmarks"
+    assert scheme.normalizer(np.array(EYES_AND_MOUTH)) == pytest.approx(65)
     assert scheme.mean_face is not None
     assert scheme.mean_face[[0, 3], 0].sum() == pytest.approx(1, abs=1e-3)  # symmetric
     face = project.labels.face(1)

@@ -212,15 +212,21 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
         assert box["x"] + box["width"] <= width
 
 
-def test_the_loop_closes(browser: Any, folder: Path, tiny_recipe: Path, serve: Callable[..., Any]) -> None:
-    """Accept, fix, train from the page, and look at what the new model says."""
-    server = serve(folder, "--recipe", str(tiny_recipe), "--set", "semi.rounds=0", "--start", "")
+def accept_four(browser: Any, url: str) -> Any:
+    """A page on which four faces were accepted."""
     page = browser.new_page()
-    page.goto(server.url)
+    page.goto(url)
     page.wait_for_selector("#name:not(:empty)")
     for _ in range(4):
         page.keyboard.press("Enter")
         saved(page)
+    return page
+
+
+def test_the_loop_closes(browser: Any, folder: Path, tiny_recipe: Path, serve: Callable[..., Any]) -> None:
+    """Accept, fix, train from the page, and look at what the new model says."""
+    server = serve(folder, "--recipe", str(tiny_recipe), "--set", "semi.rounds=0", "--start", "")
+    page = accept_four(browser, server.url)
     first = page.evaluate("window.fewmark.face.prediction.landmarks[0]")
     page.click("#overview-button")
     page.wait_for_selector("#worst img")
@@ -247,12 +253,7 @@ def test_a_training_is_stopped_from_the_page(
 ) -> None:
     options = ["--set", "semi.rounds=0", "--set", "students.unet.n_epochs=100000", "--start", ""]
     server = serve(folder, "--recipe", str(tiny_recipe), *options)
-    page = browser.new_page()
-    page.goto(server.url)
-    page.wait_for_selector("#name:not(:empty)")
-    for _ in range(4):
-        page.keyboard.press("Enter")
-        saved(page)
+    page = accept_four(browser, server.url)
     page.click("#overview-button")
     page.click("#train")
     page.wait_for_selector("#training:has-text('epoch')", timeout=240_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,15 @@ def test_only_the_page_itself_may_write(client: TestClient, folder: Path, header
     answer = client.put("/api/faces/1", content=content, headers={"content-type": "application/json", **headers})
     assert answer.status_code == status
     assert len(Project(folder).labels.history(1)) == (status == 200)
+
+
+def test_a_body_of_unknown_length_is_refused(client: TestClient, folder: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield json.dumps(label()).encode()
+
+    answer = client.put("/api/faces/1", content=chunks(), headers={"content-type": "application/json"})
+    assert answer.status_code == 411
+    assert Project(folder).labels.history(1) == []
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:

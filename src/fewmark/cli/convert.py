@@ -21,12 +21,12 @@ def convert(
         typer.Option(
             "--from",
             metavar="FORMAT",
-            help="csv, pts, coco, dlib, labelme, label-studio, cvat or deeplabcut: format of SRC; by its suffix and content if not given.",
+            help=f"Format of SRC: {', '.join(LabelFormat)}; by its suffix and content if not given.",
         ),
     ] = None,
     target_format: Annotated[
         LabelFormat | None,
-        typer.Option("--to", metavar="FORMAT", help="The same: format of DST; by its suffix if not given."),
+        typer.Option("--to", metavar="FORMAT", help="Format of DST, of the same; by its suffix if not given."),
     ] = None,
     scheme: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Annotation scheme of the labels; required for coco.")

@@ -34,6 +34,7 @@ from fewmark.core.names import one_line
 from fewmark.core.text import percent
 
 if TYPE_CHECKING:
+    from fewmark.data.samples import FaceSample
     from fewmark.landmarks.metrics import Score
 
 
@@ -78,7 +79,10 @@ def evaluate(
     from fewmark.core.files import check_outputs
     from fewmark.data.formats.io import files_read, read_faces
     from fewmark.data.lists import select
+    from fewmark.project.project import is_project
 
+    if data is None and (protocol is not None or lists or not is_project(model)):
+        raise typer.BadParameter("missing; only a project folder goes without", param_hint="DATA")
     published = None
     if protocol is not None:
         from fewmark.data.benchmarks.protocols import check_scheme, find_protocol
@@ -89,21 +93,18 @@ def evaluate(
         if lists:
             raise InputError("--list: a protocol has its own lists; leave one of --list and --protocol out")
     landmarks = scheme_of(model, scheme)
-    if data is None and published:
-        raise InputError(f"--protocol {protocol}: expected its folder as DATA, given none")
     landmarks.get_normalizer(normalizer or landmarks.default_normalizer)
+    samples: list[FaceSample] = []
     if data is None:
-        samples = held_out_faces(Path(model))
-    else:
-        samples = [] if published else read_faces(data, scheme=landmarks, missing=missing_value(missing))
-    if data is None:
-        parts = {"held out": samples}
+        parts = {"held out": held_out_faces(Path(model))}
     elif published:
         parts = {name: published.read(data, name, not incomplete) for name in published.tests}
-    elif lists:
-        parts = {name: select(samples, path) for name, path in zip(_list_names(lists), lists, strict=True)}
     else:
-        parts = {"all": select_labelled(data, samples, None)}
+        samples = read_faces(data, scheme=landmarks, missing=missing_value(missing))
+        named_lists = zip(_list_names(lists), lists, strict=True) if lists else ()
+        parts = {name: select(samples, path) for name, path in named_lists} or {
+            "all": select_labelled(data, samples, None)
+        }
 
     from fewmark.evaluation.evaluate import FULL, all_faces, evaluate_lists, named_faces, summary
     from fewmark.inference.checkpoint.metadata import resolve_model

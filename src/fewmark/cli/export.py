@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from fewmark.cli.base import Json, Missing, missing_value, out, print_json, scheme_of, select_labelled
+from fewmark.cli.base import Json, LabelFormat, Missing, missing_value, out, print_json, scheme_of, select_labelled
 from fewmark.cli.project import export_project
 from fewmark.core.errors import InputError
 
-
-class ExportFormat(StrEnum):
-    onnx = "onnx"
-    csv = "csv"
-    pts = "pts"
-    coco = "coco"
-    dlib = "dlib"
-    labelme = "labelme"
-    label_studio = "label-studio"
-    cvat = "cvat"
-    deeplabcut = "deeplabcut"
+ONNX = "onnx"
+FORMATS = (ONNX, *(f.value for f in LabelFormat))
 
 
 def export(
@@ -34,12 +24,12 @@ def export(
         ),
     ],
     to: Annotated[
-        ExportFormat,
+        str,
         typer.Option(
             metavar="FORMAT",
-            help="Format to write: onnx; of a project also its labels: csv, pts, coco, dlib, labelme, label-studio, cvat or deeplabcut.",
+            help=f"Format to write: {ONNX}; of a project also its labels: {', '.join(FORMATS[1:])}.",
         ),
-    ] = ExportFormat.onnx,
+    ] = ONNX,
     path: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="File to write; for onnx by default next to MODEL."),
@@ -71,10 +61,12 @@ def export(
     """Export a model to an ONNX file that needs no torch, and check it against torch."""
     from fewmark.inference.checkpoint.metadata import packaged_names, resolve_model
 
-    if to is not ExportFormat.onnx:
+    if to not in FORMATS:
+        raise typer.BadParameter(f"expected one of {', '.join(FORMATS)}, given {to!r}", param_hint="--to")
+    if to != ONNX:
         if path is None:
-            raise InputError(f"--to {to.value}: --out FILE is missing")
-        export_project(Path(model), path, to.value, as_json=as_json)
+            raise InputError(f"--to {to}: --out FILE is missing")
+        export_project(Path(model), path, to, as_json=as_json)
         return
     if int8 != (calibration is not None):
         raise InputError(
@@ -97,7 +89,7 @@ def export(
 
     result = export_onnx(model, path, flip=flip, share_weights=share_weights, int8_faces=samples)
     if as_json:
-        print_json({"format": to.value, **vars(result), "path": str(result.path)})
+        print_json({"format": to, **vars(result), "path": str(result.path)})
         return
     out.print(Text(f"{result.path}: {result.n_bytes / 1e6:.2f} MB, flip averaging {'on' if result.flip else 'off'}"))
     out.print(f"difference from torch: at most {result.parity_px:.2g} crop px, on synthetic faces")

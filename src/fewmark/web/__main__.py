@@ -27,9 +27,9 @@ def serve(app: FastAPI, listener: socket.socket, address: str, *, browser: bool,
         listener: A bound socket.
         address: What is printed and opened.
         browser: Open a browser.
-        what: What is served, in a word for the person.
+        what: What is served, in words for the person.
     """
-    print(f"{what}: {address}\nCtrl-C ends it; every edit is saved at once", flush=True)  # noqa: T201
+    print(f"{what}; Ctrl-C ends it: {address}", flush=True)  # noqa: T201
     if browser:
         threading.Timer(0.5, webbrowser.open, (address,)).start()
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
@@ -58,7 +58,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="PROJECT")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--page", choices=("label", "review"), default="label")
     parser.add_argument("--no-browser", action="store_true")
     parser.add_argument("--recipe", help="recipe of a training that the page starts")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -84,7 +83,13 @@ def label(given: argparse.Namespace) -> None:
     app = create_app(given.folder, hosts=hosts, token=token, training=training)
     listener, address = listen(given.host, given.port)
     query = "" if token is None else f"?token={token}"
-    serve(app, listener, f"{address}{query}#{given.page}", browser=not given.no_browser, what=str(given.folder))
+    serve(
+        app,
+        listener,
+        f"{address}{query}",
+        browser=not given.no_browser,
+        what=f"every edit is saved at once in {given.folder}",
+    )
 
 
 def design(given: argparse.Namespace) -> None:
@@ -95,7 +100,13 @@ def design(given: argparse.Namespace) -> None:
 
     app = create_design_app(given.folder, given.design, objects=given.objects, on_made=done)
     listener, address = listen("127.0.0.1", given.port)
-    serve(app, listener, f"{address}design.html", browser=not given.no_browser, what=f"a scheme for {given.folder}")
+    serve(
+        app,
+        listener,
+        f"{address}design.html",
+        browser=not given.no_browser,
+        what=f"a scheme for {given.folder}, made by the last button",
+    )
 
 
 if __name__ == "__main__":

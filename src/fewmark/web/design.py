@@ -133,8 +133,8 @@ def drawn_scheme(drawn: Drawn) -> LandmarkScheme:
     }
     if drawn.normalizer is not None:
         data |= {
-            "normalizers": {"outer-eye-corners": {"points": list(drawn.normalizer)}},
-            "default_normalizer": "outer-eye-corners",
+            "normalizers": {"two-landmarks": {"points": list(drawn.normalizer)}},
+            "default_normalizer": "two-landmarks",
         }
     return scheme_from_dict({k: v for k, v in data.items() if v is not None}, f"scheme {drawn.name}")
 

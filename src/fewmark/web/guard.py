@@ -60,7 +60,10 @@ class Guard:
                 return _no(403, f"a request of another page, {origin}, is refused")
             if not request.headers.get("content-type", "").startswith("application/json"):
                 return _no(415, "expected a body of application/json")
-            if int(request.headers.get("content-length") or 0) > MOST_BYTES:
+            length = request.headers.get("content-length", "")
+            if not length.isdigit():  # a body in chunks, of unknown length
+                return _no(411, "expected a body of known length")
+            if int(length) > MOST_BYTES:
                 return _no(413, f"expected a body of at most {MOST_BYTES} bytes")
         if self.token is not None and not self._knows_token(request):
             return _no(401, "open the address with ?token=... that the command has printed")
