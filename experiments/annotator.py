@@ -3,8 +3,8 @@
     python experiments/annotator.py --data ../shared/data/ibug68 --out runs/annotator --json docs/measured/annotator.json --figure docs/images/annotator.png
 
 921 images without labels (train.txt without the validation faces of `ts3_few_labels.py`). 20 labels at first and 20 more in six rounds; after each a training of
-the recipe `adapt` from `ibug-68-free`, measured on the test faces in true boxes. The first labels are k centres for the queues best and centres, and
-drawn at random for doubt and random. A correction is a landmark of the model that is further than 2 % of the face's size from the truth, of the faces
+the recipe `adapt` from `ibug-68-free`, measured on the validation and on the test faces in true boxes. The first labels are k centres for the queues
+best and centres, and drawn at random for the others; queues that begin alike share their first round. A correction is a landmark of the model that is further than 2 % of the face's size from the truth, of the faces
 that the queue has asked for.
 """
 
@@ -29,6 +29,8 @@ from fewmark.landmarks.metrics import score
 from fewmark.project.queue import QueueKind
 
 KINDS: tuple[QueueKind, ...] = ("best", "random", "doubt", "centres")
+FIRST: dict[QueueKind, QueueKind] = {"best": "centres", "centres": "centres"}
+"""What stands in for a queue before there is a model; the others' is random."""
 N_LABELS, N_ROUNDS = 20, 6
 FAR = 0.02
 
@@ -61,33 +63,49 @@ def label(project: Project, number: int, truth: dict[str, FloatArray]) -> float 
 
 
 def simulate(
-    base: Path, folder: Path, data: Path, truth: dict[str, FloatArray], kind: QueueKind, seed: int
+    folder: Path, data: Path, truth: dict[str, FloatArray], kind: QueueKind, seed: int, n_threads: int
 ) -> list[dict[str, Any]]:
-    """One annotator: after each round the number of labels, the NME on the test faces, and the corrections."""
-    done = folder / "rounds.json"
-    if done.is_file():
-        found: list[dict[str, Any]] = json.loads(done.read_text())
-        return found
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base, folder)
-    project, tests = Project(folder), read_lists(data)["full"]
-    rounds = []
-    for index in range(N_ROUNDS + 1):
-        first: QueueKind = "random" if kind in ("random", "doubt") else "centres"
-        corrections, wanted = [], N_LABELS * (index + 1)
-        while (missing := wanted - project.status().n_labelled) > 0:
-            for item in project.queue(missing, first if index == 0 else kind, seed=1000 * seed + index):
-                corrections.append(label(project, item.face, truth))
-        settings = ["run.threads=2", f"run.seed={seed}"]
-        project.train("adapt", settings, start="ibug-68-free")
-        found_points = predict_samples(Detector(project.model_path()), tests, "column", flip=True).landmarks
-        nme = score(found_points, stack_landmarks(tests), project.scheme).nme
-        known = [c for c in corrections if c is not None]
-        rounds.append({"labels": wanted, "nme": nme, "corrections": float(np.mean(known)) if known else None})
-        print(f"{folder.name}: {rounds[-1]}", flush=True)
-    project.close()
-    write_json(done, rounds)
+    """One annotator: after each round the number of labels, the NMEs, and the corrections."""
+    began, done = folder / f"first_{FIRST.get(kind, 'random')}{seed}", folder / f"{kind}{seed}"
+    if not (began / "rounds.json").is_file():
+        start(folder / "base", began)
+        write_json(
+            began / "rounds.json", [label_and_train(began, data, truth, FIRST.get(kind, "random"), seed, 0, n_threads)]
+        )
+    if not (done / "rounds.json").is_file():
+        start(began, done)
+    rounds: list[dict[str, Any]] = json.loads((done / "rounds.json").read_text())
+    while len(rounds) <= N_ROUNDS:
+        rounds.append(label_and_train(done, data, truth, kind, seed, len(rounds), n_threads))
+        write_json(done / "rounds.json", rounds)
     return rounds
+
+
+def start(source: Path, folder: Path) -> None:
+    """A project as it was."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+
+
+def label_and_train(
+    folder: Path, data: Path, truth: dict[str, FloatArray], kind: QueueKind, seed: int, index: int, n_threads: int
+) -> dict[str, Any]:
+    """One round."""
+    project = Project(folder)
+    corrections, wanted = [], N_LABELS * (index + 1)
+    while (missing := wanted - project.status().n_labelled) > 0:
+        for item in project.queue(missing, kind, seed=1000 * seed + index):
+            corrections.append(label(project, item.face, truth))
+    project.train("adapt", [f"run.threads={n_threads}", f"run.seed={seed}"], start="ibug-68-free")
+    detector, nmes = Detector(project.model_path()), {}
+    for name, samples in {"validation": gather(data, 921, 0).validation, "full": read_lists(data)["full"]}.items():
+        found = predict_samples(detector, list(samples), "column", flip=True).landmarks
+        nmes[name] = score(found, stack_landmarks(samples), project.scheme).nme
+    known = [c for c in corrections if c is not None]
+    result = {"labels": wanted, **nmes, "corrections": float(np.mean(known)) if known else None}
+    print(f"{folder.name}: {result}", flush=True)
+    project.close()
+    return result
 
 
 def main() -> None:
@@ -95,20 +113,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the projects; goes on where it stopped")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--list", choices=("full", "validation"), default="full", help="faces of the table")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--figure", type=Path, help="file for the picture")
     arguments = parser.parse_args()
-    base = arguments.out / "base"
-    truth = make_project(arguments.data, base)
+    truth = make_project(arguments.data, arguments.out / "base")
     results: dict[str, list[list[dict[str, Any]]]] = {}
     for seed in arguments.seeds:
         for kind in arguments.kinds:
-            folder = arguments.out / f"{kind}{seed}"
-            results.setdefault(kind, []).append(simulate(base, folder, arguments.data, truth, kind, seed))
+            run = simulate(arguments.out, arguments.data, truth, kind, seed, arguments.threads)
+            results.setdefault(kind, []).append(run)
     counts = [r["labels"] for r in next(iter(results.values()))[0]]
     rows, curves = [], {}
     for kind, runs in results.items():
-        nmes = np.array([[r["nme"] for r in run] for run in runs])
+        nmes = np.array([[r[arguments.list] for r in run] for run in runs])
         curves[kind] = nmes
         fixes = [np.mean([run[i]["corrections"] for run in runs]) for i in range(1, len(counts))]
         rows.append(
@@ -128,7 +147,7 @@ def main() -> None:
         for kind, nmes in curves.items():
             axes.errorbar(counts, 100 * nmes.mean(0), 100 * nmes.std(0), marker="o", capsize=3, label=kind)
         axes.set_xlabel("labels")
-        axes.set_ylabel("NME of the test faces, %")
+        axes.set_ylabel(f"NME of the {'test' if arguments.list == 'full' else 'validation'} faces, %")
         axes.grid(alpha=0.3)
         axes.legend()
         figure.tight_layout()

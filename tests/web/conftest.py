@@ -16,6 +16,7 @@ import pytest
 from fewmark import Project, load_scheme, read_faces
 from fewmark.data.samples import FaceSample
 from fewmark.data.synthetic.faces import render_dataset
+from fewmark.inference import weights
 from fewmark.project.predictions import StoredPrediction
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -45,6 +46,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(made: Path, tmp_path: Path) -> Path:
     """A copy of the project for one test."""
     return Path(shutil.copytree(made, tmp_path / "project"))
+
+
+@pytest.fixture
+def give_model(folder: Path) -> Callable[[], None]:
+    """Lets the project's run have a model, a packaged one, when called."""
+
+    def give() -> None:
+        target = folder / "runs/001/detector.safetensors"
+        target.parent.mkdir(parents=True)
+        shutil.copy(Path(weights.__path__[0]) / "ibug-68-nano.safetensors", target)
+
+    return give
 
 
 @dataclass

@@ -131,6 +131,26 @@ def test_everything_by_keys_alone(page: Any, folder: Path) -> None:
     assert "not a face" in page.locator("#keys").inner_text()
 
 
+def test_the_order_of_the_queue_is_chosen(page: Any) -> None:
+    for kind, words in (("random", "drawn at random"), ("cut", "the middle of all doubts"), ("best", "expected error")):
+        page.select_option("#kind", kind)
+        page.wait_for_selector(f"#reason:has-text('{words}')")
+    page.click('[data-list="all"]')
+    page.wait_for_selector("#kinds", state="hidden")
+
+
+def test_what_the_model_sees_is_laid_over_the_face(page: Any, give_model: Callable[[], None]) -> None:
+    give_model()
+    page.click("#name")
+    page.keyboard.press("h")
+    page.wait_for_selector(".heat:not([hidden])", state="attached", timeout=60_000)
+    assert page.evaluate("document.querySelector('.heat').getAttribute('href')").startswith("data:image/png")
+    page.keyboard.press("n")
+    page.wait_for_selector(".heat:not([hidden])", state="attached", timeout=60_000)
+    page.keyboard.press("h")
+    page.wait_for_selector(".heat[hidden]", state="attached")
+
+
 def test_undo_of_all_edits_leaves_no_label(page: Any, folder: Path) -> None:
     number = face_of(page)
     page.keyboard.press("Tab")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.request
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from fastapi.testclient import TestClient
 
 from fewmark import Project
 from fewmark.data.images import write_image
+from fewmark.project.predictions import StoredPrediction
 from fewmark.web.app import create_app
 
 POINTS = [[float(k), float(2 * k)] for k in range(68)]
@@ -45,8 +48,58 @@ def test_what_the_page_needs(client: TestClient) -> None:
     image = client.get(f"/api/images/{face['image']}")
     assert image.headers["content-type"] == "image/jpeg"
     assert client.get("/").text.startswith("<!doctype html>")
-    for name in ("main.js", "editor.js", "api.js", "geometry.js", "style.css", "icon.svg"):
+    for name in ("main.js", "charts.js", "editor.js", "api.js", "geometry.js", "style.css", "icon.svg"):
         assert client.get(f"/{name}").status_code == 200
+
+
+def test_the_overview_learns_from_what_people_did(client: TestClient, folder: Path) -> None:
+    project = Project(folder)
+    for name, n, nme in (("002", 100, 0.05), ("003", 200, 0.042), ("004", 400, 0.036)):
+        run = project.predictions.add_run(name, n, nme, calibrated=True)
+    said = [
+        StoredPrediction(
+            f.id, np.tile([f.id, 50.0], (68, 1)) + np.arange(68)[:, None], np.full(68, 0.01 * f.id, np.float32)
+        )
+        for f in project.labels.faces()
+    ]
+    project.predictions.set_predictions(run, said)
+    for number in range(1, 4):
+        assert client.put(f"/api/faces/{number}", json=label(how="accepted")).status_code == 200
+    data = client.get("/api/overview").json()
+    assert (data["reviews"]["n"], data["reviews"]["accepted"], "cut" in data) == (3, 3, False)
+    truth, points = said[0].landmarks, np.array(POINTS)
+    moved = np.linalg.norm(truth - points, axis=1).mean() / np.ptp(truth, axis=0).max()
+    first = project.predictions.reviews(run)[0]
+    assert (first.face, first.accepted) == (1, True)
+    assert first.moved == pytest.approx(moved, rel=1e-5)
+    band = np.array(data["curve"]["band"])
+    assert band.shape == (len(data["curve"]["n_labels"]), 3)
+    assert (np.diff(band, axis=1) >= 0).all()
+    assert data["curve"]["n_labels"][-1] == 450
+    near = client.get("/api/queue", params={"kind": "cut", "n": 2}).json()
+    assert [i["face"] for i in near] == [4, 5]  # the middle of 1 to 8 %
+    assert "the middle of all doubts" in near[0]["reason"]
+
+
+def test_what_the_model_sees(client: TestClient, folder: Path, give_model: Callable[[], None]) -> None:
+    assert "not where it was" in client.get("/api/faces/1/heatmap").json()["detail"]
+    give_model()
+    found = client.get("/api/faces/1/heatmap").json()
+    x0, y0, x1, y1 = found["square"]
+    box = Project(folder).labels.face(1).box
+    assert box is not None
+    assert x0 < box[0] < box[2] < x1
+    assert x1 - x0 == pytest.approx(y1 - y0)
+    data = base64.b64decode(found["picture"].partition(",")[2])
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    assert picture.shape[2] == 4
+    side = len(picture)
+    said = Project(folder).predictions.prediction(1, 1)
+    assert said is not None
+    inside = (said.landmarks - 3 - [x0, y0]) / (x1 - x0) * side  # the truth, of which the run's points are 3 px off
+    lit = picture[inside[:, 1].astype(int).clip(0, side - 1), inside[:, 0].astype(int).clip(0, side - 1), 3]
+    assert np.median(lit) > 3 * np.median(picture[..., 3])
 
 
 def test_a_label_comes_in_and_a_conflict_is_told(client: TestClient, folder: Path) -> None:

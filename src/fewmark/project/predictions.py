@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmark.project.cut import Review
 from fewmark.project.database import Database, now
 from fewmark.project.labels import State
 
@@ -152,6 +153,42 @@ class Predictions:
             (run, n),
         )
         return [number for (number,) in rows]
+
+    def reviews(self, run: int) -> list[Review]:
+        """What became of a run's predictions that were accepted or fixed after it."""
+        rows = self.database.connection.execute(
+            "SELECT p.face, p.doubt, faces.how, p.landmarks, faces.landmarks FROM predictions p "
+            "JOIN faces ON faces.id = p.face JOIN runs ON runs.id = p.run "
+            "JOIN changes c ON c.face = faces.id AND c.version = faces.version "
+            "WHERE p.run = ? AND faces.state = 'labelled' AND faces.how IN ('accepted', 'fixed') AND c.at >= runs.at "
+            "ORDER BY p.face",
+            (run,),
+        )
+        found = []
+        for face, doubt, how, predicted, label in rows:
+            said, true = (np.frombuffer(b, "<f4").reshape(-1, 2) for b in (predicted, label))
+            distance = np.linalg.norm(said - true, axis=1)
+            moved = float(np.nanmean(distance) / np.ptp(said, axis=0).max()) if np.isfinite(distance).any() else 0.0
+            found.append(Review(face, doubt, how == "accepted", moved))
+        return found
+
+    def n_below(self, run: int, doubt: float) -> int:
+        """The number of unlabelled faces of which a run is less in doubt."""
+        (n,) = self.database.connection.execute(
+            "SELECT COUNT(*) FROM predictions JOIN faces ON faces.id = predictions.face "
+            "WHERE run = ? AND faces.state = 'unlabelled' AND doubt < ?",
+            (run, doubt),
+        ).fetchone()
+        return int(n)
+
+    def nearest(self, run: int, n: int, doubt: float) -> list[tuple[int, float]]:
+        """The n unlabelled faces whose doubt is the nearest to a value, and their doubts, the nearest first."""
+        rows = self.database.connection.execute(
+            "SELECT predictions.face, doubt FROM predictions JOIN faces ON faces.id = predictions.face "
+            "WHERE run = ? AND faces.state = 'unlabelled' ORDER BY abs(doubt - ?), predictions.face LIMIT ?",
+            (run, doubt, n),
+        )
+        return list(rows)
 
     def doubts(self, run: int, n: int, state: State = "unlabelled") -> list[tuple[int, float]]:
         """The n faces of a state that a run is most in doubt about, and how much, the most doubtful first."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from fewmark.core.text import percent
 from fewmark.project.choice import cluster, farthest_first
+from fewmark.project.cut import find_cut
 from fewmark.project.embedding import balanced
 from fewmark.project.labels import Labels
 from fewmark.project.predictions import Predictions, Run
 
-QueueKind = Literal["best", "centres", "doubt", "random"]
+QueueKind = Literal["best", "centres", "doubt", "cut", "random"]
 DOUBTFUL = 4
 """The queue chooses among so many times as many faces as are asked for, the most doubtful ones."""
 NOT_SEEN = "added since the last training, or without a face that was found"
@@ -52,7 +53,8 @@ def make_queue(
         n: Most faces.
         kind: best: before the first model, faces that are most unlike each other and all labelled ones; after it, of the faces that
             it errs about most by its own account, such as are unlike each other, so that forty images of one person do not come at
-            once. centres and doubt are these two alone; random is for comparison.
+            once. centres and doubt are these two alone; cut: faces near the line between predictions that people accept and
+            such as they fix (`fewmark.project.cut`), or the median doubt; random is for comparison.
         run: The model's run; None: there is no model yet.
         seed: Of the random queue.
 
@@ -65,6 +67,8 @@ def make_queue(
     doubts = [] if run is None else predictions.doubts(run.id, DOUBTFUL * n)
     if kind == "centres" or run is None:
         return _centres(labels, predictions, n, seed)
+    if kind == "cut":
+        return _near_the_cut(predictions, n, run)
     if kind == "doubt":
         return [QueueItem(face, _doubtful(doubt, run)) for face, doubt in doubts[:n]]
     items = _doubtful_and_unlike(predictions, n, doubts, run)
@@ -88,6 +92,15 @@ def _centres(labels: Labels, predictions: Predictions, n: int, seed: int) -> lis
     known = {item.face for item in items} | set(numbers)
     rest = [face for face in unlabelled if face not in known]  # no box, so no vector
     return [*items, *(QueueItem(face, "no face was found in this image") for face in rest)][:n]
+
+
+def _near_the_cut(predictions: Predictions, n: int, run: Run) -> list[QueueItem]:
+    cut, line = find_cut(predictions.reviews(run.id)), "the line between accepted and fixed"
+    if cut is None:
+        doubts = predictions.all_doubts(run.id)
+        cut, line = float(np.median(doubts)) if doubts else 0.0, "the middle of all doubts"
+    near = predictions.nearest(run.id, n, cut)
+    return [QueueItem(face, f"{_doubtful(doubt, run)}, near {line}, {percent(cut)}") for face, doubt in near]
 
 
 def _doubtful_and_unlike(

@@ -47,6 +47,10 @@ class ProjectStatus:
     why: str
     gain: tuple[float, float, float] | None
 
+    def curve(self) -> LearningCurve | None:
+        """The NME by the number of labels; None where too few trainings were measured to tell."""
+        return _curve(self.runs)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `fewmark status --json` prints it."""
         return asdict(self)
@@ -85,10 +89,17 @@ def _next(
     return "review", f"{MORE} more labels would lower the error by about {percent(gain[1])} of it"
 
 
-def _gain(runs: Sequence[Run], n_labelled: int) -> tuple[float, float, float] | None:
+def _curve(runs: Sequence[Run]) -> LearningCurve | None:
     points = [CurvePoint(r.n_labelled, 0, r.nme) for r in runs if r.nme is not None and r.n_labelled]
     try:
-        low, middle, high = LearningCurve(points).gain(max(1, n_labelled), MORE).tolist()
+        return LearningCurve(points)
     except InputError:  # too few trainings
         return None
+
+
+def _gain(runs: Sequence[Run], n_labelled: int) -> tuple[float, float, float] | None:
+    curve = _curve(runs)
+    if curve is None:
+        return None
+    low, middle, high = curve.gain(max(1, n_labelled), MORE).tolist()
     return low, middle, high

@@ -22,9 +22,11 @@ from fewmark.landmarks.scheme import BetweenPoints, LandmarkScheme
 from fewmark.project.labels import ConflictError, Face
 from fewmark.project.predictions import StoredPrediction
 from fewmark.project.project import Project
+from fewmark.project.queue import QueueKind
 from fewmark.visualization.colours import landmark_colours
 from fewmark.web.guard import LOOPBACK, Guard
-from fewmark.web.overview import overview_data, tile_of
+from fewmark.web.overview import overview_data
+from fewmark.web.pictures import heatmap_of, tile_of
 from fewmark.web.trainer import Trainer
 
 STATIC = Path(__file__).parent / "static"
@@ -100,7 +102,7 @@ def create_app(
 
     @app.get("/api/queue")
     def read_queue(
-        kind: Literal["best", "centres", "doubt", "random"] = "best",
+        kind: QueueKind = "best",
         n: Annotated[int, Query(ge=1, le=MOST)] = 40,
         seed: int = 0,
     ) -> list[dict[str, Any]]:
@@ -157,6 +159,10 @@ def create_app(
     @app.post("/api/faces/{number}/restore")
     def restore_face(number: int, wanted: Annotated[Restoration, Body()]) -> dict[str, Any]:
         return face_data(project, project.labels.restore(number, wanted.version, wanted.who or "page"))
+
+    @app.get("/api/faces/{number}/heatmap")
+    def read_heatmap(number: int) -> dict[str, Any]:
+        return heatmap_of(project, number)
 
     @app.get("/api/images/{number}")
     def read_image_file(number: int) -> Response:

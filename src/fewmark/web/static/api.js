@@ -21,9 +21,10 @@ export async function ask(method, path, body) {
 export const readProject = () => ask("GET", "api/project");
 export const readFace = (number) => ask("GET", `api/faces/${number}`);
 export const readNeighbour = (number) => ask("GET", `api/faces/${number}/neighbour`);
+export const readHeatmap = (number) => ask("GET", `api/faces/${number}/heatmap`);
 export const imageOf = (face) => `api/images/${face.image}`;
 export const lists = {
-  queue: () => ask("GET", "api/queue?n=60"),
+  queue: (kind) => ask("GET", `api/queue?n=60&kind=${kind}`),
   doubtful: () => ask("GET", "api/doubtful?n=100"),
   all: (after = 0) => ask("GET", `api/faces?after=${after}&n=200`),
 };

@@ -28,6 +28,7 @@ export class Editor {
     this.selected = null;
     this.placing = null;
     this.image = make("image", { x: -0.5, y: -0.5, preserveAspectRatio: "none" }, svg);
+    this.heat = make("image", { class: "heat", preserveAspectRatio: "none", hidden: "" }, svg);
     this.rings = make("g", { class: "rings" }, svg);
     this.lines = this.scheme.edges.map(() => make("line", { class: "edge" }, svg));
     this.dots = this.scheme.landmarks.map((name, k) => {
@@ -55,8 +56,17 @@ export class Editor {
     this.image.setAttribute("href", url);
     this.image.setAttribute("width", face.width);
     this.image.setAttribute("height", face.height);
+    this.showHeatmap(null);
     this.fit();
     this.onSelect(null);
+  }
+
+  /** Lay the model's heatmaps over the picture, or take them away. */
+  showHeatmap(found) {
+    this.heat.toggleAttribute("hidden", !found);
+    if (!found) return;
+    const [x0, y0, x1, y1] = found.square;
+    for (const [key, value] of [["href", found.picture], ["x", x0], ["y", y0], ["width", x1 - x0], ["height", y1 - y0]]) this.heat.setAttribute(key, value);
   }
 
   /** Zoom to the face, with a margin. */

@@ -1,6 +1,6 @@
 // The page: lists of faces, the face that is looked at, its keys and buttons.
 
-import { Outbox, imageOf, lists, readFace, readNeighbour, readProject } from "./api.js";
+import { Outbox, imageOf, lists, readFace, readHeatmap, readNeighbour, readProject } from "./api.js";
 import { Editor } from "./editor.js";
 import { Overview } from "./overview.js";
 
@@ -17,6 +17,7 @@ let at = -1;
 let face = null;
 let past = []; // what undo goes back to
 let future = [];
+let seeing = false; // whether the model's heatmaps are shown
 
 const editor = new Editor($("canvas"), project, changed, showPoint);
 const outbox = new Outbox({
@@ -79,7 +80,7 @@ function showState() {
   $("state").dataset.state = face.state;
   $("accept-word").textContent = face.state === "labelled" ? "Next" : "Accept";
   $("accept").disabled = !editor.points.some(Boolean);
-  $("model").disabled = !face.prediction;
+  $("model").disabled = $("heat").disabled = !face.prediction;
 }
 
 function showPoint(k) {
@@ -168,6 +169,7 @@ function open(data) {
   $("name").textContent = `Face ${face.face} · ${face.name}`;
   $("reason").textContent = list[at] ? list[at].reason : "";
   showState();
+  if (seeing) showHeat();
   document.title = `${face.face} · ${project.name}`;
 }
 
@@ -180,7 +182,8 @@ async function show(name) {
   for (const button of document.querySelectorAll("nav [data-list]")) {
     button.setAttribute("aria-pressed", button.dataset.list === name);
   }
-  list = await lists[name]().catch((error) => { say(error.message); return []; });
+  $("kinds").hidden = name !== "queue";
+  list = await lists[name]($("kind").value).catch((error) => { say(error.message); return []; });
   at = -1;
   showList();
   if (list.length) go(0);
@@ -282,6 +285,14 @@ async function takeNeighbour() {
   changed();
 }
 
+/** Show what the model sees, or hide it; once asked for, on every face. */
+async function showHeat() {
+  $("heat").setAttribute("aria-pressed", seeing);
+  const number = face.face;
+  const found = seeing && face.prediction ? await readHeatmap(number).catch((error) => say(error.message)) : null;
+  if (face.face === number) editor.showHeatmap(seeing ? found : null);
+}
+
 function place() {
   say("");
   editor.place();
@@ -306,6 +317,7 @@ const KEYS = [
   ["s", "place the usual shape by two clicks, or point by point", place],
   ["r", "the model's points", takeModel],
   ["f", "the label of the neighbouring frame", takeNeighbour],
+  ["h", "what the model sees: its heatmaps", () => { seeing = !seeing; showHeat(); }],
   ["Tab", "next point; Shift: previous", (e) => nextPoint(e.shiftKey ? -1 : 1)],
   ["ArrowLeft", "move the point; Shift: its component; Alt: the shape; Ctrl: far", arrow(-1, 0)],
   ["ArrowRight", "", arrow(1, 0)],
@@ -355,11 +367,12 @@ for (const [name, words] of extra) {
   [row[0].textContent, row[1].textContent] = [name, words];
   $("keys").append(...row);
 }
-for (const [id, act] of Object.entries({ accept, reject, previous: () => go(at - 1), next: () => go(at + 1), unlabelled: nextUnlabelled, undo: () => step(past, future), redo: () => step(future, past), place, model: takeModel, neighbour: takeNeighbour, "help-button": () => $("help").showModal() })) {
+for (const [id, act] of Object.entries({ accept, reject, previous: () => go(at - 1), next: () => go(at + 1), unlabelled: nextUnlabelled, undo: () => step(past, future), redo: () => step(future, past), place, model: takeModel, neighbour: takeNeighbour, heat: () => { seeing = !seeing; showHeat(); }, "help-button": () => $("help").showModal() })) {
   $(id).addEventListener("click", () => { act(); $("canvas").focus({ preventScroll: true }); });
 }
 for (const button of $("visibility").children) button.addEventListener("click", () => { editor.mark(+button.dataset.visibility); $("canvas").focus(); });
 for (const button of document.querySelectorAll("nav [data-list]")) button.addEventListener("click", () => show(button.dataset.list));
+$("kind").addEventListener("change", () => show("queue"));
 $("overview-button").addEventListener("click", () => showOverview(true));
 $("project").textContent = project.name;
 showCounts();
