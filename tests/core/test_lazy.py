@@ -48,6 +48,7 @@ NETWORKS = (
     "inference/checkpoint/io.py",
     "inference/export/",
     "inference/predictor_torch.py",
+    "project/heatmap.py",
     "project/training.py",
 )
 """The exceptions: what runs, reads, exports or trains torch networks."""

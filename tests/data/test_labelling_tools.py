@@ -20,7 +20,18 @@ TARGETS = {
     "label-studio": "tasks.json",
     "cvat": "cvat.xml",
     "deeplabcut": "CollectedData_anna.csv",
+    "sleap": "labels.slp",
 }
+NO_BOXES = ("deeplabcut", "sleap")
+
+
+@pytest.fixture(autouse=True)
+def _tools(request: pytest.FixtureRequest) -> None:
+    """Tests of files that need a package skip where it is missing."""
+    if "sleap" in request.node.name:
+        pytest.importorskip("sleap_io", reason='needs sleap-io: pip install "fewmark[tools]"')
+    if "h5" in request.node.name:
+        pytest.importorskip("tables", reason='needs pandas and tables: pip install "fewmark[tools]"')
 
 
 @pytest.fixture
@@ -53,7 +64,7 @@ def test_a_round_trip_loses_nothing_that_the_format_holds(fmt: str, faces: list[
         assert face.landmarks is not None
         assert before.landmarks is not None
         assert face.landmarks == pytest.approx(before.landmarks, abs=1e-3, nan_ok=True)
-        if fmt != "deeplabcut" and before.box is not None:
+        if fmt not in NO_BOXES and before.box is not None:
             assert face.box == pytest.approx(before.box, abs=1e-3)
     if fmt != "deeplabcut":
         assert found[2].occluded is not None
@@ -64,7 +75,13 @@ def test_a_round_trip_loses_nothing_that_the_format_holds(fmt: str, faces: list[
 
 
 @pytest.mark.parametrize(
-    ("fmt", "words"), [("deeplabcut", "occlusion and boxes"), ("dlib", "occlusion and parts of a px"), ("labelme", "")]
+    ("fmt", "words"),
+    [
+        ("deeplabcut", "occlusion and boxes"),
+        ("sleap", "boxes"),
+        ("dlib", "occlusion and parts of a px"),
+        ("labelme", ""),
+    ],
 )
 def test_what_a_format_cannot_hold_is_said(
     fmt: str, words: str, faces: list[FaceSample], tmp_path: Path, recwarn: pytest.WarningsRecorder
@@ -191,6 +208,65 @@ def test_a_table_of_deeplabcut(several: bool, tmp_path: Path) -> None:
     assert face.landmarks is not None
     assert face.landmarks[0].tolist() == [3.5, 4]
     assert np.isnan(face.landmarks[1:]).all()
+
+
+def test_a_table_of_deeplabcut_as_h5(faces: list[FaceSample], tmp_path: Path) -> None:
+    """Both files of DeepLabCut say the same; the rows of the newer ones are named by three columns."""
+    import pandas
+
+    write_faces(tmp_path / "a.h5", None, faces, PAIR)
+    write_faces(tmp_path / "a.csv", "deeplabcut", faces, PAIR)
+    for face, other in zip(read_faces(tmp_path / "a.h5"), read_faces(tmp_path / "a.csv"), strict=True):
+        assert face.landmarks == pytest.approx(other.landmarks, nan_ok=True)
+    image = tmp_path / "labeled-data/clip/img001.png"
+    write_image_at(image)
+    columns = pandas.MultiIndex.from_product(
+        [["anna"], ["left_eye"], ["x", "y"]], names=["scorer", "bodyparts", "coords"]
+    )
+    rows = pandas.MultiIndex.from_tuples([("labeled-data", "clip", "img001.png")])
+    pandas.DataFrame([[3.5, 4.0]], rows, columns).to_hdf(tmp_path / "b.h5", key="df_with_missing", mode="w")
+    (face,) = read_faces(tmp_path / "b.h5", scheme=PAIR)
+    assert (face.image, face.landmarks is not None and face.landmarks[0].tolist()) == (image, [3.5, 4])
+    (tmp_path / "c.h5").write_bytes(b"not a table")
+    with pytest.raises(InputError, match=r"c\.h5: expected a table of DeepLabCut"):
+        read_faces(tmp_path / "c.h5")
+
+
+def test_a_file_of_sleap(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """As sleap-io writes it: a person's instance, one that SLEAP has predicted, and a video."""
+    import sleap_io as sio
+
+    write_image(tmp_path / "a.png", np.zeros((20, 20, 3), np.uint8))
+    skeleton = sio.Skeleton(["left_eye", "nose tip"])
+    video = sio.Video.from_filename([str(tmp_path / "a.png")])
+    points = np.array([[3.5, 4], [np.nan, np.nan]])
+    user = sio.Instance.from_numpy(points, skeleton=skeleton)
+    said = sio.PredictedInstance.from_numpy(points, skeleton=skeleton)
+    frame = sio.LabeledFrame(video=video, frame_idx=0, instances=[user, said])
+    sio.save_slp(sio.Labels([frame]), str(tmp_path / "x.slp"), verbose=False)
+    (face,) = read_faces(tmp_path / "x.slp", scheme=PAIR)
+    assert face.landmarks is not None
+    assert face.landmarks[0].tolist() == [3.5, 4]
+    assert np.isnan(face.landmarks[1:]).all()
+    assert "1 instance that SLEAP has predicted" in str(recwarn.pop(DataWarning).message)
+    frame.video = sio.Video(filename="clip.mp4", open_backend=False)
+    sio.save_slp(sio.Labels([frame]), str(tmp_path / "y.slp"), verbose=False)
+    with pytest.raises(InputError, match=r"given those of the video clip\.mp4"):
+        read_faces(tmp_path / "y.slp", scheme=PAIR)
+    (tmp_path / "z.slp").write_bytes(b"not a file of SLEAP")
+    with pytest.raises(InputError, match="sleap-io could not read"):
+        read_faces(tmp_path / "z.slp")
+
+
+def test_the_skeleton_of_sleap_has_edges_and_mirror_pairs(faces: list[FaceSample], tmp_path: Path) -> None:
+    import sleap_io as sio
+
+    scheme = load_scheme("ibug-68")
+    sample = FaceSample(faces[0].image, landmarks=np.arange(136, dtype=np.float32).reshape(68, 2))
+    write_faces(tmp_path / "x.slp", None, [sample], scheme)
+    (skeleton,) = sio.load_slp(str(tmp_path / "x.slp"), open_videos=False).skeletons
+    assert (skeleton.node_names, len(skeleton.edges)) == (list(scheme.landmarks), len(scheme.edges))
+    assert len(skeleton.symmetries) == sum(a < b for a, b in enumerate(scheme.mirror or ()))
 
 
 def write_image_at(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fewmark import Project, read_faces
+from fewmark import Project, read_faces, write_faces
 from fewmark.core.errors import InputError
+from fewmark.data.formats.pts import write_pts
 from fewmark.data.images import read_image, write_image
 from fewmark.project.choice import cluster, farthest_first
 from fewmark.project.label_check import doubtful_labels
@@ -71,6 +73,27 @@ def test_labels_of_a_file_are_imported_and_never_over_a_persons(project: Project
     assert again.labelled == 0
     assert project.labels.face(1).landmarks == pytest.approx(mine)
     assert project.labels.face(2).state == "rejected"
+
+
+@pytest.mark.parametrize("beside", ["labelme", "pts"])
+def test_labels_beside_images_come_with_them(beside: str, project: Project, synthetic: Path, tmp_path: Path) -> None:
+    faces = read_faces(synthetic)[:3]
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, face in enumerate(faces):
+        shutil.copy(face.image, folder / f"{i}.jpg")
+    copied = [replace(face, image=folder / f"{i}.jpg") for i, face in enumerate(faces[:2])]
+    if beside == "labelme":
+        write_faces(folder, "labelme", copied, project.scheme)
+    for face in copied if beside == "pts" else []:
+        assert face.landmarks is not None
+        write_pts(face.image.with_suffix(".pts"), face.landmarks)
+    (folder / "2.json").write_text('{"exposure": 3}')  # of something else
+    added = project.add([folder])
+    assert (added.images, added.labelled, project.status().n_unlabelled) == (3, 2, 1)
+    found = project.labels.face(1).landmarks
+    assert found is not None
+    assert found == pytest.approx(faces[0].landmarks, abs=1e-3)
 
 
 def test_frames_of_a_video_every_nth_or_most_unlike(project: Project, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class LabelFormat(StrEnum):
     label_studio = "label-studio"
     cvat = "cvat"
     deeplabcut = "deeplabcut"
+    sleap = "sleap"
 
 
 class BoxFrom(StrEnum):

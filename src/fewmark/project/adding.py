@@ -19,6 +19,8 @@ from fewmark.core.geometry import Box, box_of_points
 from fewmark.core.geometry import Image as Pixels
 from fewmark.data.decoders import video_kind
 from fewmark.data.formats.io import read_faces
+from fewmark.data.formats.text import read_json
+from fewmark.data.formats.tools.labelme import is_labelme, read_labelme
 from fewmark.data.image_sources import VIDEO_SUFFIXES, find_images
 from fewmark.data.images import read_image, write_image
 from fewmark.data.samples import FaceSample
@@ -27,7 +29,7 @@ from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.project.choice import farthest_first
 from fewmark.project.labels import OCCLUDED, VISIBLE, Labels
 
-LABEL_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".xml")
+LABEL_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".h5", ".slp")
 """Files that are read as labels, not as images."""
 MIN_OVERLAP = 0.2
 """Intersection over union from which a labelled face is a detected one."""
@@ -85,7 +87,7 @@ def add_sources(
     Args:
         labels: The project's.
         folder: The project's folder.
-        sources: Image files, folders, globs, videos and label files.
+        sources: Image files, folders, globs, videos and label files. Of an image, a .pts file or a file of LabelMe beside it is read, too.
         scheme: Scheme of labels in label files.
         face_detector: Finds the faces.
         copy: Copy image files into the project; otherwise they are linked by their path. Frames are always written into it.
@@ -121,7 +123,16 @@ def _incoming(
             images.append(source)
     if images:
         for found in find_images(images):
-            yield _Incoming(str(found.path), found.path, source=str(found.path.parent))
+            labels = _labels_beside(found.path, scheme)
+            yield _Incoming(str(found.path), found.path, source=str(found.path.parent), labels=labels)
+
+
+def _labels_beside(image: Path, scheme: LandmarkScheme) -> list[FaceSample]:
+    """The faces of a .pts file or a file of LabelMe that is named after the image."""
+    table, points = image.with_suffix(".json"), image.with_suffix(".pts")
+    if table.is_file() and is_labelme(read_json(table)):
+        return [s for s in read_labelme(table, scheme=scheme) if s.landmarks is not None]
+    return read_faces(points, scheme=scheme) if points.is_file() else []
 
 
 def _labelled(samples: Iterable[FaceSample], source: str) -> Iterator[_Incoming]:

@@ -38,6 +38,7 @@ from fewmark.data.formats.tools.cvat import is_cvat, read_cvat, write_cvat
 from fewmark.data.formats.tools.deeplabcut import is_deeplabcut, read_deeplabcut, write_deeplabcut
 from fewmark.data.formats.tools.label_studio import is_label_studio, read_label_studio, write_label_studio
 from fewmark.data.formats.tools.labelme import is_labelme, labelme_files, read_labelme, write_labelme
+from fewmark.data.formats.tools.sleap import read_sleap, write_sleap
 from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -63,8 +64,17 @@ __all__ = [
     "write_pts_folder",
 ]
 
-FORMATS = ("csv", "pts", "coco", "dlib", "labelme", "label-studio", "cvat", "deeplabcut")
-_FORMAT_OF_SUFFIX = {".csv": "csv", ".tsv": "csv", ".json": "coco", ".jsonl": "jsonl", ".xml": "dlib", ".pts": "pts"}
+FORMATS = ("csv", "pts", "coco", "dlib", "labelme", "label-studio", "cvat", "deeplabcut", "sleap")
+_FORMAT_OF_SUFFIX = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "coco",
+    ".jsonl": "jsonl",
+    ".xml": "dlib",
+    ".pts": "pts",
+    ".h5": "deeplabcut",
+    ".slp": "sleap",
+}
 
 
 def read_faces(
@@ -154,6 +164,7 @@ _TOOLS: dict[str, Callable[..., list[FaceSample]]] = {
     "label-studio": read_label_studio,
     "cvat": read_cvat,
     "deeplabcut": read_deeplabcut,
+    "sleap": read_sleap,
 }
 
 
@@ -225,12 +236,14 @@ def write_faces(
         write_cvat(path, samples, scheme)
     elif fmt == "deeplabcut":
         write_deeplabcut(path, samples, scheme)
+    elif fmt == "sleap":
+        write_sleap(path, samples, scheme)
     else:
         raise InputError(f"{path}: format {fmt!r}: expected one of {', '.join(FORMATS)}; give --to or a known suffix")
 
 
 _NO_OCCLUSION = ("pts", "dlib", "deeplabcut")
-_NO_BOXES = ("pts", "deeplabcut")
+_NO_BOXES = ("pts", "deeplabcut", "sleap")
 
 
 def _tell_what_is_lost(path: Path, fmt: str | None, samples: Sequence[FaceSample]) -> None:

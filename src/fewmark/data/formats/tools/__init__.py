@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = attach(
         "deeplabcut": ["read_deeplabcut", "write_deeplabcut"],
         "label_studio": ["read_label_studio", "write_label_studio"],
         "labelme": ["read_labelme", "write_labelme"],
+        "sleap": ["read_sleap", "write_sleap"],
     },
 )

@@ -1,14 +1,17 @@
-"""DeepLabCut: CollectedData_NAME.csv, with a header of scorer, (individuals,) bodyparts and coords; positions are px, the first at (0, 0)."""
+"""DeepLabCut: CollectedData_NAME.csv or .h5, with a header of scorer, (individuals,) bodyparts and coords; positions are px, the first at (0, 0)."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
+from fewmark.core.install import install_hint
 from fewmark.data.formats.tools.named import NamedFace, Point, by_image, from_samples, number, to_samples
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -23,16 +26,19 @@ def read_deeplabcut(
     """Read labels of one or of several individuals.
 
     Args:
-        path: The .csv file; images are named from the project's folder or beside it.
+        path: The .csv or .h5 file; images are named from the project's folder or beside it.
         n_landmarks: Required number of names, or None for any.
         scheme: Its names are expected, and decide the order.
 
     Raises:
-        InputError: The file has another header, or see `to_samples`.
+        InputError: The file has another header, an .h5 file cannot be read, or see `to_samples`.
     """
     path = Path(path)
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
+    if path.suffix.lower() == ".h5":
+        rows = _rows_of_h5(path)
+    else:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
     header = {row[0]: row for row in rows[:4] if row[0] in LEVELS}
     if not {"scorer", "bodyparts", "coords"} <= header.keys():
         raise InputError(f"{path}: expected DeepLabCut's header of scorer, bodyparts and coords, given {rows[0][:3]}")
@@ -51,6 +57,26 @@ def read_deeplabcut(
         labelled = [NamedFace(image, points) for points in each.values() if points]
         faces += labelled or [NamedFace(image, {})]
     return to_samples(path, faces, scheme, n_landmarks)
+
+
+def _rows_of_h5(path: Path) -> list[list[str]]:
+    pandas = _pandas()
+    try:
+        table = pandas.read_hdf(path)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # tables' own are RuntimeErrors
+        raise InputError(
+            f"{path}: expected a table of DeepLabCut, which pandas could not read; save it again as .csv"
+        ) from error
+    return [row for row in csv.reader(io.StringIO(table.to_csv())) if row]
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+        import tables  # noqa: F401 - pandas reads and writes .h5 by it
+    except ImportError:
+        raise InputError(f".h5 files need pandas and tables: {install_hint('tools')}") from None
+    return pandas
 
 
 def is_deeplabcut(path: Path) -> bool:
@@ -74,17 +100,32 @@ def write_deeplabcut(path: str | Path, samples: Sequence[FaceSample], scheme: La
     assert scheme is not None  # `from_samples` has refused
     most = max(len(faces) for faces in images.values())
     columns = [(f"face{i + 1}", name, axis) for i in range(most) for name in scheme.landmarks for axis in "xy"]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["scorer", *[SCORER] * len(columns)])
-        if most > 1:
-            writer.writerow(["individuals", *(c[0] for c in columns)])
-        writer.writerow(["bodyparts", *(c[1] for c in columns)])
-        writer.writerow(["coords", *(c[2] for c in columns)])
-        for image, faces in images.items():
-            cells = []
-            for i in range(most):
-                points = faces[i].points if i < len(faces) else {}
-                for name in scheme.landmarks:
-                    cells += [repr(v) for v in points[name]] if name in points else ["", ""]
-            writer.writerow([image, *cells])
+    header = {
+        "scorer": [SCORER] * len(columns),
+        "individuals": [c[0] for c in columns],
+        "bodyparts": [c[1] for c in columns],
+        "coords": [c[2] for c in columns],
+    }
+    if most == 1:
+        del header["individuals"]
+    rows = []
+    for faces in images.values():
+        row: list[float | None] = []
+        for i in range(most):
+            points = faces[i].points if i < len(faces) else {}
+            for name in scheme.landmarks:
+                row += points.get(name, (None, None))
+        rows.append(row)
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".h5":
+            pandas = _pandas()
+            names = pandas.MultiIndex.from_arrays(list(header.values()), names=list(header))
+            table = pandas.DataFrame(rows, index=list(images), columns=names, dtype=float)
+            temporary.unlink()  # pandas opens files that are there as if they held tables
+            table.to_hdf(temporary, key="df_with_missing", mode="w")
+            return
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerows([name, *values] for name, values in header.items())
+            for image, cells in zip(images, rows, strict=True):
+                writer.writerow([image, *("" if v is None else repr(v) for v in cells)])
