@@ -47,8 +47,8 @@ class Trainer:
 
     @property
     def running(self) -> bool:
-        """Whether a training is under way."""
-        return self._training is not None and self._training.process.poll() is None
+        """Whether a training is under way: its last event is not there, though its process may take a moment longer to leave."""
+        return self._training is not None and not self._training.has_ended
 
     def start(self) -> None:
         """Start a training.

@@ -110,7 +110,7 @@ function showList() {
       const reason = document.createElement("small");
       reason.textContent = item.reason;
       button.append(reason);
-      button.addEventListener("click", () => go(i));
+      button.addEventListener("click", () => go(i).then(toCanvas));
       row.append(button);
       return row;
     }),
@@ -186,7 +186,7 @@ async function show(name) {
   list = await lists[name]($("kind").value).catch((error) => { say(error.message); return []; });
   at = -1;
   showList();
-  if (list.length) go(0);
+  if (list.length) await go(0);
   else if (!$("message").textContent) say(name === "doubtful" ? "No label stands out." : "There is nothing in this list.");
 }
 
@@ -198,6 +198,11 @@ function showOverview(is) {
   if (!is) return;
   for (const button of document.querySelectorAll("nav [data-list]")) button.setAttribute("aria-pressed", false);
   overview.show().catch((error) => overview.say(error.message));
+}
+
+/** Let keys go to the face again. */
+function toCanvas() {
+  $("canvas").focus({ preventScroll: true });
 }
 
 async function nextUnlabelled() {
@@ -368,15 +373,15 @@ for (const [name, words] of extra) {
   $("keys").append(...row);
 }
 for (const [id, act] of Object.entries({ accept, reject, previous: () => go(at - 1), next: () => go(at + 1), unlabelled: nextUnlabelled, undo: () => step(past, future), redo: () => step(future, past), place, model: takeModel, neighbour: takeNeighbour, heat: () => { seeing = !seeing; showHeat(); }, "help-button": () => $("help").showModal() })) {
-  $(id).addEventListener("click", () => { act(); $("canvas").focus({ preventScroll: true }); });
+  $(id).addEventListener("click", () => { act(); toCanvas(); });
 }
-for (const button of $("visibility").children) button.addEventListener("click", () => { editor.mark(+button.dataset.visibility); $("canvas").focus(); });
-for (const button of document.querySelectorAll("nav [data-list]")) button.addEventListener("click", () => show(button.dataset.list));
-$("kind").addEventListener("change", () => show("queue"));
+for (const button of $("visibility").children) button.addEventListener("click", () => { editor.mark(+button.dataset.visibility); toCanvas(); });
+for (const button of document.querySelectorAll("nav [data-list]")) button.addEventListener("click", () => show(button.dataset.list).then(toCanvas));
+$("kind").addEventListener("change", () => show("queue").then(toCanvas));
 $("overview-button").addEventListener("click", () => showOverview(true));
 $("project").textContent = project.name;
 showCounts();
 showSaved(outbox.edits.length, false);
 await show("queue");
-$("canvas").focus({ preventScroll: true });
+toCanvas();
 window.fewmark = { editor, outbox, get face() { return face; } }; // for tests and the curious

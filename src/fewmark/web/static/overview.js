@@ -50,6 +50,7 @@ export class Overview {
 
   async train() {
     this.running(true);
+    this.say("starting");
     this.starting = true;
     try {
       await ask("POST", "api/training", {});
