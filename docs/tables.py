@@ -65,20 +65,37 @@ def cascade_table() -> str:
     return str(_experiment("cascade_stages").as_table(_measured("cascade_seed*.json")))
 
 
+TRAINED_BY = {
+    "supervised only": "labels alone",
+    "supervised only, long": "labels alone, longer",
+    "supervised only, mean-teacher": "labels alone, as many steps as the mean teacher",
+    "spread, mean-teacher": "mean teacher",
+    "supervised only, rounds": "labels alone, as many steps as the rounds",
+    "spread, rounds": "two rounds, selected by spread",
+}
+"""What the experiments call a training -> what the docs call it."""
+
+
 def labels_table() -> str:
     """What experiments/ts3_few_labels.py measured from `ibug-68-free`, in fewer columns and other words."""
     (measured,) = _measured("labels.json")
     kept = [i for i, name in enumerate(measured["head"]) if name not in ("model", "validation", "AUC@0.08")]
     head, *rows = ([row[i] for i in kept] for row in [measured["head"], *measured["rows"]])
-    words = {
-        "supervised only": "labels alone",
-        "supervised only, long": "labels alone, longer",
-        "supervised only, mean-teacher": "labels alone, as many steps as the mean teacher",
-        "spread, mean-teacher": "mean teacher",
-        "supervised only, rounds": "labels alone, as many steps as the rounds",
-        "spread, rounds": "two rounds, selected by spread",
-    }
-    return str(_experiment("measurement").markdown_table(head, [[r[0], words.get(r[1], r[1]), *r[2:]] for r in rows]))
+    return str(_experiment("measurement").markdown_table(head, [[r[0], TRAINED_BY.get(r[1], r[1]), *r[2:]] for r in rows]))
+
+
+def other_tests_table() -> str:
+    """What experiments/ts3_aflw.py and experiments/ts3_video.py measured."""
+    head = ["test", "labels", "trained by", "seeds", "NME", "AUC@0.08", "detected", "to labels alone"]
+    rows = []
+    for name, file, column in (("AFLW", "ts3_aflw.json", "test"), ("videos", "ts3_video.json", "frames")):
+        (measured,) = _measured(file)
+        wanted = ["labels", "trained by", "seeds", column, "AUC@0.08", f"{column}, detected", "to labels alone"]
+        where = [measured["head"].index(c) for c in wanted]
+        for row in measured["rows"]:
+            cells = [row[i] for i in where]
+            rows.append([name, cells[0], TRAINED_BY.get(cells[1], cells[1]), *cells[2:]])
+    return str(_experiment("measurement").markdown_table(head, rows))
 
 
 def peers_table() -> str:
@@ -305,6 +322,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "schemes": schemes_table,
     "codec-floor": floors_table,
     "labels": labels_table,
+    "other-tests": other_tests_table,
     "scheme-transfer": transfers_table,
     "cascade": cascade_table,
     "peers": peers_table,

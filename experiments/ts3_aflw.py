@@ -61,6 +61,7 @@ STUDY = Study(
     read_tests,
     measure,
     "NME % by the size of the labelled box, in that box; `detected` with the packaged face detector's box.",
+    ("gt", "detect"),
 )
 
 

@@ -47,7 +47,7 @@ class Study:
         read_tests: Data folder -> test faces by list. The NME of a face is kept for the last list.
         measure: (N, K, 2) landmarks, test faces -> score.
         note: What the numbers are, printed above the table.
-        boxes: Boxes in which the last list is measured.
+        boxes: Boxes in which the last list is measured, the first also the other lists and students alone.
     """
 
     gather: Callable[[Path, int, int, Sequence[Path]], TrainingData]
@@ -126,16 +126,16 @@ def measure(
     flip: bool,
     boxes: Sequence[BoxKind],
 ) -> dict[str, Any]:
-    """Scores on the test lists: "LIST/column", and of the last list also "LIST/detect" and the NME of each face."""
+    """Scores on the test lists, "LIST/BOX": all in the first box, the last list in each, with the NME of each face in the first."""
     detector = Detector(checkpoint)
     whole = list(tests)[-1]
     found: dict[str, Any] = {}
     for box in boxes:
         for name, samples in tests.items():
-            if box != "column" and name != whole:
+            if box != boxes[0] and name != whole:
                 continue
             scores = study.measure(predict_samples(detector, samples, box, flip=flip).landmarks, samples).to_dict()
-            kept = ("per_face",) if name == whole and box == "column" else ()
+            kept = ("per_face",) if name == whole and box == boxes[0] else ()
             found[f"{name}/{box}"] = {k: v for k, v in scores.items() if k in kept or not isinstance(v, list | dict)}
     return found
 
@@ -156,7 +156,7 @@ def table(study: Study, arguments: argparse.Namespace) -> None:
             "test": measure(study, model, tests, arguments.flip, study.boxes),
             "validation": [a["nme"] for a in model.accuracy],
             "students": {
-                part.name: measure(study, replace(model, students=[part]), tests, arguments.flip, ("column",))
+                part.name: measure(study, replace(model, students=[part]), tests, arguments.flip, study.boxes[:1])
                 for part in alone
             },
             "rounds": [{k: v for k, v in r.items() if not isinstance(v, list)} for r in rounds],
@@ -174,10 +174,10 @@ def table(study: Study, arguments: argparse.Namespace) -> None:
         words = [NAMES[rule], f"a run of {student} alone" if student else "", key[1]]
         label = [str(key[0]), ", ".join(w for w in words if w), str(len(runs))]
         nme = np.mean([r["validation"] for r in runs.values()])
-        found = cells([r["test"] for r in runs.values()], list(tests))
-        rows.append([*label, "all", percent(nme, unit=""), *found, difference(runs, control, whole)])
+        found = cells([r["test"] for r in runs.values()], list(tests), study.boxes[0])
+        rows.append([*label, "all", percent(nme, unit=""), *found, difference(runs, control, whole, study.boxes[0])])
         for part in next(iter(runs.values()))["students"]:
-            found = cells([r["students"][part] for r in runs.values()], list(tests))
+            found = cells([r["students"][part] for r in runs.values()], list(tests), study.boxes[0])
             rows.append([*label, f"{part} alone", "", *found, ""])
     head = ["labels", "trained by", "seeds", "model", "validation", *tests, "AUC@0.08", "failures"]
     head += [f"{whole}, detected", "to labels alone"]
@@ -187,26 +187,26 @@ def table(study: Study, arguments: argparse.Namespace) -> None:
         write_json(arguments.json, {"head": head, "rows": rows})
 
 
-def difference(runs: Mapping[int, Any], control: Mapping[int, Any], whole: str) -> str:
+def difference(runs: Mapping[int, Any], control: Mapping[int, Any], whole: str, box: BoxKind) -> str:
     """The mean difference of the faces' NME to the control's, over common seeds, and its standard error over faces; points of a per cent."""
     seeds = sorted(runs.keys() & control.keys())
     if not seeds or runs is control:
         return ""
     ours, theirs = (
-        np.mean([part[s]["test"][f"{whole}/column"]["per_face"] for s in seeds], axis=0) for part in (runs, control)
+        np.mean([part[s]["test"][f"{whole}/{box}"]["per_face"] for s in seeds], axis=0) for part in (runs, control)
     )
     change = 100 * (ours - theirs)
     return f"{change.mean():+.2f} ± {change.std(ddof=1) / np.sqrt(len(change)):.2f}"
 
 
-def cells(tests: Sequence[dict[str, Any]], lists: Sequence[str]) -> list[str]:
+def cells(tests: Sequence[dict[str, Any]], lists: Sequence[str], box: BoxKind) -> list[str]:
     """Cells of the table: means over runs."""
 
     def mean(where: str, field: str) -> float:
         return float(np.mean([t[where][field] for t in tests]))
 
-    nmes = [percent(mean(f"{name}/column", "nme"), unit="") for name in lists]
+    nmes = [percent(mean(f"{name}/{box}", "nme"), unit="") for name in lists]
     whole = lists[-1]
-    rates = [percent(mean(f"{whole}/column", "auc"), 1, ""), percent(mean(f"{whole}/column", "failure_rate"), 1)]
+    rates = [percent(mean(f"{whole}/{box}", "auc"), 1, ""), percent(mean(f"{whole}/{box}", "failure_rate"), 1)]
     detected = percent(mean(f"{whole}/detect", "nme"), unit="") if f"{whole}/detect" in tests[0] else ""
     return [*nmes, *rates, detected]

@@ -58,6 +58,7 @@ STUDY = Study(
     read_tests,
     measure,
     "Agreement with machine-made labels: NME % of 49 points by the outer eye corners, in their box; `detected` with the face detector's.",
+    ("gt", "detect"),
 )
 
 

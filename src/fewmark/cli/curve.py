@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,24 +11,32 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fewmark.cli.base import DataArgument, Json, Missing, err, missing_value, out, print_json
+from fewmark.cli.base import Json, Missing, err, missing_value, out, print_json
+from fewmark.core.errors import InputError
 from fewmark.core.text import percent
 
 if TYPE_CHECKING:
+    from fewmark.training.events import Event
     from fewmark.training.learning_curve import LearningCurve
 
 
 def curve(
-    data: DataArgument,
-    scheme: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Annotation scheme of the landmarks; see `fewmark scheme list`.")
-    ],
-    folder: Annotated[
+    data: Annotated[
         Path,
+        typer.Argument(
+            metavar="DATA", help="Folder or label file of the faces, or a project folder, which needs no option."
+        ),
+    ],
+    scheme: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Annotation scheme of the landmarks; see `fewmark scheme list`."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
         typer.Option(
             "--out", metavar="DIR", help="Folder of the runs and the curve; made if missing, gone on with if not."
         ),
-    ],
+    ] = None,
     labelled: Annotated[
         Path | None,
         typer.Option(metavar="LIST", help="List of the labelled faces; if not given, all that no other list names."),
@@ -67,6 +75,21 @@ def curve(
     as_json: Json = False,
 ) -> None:
     """Train on parts of the labels, and tell what more labels would buy."""
+    from fewmark.project.project import is_project
+
+    if is_project(data):
+        others = {"--scheme": scheme, "--out": folder, "--labelled": labelled, "--unlabelled": unlabelled, "--val": val}
+        wrong = [name for name, value in others.items() if value]
+        if wrong:
+            raise InputError(
+                f"{data}: a project, whose faces, scheme and runs are its own; leave out {', '.join(wrong)}"
+            )
+        found, folder = _of_project(data, recipe, settings or [], start, counts or [], draws, more)
+        _show(found, folder, more, as_json)
+        return
+    if scheme is None or folder is None:
+        name = "--scheme" if scheme is None else "--out"
+        raise typer.BadParameter("missing; only a project folder goes without", param_hint=name)
     from fewmark.data.lists import read_training_lists
     from fewmark.landmarks.scheme import load_scheme
     from fewmark.training.config import load_config
@@ -84,13 +107,39 @@ def curve(
         data, labelled, unlabelled or (), val, scheme=landmarks, missing=missing_value(missing), all_labelled=True
     )
 
-    from fewmark.core.files import write_text
     from fewmark.training.curve_runs import measure_learning_curve
-    from fewmark.training.events import Event
     from fewmark.training.faces import TrainingData
-    from fewmark.training.learning_curve import curve_data
 
     faces = TrainingData(landmarks, lists.labelled, lists.unlabelled, lists.validation)
+
+    found = measure_learning_curve(
+        config, faces, folder, counts=counts or (), n_draws=draws, start=first, on_run=_tell_of(draws)
+    )
+    _show(found, folder, more, as_json)
+
+
+def _of_project(
+    data: Path,
+    recipe: str | None,
+    settings: Sequence[str],
+    start: str | None,
+    counts: Sequence[int],
+    draws: int,
+    more: int,
+) -> tuple[LearningCurve, Path]:
+    """The curve of a project's labels and its folder."""
+    from fewmark.project.curve import curve_folder
+    from fewmark.project.project import open_project
+
+    with open_project(data) as project:
+        found = project.learning_curve(
+            recipe, settings, start=start, counts=counts, n_draws=draws, n_more=more, on_run=_tell_of(draws)
+        )
+        return found, curve_folder(data, project.labels.last_change())
+
+
+def _tell_of(draws: int) -> Callable[[int, int], Callable[[Event], None]]:
+    """Tells of each run and its notes."""
 
     def on_run(n_labels: int, draw: int) -> Callable[[Event], None]:
         err.print(f"{n_labels} labels, draw {draw + 1} of {draws}")
@@ -101,9 +150,14 @@ def curve(
 
         return show
 
-    found = measure_learning_curve(
-        config, faces, folder, counts=counts or (), n_draws=draws, start=first, on_run=on_run
-    )
+    return on_run
+
+
+def _show(found: LearningCurve, folder: Path, more: int, as_json: bool) -> None:
+    """Write the picture and the numbers, and print them."""
+    from fewmark.core.files import write_text
+    from fewmark.training.learning_curve import curve_data
+
     picture = folder / "curve.svg"
     write_text(picture, _chart(found, more))
     numbers = curve_data(found, more)

@@ -321,6 +321,11 @@ class Labels:
         )
         return [Change(row[0], row[1], row[2], _face(row[3:])) for row in rows]
 
+    def last_change(self) -> int:
+        """The number of the last change of any face; 0: there is none."""
+        (number,) = self.database.connection.execute("SELECT coalesce(max(id), 0) FROM changes").fetchone()
+        return int(number)
+
     def restore(self, number: int, version: int, who: str) -> Face:
         """Give a face the state that it had after one of its changes; 0: as it was added. This is a change, too.
 

@@ -23,18 +23,20 @@ from fewmark.data.samples import FaceSample
 from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_to_toml
 from fewmark.project.adding import Added, add_sources
+from fewmark.project.curve import curve_folder, read_last_curve, write_curve
 from fewmark.project.database import Database
 from fewmark.project.embedding import MODEL, embed
 from fewmark.project.label_check import LabelDoubt, doubtful_labels
 from fewmark.project.labels import Face, Labels
 from fewmark.project.predictions import Predictions, Run
 from fewmark.project.queue import QueueItem, QueueKind, make_queue
-from fewmark.project.status import ProjectStatus, project_status
+from fewmark.project.status import MORE, ProjectStatus, project_status
 
 if TYPE_CHECKING:
     from fewmark.inference.detector import Detector
     from fewmark.training.events import Event
     from fewmark.training.faces import TrainingData
+    from fewmark.training.learning_curve import LearningCurve
     from fewmark.training.run import RunResult
 
 DATABASE, SETTINGS, SCHEME = "project.sqlite", "project.toml", "scheme.toml"
@@ -211,21 +213,17 @@ class Project:
         Raises:
             InputError: Nothing is labelled, a setting does not fit, or there is no training to go on with.
         """
-        from fewmark.inference.checkpoint.io import load_checkpoint
-        from fewmark.training.config import load_config
-        from fewmark.training.launch import recipe_for_machine
+        from fewmark.project.training import read_recipe
         from fewmark.training.run import train as run_training
-        from fewmark.training.start import usual_recipe
 
         data = self.training_data()
         if not data.labelled:
             raise InputError(f"{self.folder}: no face is labelled yet; label some by `fewmark label {self.folder}`")
         first = self._start(len(data.labelled)) if start is None else start
-        checkpoint = load_checkpoint(first) if first else None
-        chosen = recipe or (usual_recipe(checkpoint) if checkpoint is not None else None) or recipe_for_machine()[0]
+        config, checkpoint = read_recipe(recipe, settings, first)
         name = self._stopped_run() if resume else self._free_run_name()
         result = run_training(
-            load_config(chosen, settings),
+            config,
             data,
             self.folder / "runs" / name,
             start=checkpoint,
@@ -235,6 +233,34 @@ class Project:
         nme = None if result.scores is None else result.scores.nme
         self._remember_run(name, len(data.labelled) + len(data.validation), nme)
         return result
+
+    def learning_curve(
+        self,
+        recipe: str | Path | None = None,
+        settings: Sequence[str] = (),
+        *,
+        start: str | None = None,
+        counts: Sequence[int] = (),
+        n_draws: int = 2,
+        n_more: int = MORE,
+        on_run: Callable[[int, int], Callable[[Event], None]] = lambda n_labels, draw: lambda event: None,
+    ) -> LearningCurve:
+        """Train on parts of the labels and fit the errors; see `fewmark.training.curve_runs.measure_learning_curve` and `train`.
+
+        Runs begin from `ibug-68-free`, not from the project's last model, which has seen the faces on which they are measured.
+        """
+        from fewmark.project.training import read_recipe
+        from fewmark.training.curve_runs import measure_learning_curve
+
+        data = self.training_data()
+        first = (MODEL if self._may_start(len(data.labelled)) else "") if start is None else start
+        config, checkpoint = read_recipe(recipe, settings, first)
+        folder = curve_folder(self.folder, self.labels.last_change())
+        found = measure_learning_curve(
+            config, data, folder, counts=counts, n_draws=n_draws, start=checkpoint, on_run=on_run
+        )
+        write_curve(folder, found, n_more)
+        return found
 
     def training_data(self) -> TrainingData:
         """The project's faces as a `TrainingData`; from `training.LEAST_TO_HOLD_OUT` labels on, some are held out."""
@@ -268,7 +294,7 @@ class Project:
 
     def status(self) -> ProjectStatus:
         """What is there, and what to do next."""
-        return project_status(self.labels, self.predictions)
+        return project_status(self.labels, self.predictions, read_last_curve(self.folder))
 
     def backup(self, path: str | Path) -> None:
         """Copy the database, while others may write to it, into a new file.
@@ -313,7 +339,10 @@ class Project:
         """The model from which a training begins, or ""."""
         if self.last_run is not None:
             return str(self.model_path())
-        return MODEL if self.objects == "faces" and n_labelled >= LEAST_PAIRS else ""
+        return MODEL if self._may_start(n_labelled) else ""
+
+    def _may_start(self, n_labelled: int) -> bool:
+        return self.objects == "faces" and n_labelled >= LEAST_PAIRS
 
     def _stopped_run(self) -> str:
         """The name of the last training that did not end."""

@@ -34,6 +34,7 @@ class ProjectStatus:
         why: Why, in a sentence.
         gain: What `MORE` more labels would do to the NME, relative: lower edge of an 80 % band, middle, upper edge; None where too few
             trainings were measured to tell.
+        curve_points: The trainings that tell it: the project's own, or those of `fewmark curve`.
     """
 
     n_images: int
@@ -46,26 +47,45 @@ class ProjectStatus:
     next_command: str
     why: str
     gain: tuple[float, float, float] | None
+    curve_points: Sequence[CurvePoint]
 
     def curve(self) -> LearningCurve | None:
         """The NME by the number of labels; None where too few trainings were measured to tell."""
-        return _curve(self.runs)
+        return _curve(self.curve_points)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `fewmark status --json` prints it."""
         return asdict(self)
 
 
-def project_status(labels: Labels, predictions: Predictions) -> ProjectStatus:
-    """The status of a project."""
+def project_status(labels: Labels, predictions: Predictions, measured: Sequence[CurvePoint] = ()) -> ProjectStatus:
+    """The status of a project.
+
+    Args:
+        labels: Its labels.
+        predictions: Its trainings.
+        measured: The runs of its last learning curve.
+    """
     counts, runs = labels.counts(), predictions.runs()
     n_labelled = counts["labelled"]
     n_new = n_labelled - (runs[-1].n_labelled if runs else 0)
-    gain = _gain(runs, n_labelled)
+    points = [CurvePoint(r.n_labelled, 0, r.nme) for r in runs if r.nme is not None and r.n_labelled]
+    points = points if _curve(points) is not None else list(measured)
+    gain = _gain(points, n_labelled)
     command, why = _next(counts, runs, n_new, gain)
     by_how = {k.removeprefix("labelled_"): n for k, n in counts.items() if k.startswith("labelled_")}
     return ProjectStatus(
-        counts["images"], counts["unlabelled"], n_labelled, counts["rejected"], by_how, runs, n_new, command, why, gain
+        counts["images"],
+        counts["unlabelled"],
+        n_labelled,
+        counts["rejected"],
+        by_how,
+        runs,
+        n_new,
+        command,
+        why,
+        gain,
+        points,
     )
 
 
@@ -89,16 +109,15 @@ def _next(
     return "review", f"{MORE} more labels would lower the error by about {percent(gain[1])} of it"
 
 
-def _curve(runs: Sequence[Run]) -> LearningCurve | None:
-    points = [CurvePoint(r.n_labelled, 0, r.nme) for r in runs if r.nme is not None and r.n_labelled]
+def _curve(points: Sequence[CurvePoint]) -> LearningCurve | None:
     try:
         return LearningCurve(points)
     except InputError:  # too few trainings
         return None
 
 
-def _gain(runs: Sequence[Run], n_labelled: int) -> tuple[float, float, float] | None:
-    curve = _curve(runs)
+def _gain(points: Sequence[CurvePoint], n_labelled: int) -> tuple[float, float, float] | None:
+    curve = _curve(points)
     if curve is None:
         return None
     low, middle, high = curve.gain(max(1, n_labelled), MORE).tolist()

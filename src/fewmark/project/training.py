@@ -11,14 +11,20 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.core.geometry import Box, box_of_points, box_size
 from fewmark.data.samples import FaceSample
+from fewmark.inference.checkpoint.io import load_checkpoint
+from fewmark.inference.checkpoint.model import Checkpoint
 from fewmark.inference.detector import Detector
 from fewmark.inference.face_detection.base import adapt_box, fit_box_adapter
 from fewmark.landmarks.missing import complete_landmarks
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.project.labels import OCCLUDED, Face, Labels
 from fewmark.project.predictions import StoredPrediction
+from fewmark.training.config import load_config
 from fewmark.training.faces import TrainingData
+from fewmark.training.launch import recipe_for_machine
 from fewmark.training.multi_view import predict_multi_view
+from fewmark.training.settings import Config
+from fewmark.training.start import usual_recipe
 
 LEAST_TO_HOLD_OUT = 100
 """Labelled faces from which some are held out, to measure on and to learn what errors to expect."""
@@ -79,6 +85,13 @@ def training_data(labels: Labels, scheme: LandmarkScheme, locate: Callable[[int]
         unlabelled,
         [s for n, s in samples.items() if n in held],
     )
+
+
+def read_recipe(recipe: str | Path | None, settings: Sequence[str], start: str) -> tuple[Config, Checkpoint | None]:
+    """The settings of a training and the model from which it begins, if there is one."""
+    first = load_checkpoint(start) if start else None
+    chosen = recipe or (usual_recipe(first) if first is not None else None) or recipe_for_machine()[0]
+    return load_config(chosen, settings), first
 
 
 def _tight_box(face: Face, scheme: LandmarkScheme) -> Box | None:
