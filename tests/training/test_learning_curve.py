@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewmark import TrainingData
+from fewmark import Project, TrainingData
 from fewmark.core.errors import InputError
+from fewmark.project.curve import curve_folder
 from fewmark.training.config import load_config
 from fewmark.training.curve_runs import label_counts, measure_learning_curve
 from fewmark.training.learning_curve import CurvePoint, LearningCurve
@@ -96,3 +97,28 @@ def test_the_command(cli: Any, synthetic: Path, tiny_recipe: Path, tmp_path: Pat
     assert second.exit_code == 0, second.stderr
     assert "3 more labels: NME" in second.stdout
     assert not any(m.exists() for m in models)
+
+
+def test_the_command_on_a_project(cli: Any, synthetic: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "p", "ibug-68", objects="whole-images")
+    project.add([synthetic])
+    project.labels.hold_out(4)
+    assert project.status().gain is None
+    arguments = ["curve", str(tmp_path / "p"), "--recipe", str(tiny_recipe), "--count", "2", "--count", "4"]
+    arguments += ["--set", "semi.selection=none", "--start", ""]
+    found = cli(*arguments, "--json")
+    assert found.exit_code == 0, found.stderr
+    numbers = json.loads(found.stdout)
+    status = project.status()
+    assert [(p.n_labels, p.draw, round(p.nme, 6)) for p in status.curve_points] == [
+        (r["n_labels"], r["draw"], round(r["nme"], 6)) for r in numbers["runs"]
+    ]
+    assert status.gain is not None
+    assert status.gain[0] <= status.gain[1] <= status.gain[2]
+    assert status.runs == []
+    folder = Path(numbers["picture"]).parent
+    assert folder.parent == tmp_path / "p/curves"
+    project.reject(1)
+    assert curve_folder(tmp_path / "p", project.labels.last_change()) != folder  # other labels, other runs
+    wrong = cli(*arguments, "--scheme", "ibug-68", code=1)
+    assert "leave out --scheme" in wrong.stderr
