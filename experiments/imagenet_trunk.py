@@ -154,9 +154,10 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings; goes on where it stopped")
     parser.add_argument("--labels", type=int, nargs="+", default=[20, 107])
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file for the numbers")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     crop, rule = CropRule(SIZE, 0.1), AugmentRule(rotation=25.0, colour=0.25, erase=0.15, blur=0.05)
     splits = {n: gather(arguments.data, n, 0) for n in arguments.labels}
     scheme, tests = next(iter(splits.values())).scheme, read_lists(arguments.data)

@@ -32,10 +32,9 @@ export function histogram({ counts, edges, calibrated }, cut) {
   return chart(`Faces by ${what}`, [[0, "start", "0"], [W / 2, "middle", `${what}, of the face's size`], [W, "end", percent(edges.at(-1))]], ...bars, ...line);
 }
 
-/** The NME of each training by its number of labels, and the band of the curve through them if there is one. */
-export function curve(runs, band) {
-  const known = runs.filter((r) => r.nme !== null);
-  if (known.length < 2) return tag("p", { class: "quiet" }, known.length ? `NME ${percent(known[0].nme)} on held-out faces from ${known[0].n_labelled} labels.` : "From 100 labels on, faces are held out to measure the model.");
+/** NMEs by the number of labels, the fewest first, and the band of the curve through them if there is one. */
+export function curve(known, band) {
+  if (known.length < 2) return tag("p", { class: "quiet" }, known.length ? `NME ${percent(known[0].nme)} on held-out faces from ${known[0].n_labelled} labels.` : "From 100 labels on, faces are held out to measure the model. Before, `fewmark curve` of this folder does it.");
   const ns = [...known.map((r) => r.n_labelled), ...(band ? band.n_labels : [])];
   const values = [...known.map((r) => r.nme), ...(band ? band.band.flat() : [])];
   const [x0, x1, y1] = [Math.min(...ns), Math.max(...ns), 1.15 * Math.min(Math.max(...values), 2 * Math.max(...known.map((r) => r.nme)))];

@@ -5,6 +5,12 @@ import { curve, histogram, percent, tag } from "./charts.js";
 
 const $ = (id) => document.getElementById(id);
 
+/** What tells the error by the number of labels: runs of the learning curve, or else each training that was measured. */
+function points({ curve_points: measured, runs }) {
+  const found = measured.length ? measured.map((p) => ({ n_labelled: p.n_labels, nme: p.nme })) : runs.filter((r) => r.nme !== null);
+  return found.sort((a, b) => a.n_labelled - b.n_labelled);
+}
+
 export class Overview {
   /** @param onOpen called with the number of a face that is to be shown
    *  @param onTrained called when a training has ended */
@@ -26,7 +32,7 @@ export class Overview {
     );
     $("advice").textContent = `Next: ${s.next_command}, because ${s.why}.`;
     const quiet = (text) => tag("p", { class: "quiet" }, text);
-    $("curve").replaceChildren(curve(s.runs, data.curve));
+    $("curve").replaceChildren(curve(points(s), data.curve));
     if (s.gain) $("curve").append(quiet(`50 more labels: ${percent(s.gain[1])} less error, ${percent(s.gain[0])} to ${percent(s.gain[2])} with a probability of 80 %.`));
     if (data.reviews) $("curve").append(quiet(`Of ${data.reviews.n} faces looked at since the last training, ${data.reviews.accepted} were accepted as they were; the points moved by ${percent(data.reviews.moved)} of the face's size on average.`));
     $("doubts").replaceChildren(data.doubts ? histogram(data.doubts, data.cut) : quiet("There is no model yet."));
