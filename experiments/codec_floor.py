@@ -26,7 +26,7 @@ INSIDE = (9.0, 54.0)
 NOISE = 0.02
 """Standard deviation of the noise in the rows so named; a map's peak is 1."""
 STRIDES = (2, 4, 8)
-SIGMAS = (2.0, 3.0, 4.0)
+SIGMAS = (3.0, 4.0)
 UNLIKE = (8, 4)
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 

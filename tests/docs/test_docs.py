@@ -139,7 +139,7 @@ def typer_app() -> Any:
         "fly",
         "scheme fly",
         "detect m p --out d --format bmp",
-        "curve d --labelled l --out r",
+        "curve d --wings 2 --out r",
         "inspect f --wing 2",
         "train d --labelled l --scheme s --out r --set semi.wings=2",
     ],
