@@ -15,7 +15,7 @@ from fewmark import Project, read_faces, write_faces
 from fewmark.core.errors import InputError
 from fewmark.data.formats.pts import write_pts
 from fewmark.data.images import read_image, write_image
-from fewmark.project.choice import cluster, farthest_first
+from fewmark.project.choice import farthest_first, typical
 from fewmark.project.label_check import doubtful_labels
 from fewmark.project.training import n_to_hold_out
 from fewmark.video.writer import VideoWriter
@@ -129,7 +129,7 @@ def test_an_image_without_a_face_waits_to_be_placed(tmp_path: Path) -> None:
     added = project.add([plain])
     assert added.without_face == [str(plain)]
     assert project.labels.face(1).box is None
-    assert project.queue(5)[0].reason == "not labelled yet"
+    assert project.queue(5)[0].reason == "no face was found in this image"
     points = np.random.default_rng(0).uniform(20, 70, (68, 2)).astype(np.float32)
     box = project.label(1, points).box
     assert box is not None
@@ -144,7 +144,7 @@ def test_a_wrong_label_is_refused_in_one_line(project: Project, synthetic: Path)
         project.label(1, np.full((68, 2), np.nan, np.float32))
 
 
-def test_the_first_queue_takes_what_is_unlike(project: Project, tmp_path: Path) -> None:
+def test_the_first_queue_stands_for_all(project: Project, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(12):
         image = np.full((40, 40, 3), 40, np.uint8)
@@ -155,7 +155,8 @@ def test_the_first_queue_takes_what_is_unlike(project: Project, tmp_path: Path) 
     project.add([tmp_path / f"{i:02d}.png" for i in range(12)])
     first = project.queue(3)
     assert {(item.face - 1) % 3 for item in first} == {0, 1, 2}
-    assert {item.reason for item in first} == {"unlike the others"}
+    assert {item.reason for item in first} == {"stands for others like it"}
+    assert {item.reason for item in project.queue(3, "centres")} == {"unlike the others"}
     points = np.random.default_rng(0).uniform(0, 39, (68, 2)).astype(np.float32)
     project.label(first[0].face, points)
     after = project.queue(2)
@@ -172,8 +173,24 @@ def test_k_centres_cover_the_vectors() -> None:
     assert sorted(i // 25 for i in chosen) == [0, 1, 2, 3]
     assert len(set(farthest_first(vectors, 100))) == 100
     assert len(farthest_first(vectors, 200, taken=[3])) == 99
-    group = cluster(vectors, chosen)
-    assert all(len(set(group[25 * k : 25 * k + 25].tolist())) == 1 for k in range(4))
+
+
+def test_typical_ones_stand_in_the_middle_of_groups() -> None:
+    rng = np.random.default_rng(1)
+    centres, sizes = np.array([[0, 0], [10, 0], [0, 10]], np.float32), (60, 30, 10)
+    vectors = np.concatenate([c + rng.normal(0, 0.5, (n, 2)) for c, n in zip(centres, sizes, strict=True)])
+    vectors = np.concatenate([vectors, [[14, 14]]]).astype(np.float32)  # like no other
+    chosen = typical(vectors, 4)
+    assert chosen[-1] == 100  # the largest group's first
+    for index, centre in zip(chosen, centres, strict=False):
+        assert np.linalg.norm(vectors[index] - centre) < 0.4
+    after = typical(vectors, 2, taken=chosen[:2])
+    assert set(after) == set(chosen[2:])  # no group is taken twice
+    weights = np.where(np.arange(101) == 30, 1e6, 1).astype(np.float32)
+    assert 30 in typical(vectors, 3, weights=weights)
+    assert sorted(typical(vectors, 500, taken=[4])) == [i for i in range(101) if i != 4]
+    same = np.zeros((9, 2), np.float32)
+    assert len(set(typical(same, 4, taken=[0]))) == 4
 
 
 def test_held_out_faces_stay_held_out(project: Project, synthetic: Path) -> None:

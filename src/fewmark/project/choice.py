@@ -1,4 +1,4 @@
-"""Which of many vectors to take first: those that are far from all taken before."""
+"""Which of many vectors to take first: those that stand for the others, or those that are far from all taken before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,81 @@ from numpy.typing import NDArray
 
 BLOCK = 1024
 """Vectors that are compared with many others at a time."""
+ROUNDS, TRIES = 15, 3
+"""Of k means; of its beginnings the best end counts."""
+
+
+def typical(
+    vectors: NDArray[np.float32],
+    n: int,
+    taken: Sequence[int] = (),
+    weights: NDArray[np.float32] | None = None,
+    seed: int = 0,
+) -> list[int]:
+    """Indices of n vectors, each in the middle of a group of vectors that no other stands for; the largest group's first.
+
+    Groups are those of k means, beside fixed centres at what is taken.
+
+    Args:
+        vectors: (N, D).
+        n: Number of indices, at most N.
+        taken: Indices that count as taken before; they are not among the result.
+        weights: (N,) how much each vector counts; None: all the same.
+        seed: Of the first centres.
+
+    Source: Hacohen, Dekel and Weinshall, Active learning on a budget: opposite strategies suit high and low budgets, ICML 2022; Arthur and
+        Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
+    """
+    free = np.setdiff1d(np.arange(len(vectors)), np.asarray(taken, np.int64))
+    if len(free) <= n:
+        return [int(i) for i in free]
+    x = vectors[free]
+    weight = np.ones(len(x)) if weights is None else np.maximum(np.asarray(weights, np.float64)[free], 1e-12)
+    fixed = _squared_to_all(x, vectors[list(taken)]) if len(taken) else np.full(len(x), np.inf, np.float32)
+    rng = np.random.default_rng(seed)
+    tried = [_k_means(x, n, weight, fixed, rng) for _ in range(TRIES)]
+    _, group, squared = min(tried, key=lambda t: t[0])
+    found: list[tuple[float, int]] = []
+    for k in range(n):
+        members = np.flatnonzero(group == k)
+        if len(members):
+            found.append((-float(weight[members].sum()), int(members[squared[members, k].argmin()])))
+    chosen = [int(free[i]) for _, i in sorted(found)]
+    return chosen if len(chosen) == n else chosen + farthest_first(vectors, n - len(chosen), [*taken, *chosen])
+
+
+def _k_means(
+    x: NDArray[np.float32],
+    n: int,
+    weight: NDArray[np.float64],
+    fixed: NDArray[np.float32],
+    rng: np.random.Generator,
+) -> tuple[float, NDArray[np.int64], NDArray[np.float32]]:
+    """k means beside fixed centres, each vector's squared distance to the nearest of which is given.
+
+    Returns: the mean that is minimised, (N,) the group of each vector, -1 where a fixed centre is nearer, (N, n) squared distances.
+    """
+    centres, nearest = np.empty((n, x.shape[1]), np.float32), fixed
+    for k in range(n):
+        chances = weight * (nearest if np.isfinite(nearest).all() else 1) + 1e-12
+        centres[k] = x[rng.choice(len(x), p=chances / chances.sum())]
+        nearest = np.minimum(nearest, ((x - centres[k]) ** 2).sum(1))
+    for _ in range(ROUNDS):
+        group, _ = _groups(x, centres, fixed)
+        for k in range(n):
+            members = group == k
+            if members.any():
+                centres[k] = np.average(x[members], axis=0, weights=weight[members])
+    group, squared = _groups(x, centres, fixed)
+    return float(weight @ np.minimum(squared.min(1), fixed)), group, squared
+
+
+def _groups(
+    x: NDArray[np.float32], centres: NDArray[np.float32], fixed: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """See `_k_means`."""
+    squared = np.maximum((x**2).sum(1)[:, None] + (centres**2).sum(1) - 2 * x @ centres.T, 0)
+    return np.where(squared.min(1) < fixed, squared.argmin(1), -1), squared
 
 
 def farthest_first(vectors: NDArray[np.float32], n: int, taken: Sequence[int] = ()) -> list[int]:
@@ -37,17 +112,6 @@ def farthest_first(vectors: NDArray[np.float32], n: int, taken: Sequence[int] = 
         distance = np.minimum(distance, _squared(vectors, index))
         distance[index] = -1
     return chosen
-
-
-def cluster(vectors: NDArray[np.float32], centres: Sequence[int]) -> NDArray[np.int64]:
-    """(N,) the position in `centres` of the centre that is nearest to each vector."""
-    nearest = np.full(len(vectors), np.inf, np.float32)
-    which = np.zeros(len(vectors), np.int64)
-    for position, index in enumerate(centres):
-        distance = _squared(vectors, index)
-        closer = distance < nearest
-        which[closer], nearest = position, np.minimum(nearest, distance)
-    return which
 
 
 def _squared(vectors: NDArray[np.float32], index: int) -> NDArray[np.float32]:

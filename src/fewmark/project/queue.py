@@ -9,18 +9,19 @@ from typing import Literal
 import numpy as np
 
 from fewmark.core.text import percent
-from fewmark.project.choice import cluster, farthest_first
+from fewmark.project.choice import farthest_first, typical
 from fewmark.project.cut import find_cut
 from fewmark.project.embedding import balanced
 from fewmark.project.labels import Labels
 from fewmark.project.predictions import Predictions, Run
 
 QueueKind = Literal["best", "centres", "doubt", "cut", "random"]
-DOUBTFUL = 4
-"""The queue chooses among so many times as many faces as are asked for, the most doubtful ones."""
-NOT_SEEN = "added since the last training, or without a face that was found"
-LARGEST = 5_000
-"""Faces among which centres are sought; of more, so many are drawn at random first."""
+POWER = 2.0
+"""Of the doubt by which a face counts."""
+BATCH = 20
+"""Groups at a time: the first faces of a long queue are those of a short one."""
+LARGEST = 2_000
+"""Faces among which representatives are sought; of more, so many are drawn first."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +52,66 @@ def make_queue(
         labels: The project's labels.
         predictions: The project's predictions.
         n: Most faces.
-        kind: best: before the first model, faces that are most unlike each other and all labelled ones; after it, of the faces that
-            it errs about most by its own account, such as are unlike each other, so that forty images of one person do not come at
-            once. centres and doubt are these two alone; cut: faces near the line between predictions that people accept and
-            such as they fix (`fewmark.project.cut`), or the median doubt; random is for comparison.
+        kind: best: faces that stand for many others like them and unlike all labelled ones; once there is a model, faces count by the
+            square of its doubt about them. centres: faces that are most unlike each other and all labelled ones; doubt: those that
+            the model errs about most by its own account; cut: faces near the line between predictions that people accept and such as
+            they fix (`fewmark.project.cut`), or the median doubt; random is for comparison.
         run: The model's run; None: there is no model yet.
-        seed: Of the random queue.
+        seed: Of what is drawn.
 
-    Source: Sener and Savarese, ICLR 2018 (centres); Settles, Active learning literature survey, 2009 (doubt).
+    Source: Hacohen et al., ICML 2022 (best); Sener and Savarese, ICLR 2018 (centres); Settles, Active learning literature survey, 2009 (doubt).
     """
     if kind == "random":
         numbers = labels.face_numbers("unlabelled")
         drawn = np.random.default_rng([seed, len(numbers)]).permutation(len(numbers))[:n]
         return [QueueItem(numbers[i], "drawn at random") for i in drawn]
-    doubts = [] if run is None else predictions.doubts(run.id, DOUBTFUL * n)
+    if kind == "best":
+        return _best(labels, predictions, n, run, seed)
     if kind == "centres" or run is None:
         return _centres(labels, predictions, n, seed)
     if kind == "cut":
         return _near_the_cut(predictions, n, run)
-    if kind == "doubt":
-        return [QueueItem(face, _doubtful(doubt, run)) for face, doubt in doubts[:n]]
-    items = _doubtful_and_unlike(predictions, n, doubts, run)
-    return items + [QueueItem(face, NOT_SEEN) for face in predictions.unseen(run.id, n - len(items))]
+    return [QueueItem(face, _doubtful(doubt, run)) for face, doubt in predictions.doubts(run.id, n)]
+
+
+def _best(labels: Labels, predictions: Predictions, n: int, run: Run | None, seed: int) -> list[QueueItem]:
+    """Faces in the middle of groups that no labelled face stands for."""
+    unlabelled = labels.face_numbers("unlabelled")
+    doubts = {} if run is None else dict(predictions.doubts(run.id, len(unlabelled)))
+    usual = float(np.median(list(doubts.values()))) if doubts else 1.0
+    weights = np.array([max(doubts.get(face, usual), 1e-9) for face in unlabelled]) ** POWER
+    if len(unlabelled) > LARGEST:
+        drawn = np.random.default_rng([seed, 1]).choice(
+            len(unlabelled), LARGEST, replace=False, p=weights / weights.sum()
+        )
+        unlabelled, weights = [unlabelled[i] for i in sorted(drawn.tolist())], np.ones(LARGEST)
+    weight_of = dict(zip(unlabelled, weights.tolist(), strict=True))
+    numbers, vectors = predictions.embeddings([*unlabelled, *labels.face_numbers("labelled")])
+    chosen: list[int] = []
+    if numbers:
+        vectors = balanced(vectors)
+        taken = [i for i, face in enumerate(numbers) if face not in weight_of]
+        weight = np.array([weight_of.get(face, 0.0) for face in numbers], np.float32)
+        while len(chosen) < min(n, len(numbers) - len(taken)):
+            wanted = min(BATCH, n - len(chosen))
+            chosen += typical(vectors, wanted, [*taken, *chosen], weight, seed)
+
+    def reason(face: int) -> str:
+        if run is None:
+            return "stands for others like it"
+        if face not in doubts:
+            return "added since the last training"
+        return f"{_doubtful(doubts[face], run)}, and stands for others like it"
+
+    items = [QueueItem(numbers[i], reason(numbers[i])) for i in chosen]
+    return items + _without_box(unlabelled, numbers, n - len(items))
+
+
+def _without_box(unlabelled: Sequence[int], numbers: Sequence[int], n: int) -> list[QueueItem]:
+    """Faces without a box have no vector, and come last."""
+    known = set(numbers)
+    rest = [face for face in unlabelled if face not in known]
+    return [QueueItem(face, "no face was found in this image") for face in rest[: max(0, n)]]
 
 
 def _centres(labels: Labels, predictions: Predictions, n: int, seed: int) -> list[QueueItem]:
@@ -82,16 +121,12 @@ def _centres(labels: Labels, predictions: Predictions, n: int, seed: int) -> lis
         unlabelled = [unlabelled[i] for i in sorted(drawn.tolist())]
     labelled = labels.face_numbers("labelled")
     numbers, vectors = predictions.embeddings([*unlabelled, *labelled])
-    if not numbers:
-        return [QueueItem(face, "not labelled yet") for face in unlabelled[:n]]
     done = set(labelled)
     taken = [i for i, number in enumerate(numbers) if number in done]
-    chosen = farthest_first(balanced(vectors), n, taken)
+    chosen = farthest_first(balanced(vectors), n, taken) if numbers else []
     reason = "unlike all labelled faces" if taken else "unlike the others"
     items = [QueueItem(numbers[i], reason) for i in chosen]
-    known = {item.face for item in items} | set(numbers)
-    rest = [face for face in unlabelled if face not in known]  # no box, so no vector
-    return [*items, *(QueueItem(face, "no face was found in this image") for face in rest)][:n]
+    return [*items, *_without_box(unlabelled, numbers, n - len(items))]
 
 
 def _near_the_cut(predictions: Predictions, n: int, run: Run) -> list[QueueItem]:
@@ -101,26 +136,6 @@ def _near_the_cut(predictions: Predictions, n: int, run: Run) -> list[QueueItem]
         cut, line = float(np.median(doubts)) if doubts else 0.0, "the middle of all doubts"
     near = predictions.nearest(run.id, n, cut)
     return [QueueItem(face, f"{_doubtful(doubt, run)}, near {line}, {percent(cut)}") for face, doubt in near]
-
-
-def _doubtful_and_unlike(
-    predictions: Predictions, n: int, doubts: Sequence[tuple[int, float]], run: Run
-) -> list[QueueItem]:
-    """The most doubtful face of each of n groups of doubtful faces that look alike."""
-    doubt = dict(doubts)
-    numbers, vectors = predictions.embeddings(list(doubt))
-    if not numbers:
-        return [QueueItem(face, _doubtful(value, run)) for face, value in doubts[:n]]
-    vectors = balanced(vectors)
-    centres = farthest_first(vectors, n)
-    group = cluster(vectors, centres)
-    items = []
-    for position in range(len(centres)):
-        members = [numbers[i] for i in np.flatnonzero(group == position)]
-        worst = max(members, key=lambda face: doubt[face])
-        alike = f", the most of {len(members)} alike" if len(members) > 1 else ""
-        items.append(QueueItem(worst, _doubtful(doubt[worst], run) + alike))
-    return sorted(items, key=lambda item: -doubt[item.face])
 
 
 def _doubtful(doubt: float, run: Run) -> str:
