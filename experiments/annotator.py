@@ -3,9 +3,9 @@
     python experiments/annotator.py --data ../shared/data/ibug68 --out runs/annotator --json docs/measured/annotator.json --figure docs/images/annotator.png
 
 921 images without labels (train.txt without the validation faces of `ts3_few_labels.py`). 20 labels at first and 20 more in six rounds; after each a training of
-the recipe `adapt` from `ibug-68-free`, measured on the validation and on the test faces in true boxes. The first labels are k centres for the queues
-best and centres, and drawn at random for the others; queues that begin alike share their first round. A correction is a landmark of the model that is further than 2 % of the face's size from the truth, of the faces
-that the queue has asked for.
+the recipe `adapt` from `ibug-68-free`, measured on the validation and on the test faces in true boxes. The queues best and centres choose the first
+labels, too; for the others these are drawn at random, and shared. A correction is a landmark of the model that is further than 2 % of the face's
+size from the truth, of the faces that the queue has asked for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fewmark.landmarks.metrics import score
 from fewmark.project.queue import QueueKind
 
 KINDS: tuple[QueueKind, ...] = ("best", "random", "doubt", "centres")
-FIRST: dict[QueueKind, QueueKind] = {"best": "centres", "centres": "centres"}
+FIRST: dict[QueueKind, QueueKind] = {"best": "best", "centres": "centres"}
 """What stands in for a queue before there is a model; the others' is random."""
 N_LABELS, N_ROUNDS = 20, 6
 FAR = 0.02
