@@ -81,7 +81,9 @@ def labels_table() -> str:
     (measured,) = _measured("labels.json")
     kept = [i for i, name in enumerate(measured["head"]) if name not in ("model", "validation", "AUC@0.08")]
     head, *rows = ([row[i] for i in kept] for row in [measured["head"], *measured["rows"]])
-    return str(_experiment("measurement").markdown_table(head, [[r[0], TRAINED_BY.get(r[1], r[1]), *r[2:]] for r in rows]))
+    return str(
+        _experiment("measurement").markdown_table(head, [[r[0], TRAINED_BY.get(r[1], r[1]), *r[2:]] for r in rows])
+    )
 
 
 def other_tests_table() -> str:

@@ -40,8 +40,14 @@ def make_project(data: Path, folder: Path) -> dict[str, FloatArray]:
     split = gather(data, 921, 0)
     if not (folder / "project.toml").is_file():
         shutil.rmtree(folder, ignore_errors=True)
+        images = folder.parent / "images"  # without the labels that stand beside the true ones
+        images.mkdir(parents=True, exist_ok=True)
+        for i, sample in enumerate(split.labelled):
+            link = images / f"{i:04d}{sample.image.suffix}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(sample.image.resolve())
         project = Project.create(folder, split.scheme)
-        project.add([s.image for s in split.labelled])
+        project.add([images])
         project.close()
     return {str(s.image.resolve()): s.landmarks for s in split.labelled if s.landmarks is not None}
 

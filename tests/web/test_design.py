@@ -12,8 +12,10 @@ import pytest
 pytest.importorskip("fastapi", reason='needs FastAPI: pip install "fewmark[web]"')
 from fastapi.testclient import TestClient
 
-from fewmark import Project
-from fewmark.web.design import create_design_app
+from fewmark import Detector, Project
+from fewmark.core.geometry import Image
+from fewmark.data.images import write_image
+from fewmark.web.design import create_design_app, place_of_points
 
 EYES_AND_MOUTH = [(50.0, 60.0), (70.0, 62.0), (95.0, 62.0), (115.0, 60.0), (60.0, 110.0), (105.0, 111.0)]
 
@@ -41,7 +43,8 @@ def test_a_drawing_becomes_a_project(example: Path, tmp_path: Path) -> None:
     ended: list[bool] = []
     app = create_design_app(tmp_path / "p", example, objects="whole-images", on_made=lambda: ended.append(True))
     client = TestClient(app, base_url="http://localhost")
-    assert client.get("/api/design").json()["width"] == 160
+    design = client.get("/api/design").json()
+    assert (design["width"], design["place"]) == (160, [32, 32, 128, 128])
     assert "ibug-68" in client.get("/api/design").json()["schemes"]
     assert len(client.get("/api/design/schemes/ibug-68").json()["mean_face"]) == 68
     proposal = client.post("/api/design/proposal", json=drawn(mirror=None, components={})).json()
@@ -60,6 +63,17 @@ def test_a_drawing_becomes_a_project(example: Path, tmp_path: Path) -> None:
     face = project.labels.face(1)
     assert face.landmarks is not None
     assert face.landmarks.tolist() == [list(p) for p in EYES_AND_MOUTH]
+
+
+def test_a_mean_face_is_put_on_the_face(tmp_path: Path, grace_hopper: Image) -> None:
+    write_image(tmp_path / "grace.png", grace_hopper)
+    x0, y0, x1, y1 = place_of_points(tmp_path / "grace.png", "faces")
+    (face,) = Detector("ibug-68-nano").detect(grace_hopper)
+    low, high = face.landmarks.min(0), face.landmarks.max(0)
+    side = (high - low).max()
+    assert x1 - x0 == pytest.approx(y1 - y0, abs=0.01)
+    assert x1 - x0 == pytest.approx(side, rel=0.2)
+    assert np.abs(np.array([x0 + x1, y0 + y1]) / 2 - (low + high) / 2).max() < 0.15 * side
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,10 @@ def typical(
         Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
     """
     free = np.setdiff1d(np.arange(len(vectors)), np.asarray(taken, np.int64))
+    weight = np.ones(len(free)) if weights is None else np.maximum(np.asarray(weights, np.float64)[free], 1e-12)
     if len(free) <= n:
-        return [int(i) for i in free]
+        return [int(i) for i in free[np.argsort(-weight, kind="stable")]]
     x = vectors[free]
-    weight = np.ones(len(x)) if weights is None else np.maximum(np.asarray(weights, np.float64)[free], 1e-12)
     fixed = _squared_to_all(x, vectors[list(taken)]) if len(taken) else np.full(len(x), np.inf, np.float32)
     rng = np.random.default_rng(seed)
     tried = [_k_means(x, n, weight, fixed, rng) for _ in range(TRIES)]

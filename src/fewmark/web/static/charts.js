@@ -34,7 +34,7 @@ export function histogram({ counts, edges, calibrated }, cut) {
 
 /** NMEs by the number of labels, the fewest first, and the band of the curve through them if there is one. */
 export function curve(known, band) {
-  if (known.length < 2) return tag("p", { class: "quiet" }, known.length ? `NME ${percent(known[0].nme)} on held-out faces from ${known[0].n_labelled} labels.` : "From 100 labels on, faces are held out to measure the model. Before, `fewmark curve` of this folder does it.");
+  if (known.length < 2) return tag("p", { class: "quiet" }, known.length ? `NME ${percent(known[0].nme)} on held-out faces from ${known[0].n_labelled} labels.` : "From 100 labels on, faces are held out to measure the model; before, run fewmark curve on this folder.");
   const ns = [...known.map((r) => r.n_labelled), ...(band ? band.n_labels : [])];
   const values = [...known.map((r) => r.nme), ...(band ? band.band.flat() : [])];
   const [x0, x1, y1] = [Math.min(...ns), Math.max(...ns), 1.15 * Math.min(Math.max(...values), 2 * Math.max(...known.map((r) => r.nme)))];

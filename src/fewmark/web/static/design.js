@@ -183,10 +183,10 @@ $("start").addEventListener("change", async () => {
   if (!$("start").value) return;
   const scheme = await ask("GET", `api/design/schemes/${$("start").value}`).catch(tell);
   if (!scheme) return;
-  const side = 0.6 * Math.min(design.width, design.height);
+  const [x0, y0, x1, y1] = design.place;
   const of = (k) => Object.entries(scheme.components).find(([, v]) => v.includes(k))?.[0] || "points";
   points = scheme.mean_face.map(([x, y], k) => ({
-    x: design.width / 2 + (x - 0.5) * side, y: design.height / 2 + (y - 0.5) * side,
+    x: x0 + x * (x1 - x0), y: y0 + y * (y1 - y0),
     name: scheme.landmarks[k], component: of(k), mirror: scheme.mirror ? scheme.mirror[k] : k,
   }));
   selected = null;
