@@ -63,27 +63,22 @@ def _k_means(
 
     Returns: the mean that is minimised, (N,) the group of each vector, -1 where a fixed centre is nearer, (N, n) squared distances.
     """
+    norms, everyone = (x**2).sum(1), np.arange(len(x))
     centres, nearest = np.empty((n, x.shape[1]), np.float32), fixed
     for k in range(n):
         chances = weight * (nearest if np.isfinite(nearest).all() else 1) + 1e-12
         centres[k] = x[rng.choice(len(x), p=chances / chances.sum())]
-        nearest = np.minimum(nearest, ((x - centres[k]) ** 2).sum(1))
-    for _ in range(ROUNDS):
-        group, _ = _groups(x, centres, fixed)
-        for k in range(n):
-            members = group == k
-            if members.any():
-                centres[k] = np.average(x[members], axis=0, weights=weight[members])
-    group, squared = _groups(x, centres, fixed)
+        nearest = np.minimum(nearest, np.maximum(norms - 2 * x @ centres[k] + centres[k] @ centres[k], 0))
+    for last in [False] * ROUNDS + [True]:
+        squared = np.maximum(norms[:, None] - 2 * x @ centres.T + (centres**2).sum(1), 0)
+        group = np.where(squared.min(1) < fixed, squared.argmin(1), -1)
+        if last:
+            break
+        of = np.zeros((n, len(x)), np.float32)
+        of[group[group >= 0], everyone[group >= 0]] = weight[group >= 0]
+        totals = of.sum(1, keepdims=True)
+        centres = np.where(totals > 0, of @ x / np.maximum(totals, 1e-30), centres).astype(np.float32)
     return float(weight @ np.minimum(squared.min(1), fixed)), group, squared
-
-
-def _groups(
-    x: NDArray[np.float32], centres: NDArray[np.float32], fixed: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """See `_k_means`."""
-    squared = np.maximum((x**2).sum(1)[:, None] + (centres**2).sum(1) - 2 * x @ centres.T, 0)
-    return np.where(squared.min(1) < fixed, squared.argmin(1), -1), squared
 
 
 def farthest_first(vectors: NDArray[np.float32], n: int, taken: Sequence[int] = ()) -> list[int]:

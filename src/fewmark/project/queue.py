@@ -86,7 +86,7 @@ def _best(labels: Labels, predictions: Predictions, n: int, run: Run | None, see
         )
         unlabelled, weights = [unlabelled[i] for i in sorted(drawn.tolist())], np.ones(LARGEST)
     weight_of = dict(zip(unlabelled, weights.tolist(), strict=True))
-    numbers, vectors = predictions.embeddings([*unlabelled, *labels.face_numbers("labelled")])
+    numbers, vectors = predictions.embeddings([*unlabelled, *_some(labels.face_numbers("labelled"), seed)])
     chosen: list[int] = []
     if numbers:
         vectors = balanced(vectors)
@@ -107,6 +107,14 @@ def _best(labels: Labels, predictions: Predictions, n: int, run: Run | None, see
     return items + _without_box(unlabelled, numbers, n - len(items))
 
 
+def _some(faces: list[int], seed: int) -> list[int]:
+    """`LARGEST` of them, drawn at random where there are more."""
+    if len(faces) <= LARGEST:
+        return faces
+    drawn = np.random.default_rng([seed, 1]).permutation(len(faces))[:LARGEST]
+    return [faces[i] for i in sorted(drawn.tolist())]
+
+
 def _without_box(unlabelled: Sequence[int], numbers: Sequence[int], n: int) -> list[QueueItem]:
     """Faces without a box have no vector, and come last."""
     known = set(numbers)
@@ -116,10 +124,8 @@ def _without_box(unlabelled: Sequence[int], numbers: Sequence[int], n: int) -> l
 
 def _centres(labels: Labels, predictions: Predictions, n: int, seed: int) -> list[QueueItem]:
     unlabelled = labels.face_numbers("unlabelled")
-    if len(unlabelled) > LARGEST:
-        drawn = np.random.default_rng([seed, 1]).permutation(len(unlabelled))[:LARGEST]
-        unlabelled = [unlabelled[i] for i in sorted(drawn.tolist())]
-    labelled = labels.face_numbers("labelled")
+    unlabelled = _some(unlabelled, seed)
+    labelled = _some(labels.face_numbers("labelled"), seed)
     numbers, vectors = predictions.embeddings([*unlabelled, *labelled])
     done = set(labelled)
     taken = [i for i, number in enumerate(numbers) if number in done]
