@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,42 +91,3 @@ def test_a_drawing_that_is_no_scheme_is_told(
     assert answer.status_code == 422
     assert words in answer.json()["detail"]
     assert not (tmp_path / "p").exists()
-
-
-def test_the_designer_in_a_browser(browser: Any, example: Path, tmp_path: Path, serve: Callable[..., Any]) -> None:
-    server = serve(tmp_path / "p", "--design", str(example), "--objects", "whole-images")
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"{server.url}")
-    page.wait_for_selector("#start option:nth-child(2)", state="attached")
-    for component, places in (
-        ("left eye", EYES_AND_MOUTH[:2]),
-        ("right eye", EYES_AND_MOUTH[2:4]),
-        ("mouth", EYES_AND_MOUTH[4:]),
-    ):
-        page.fill("#component", component)
-        for x, y in places:
-            at = page.evaluate(
-                "([x, y]) => { const p = new DOMPoint(x, y).matrixTransform(document.getElementById('canvas').getScreenCTM());"
-                " return [p.x, p.y]; }",
-                [x, y],
-            )
-            page.mouse.click(*at)
-    assert page.locator("#points li").count() == 6
-    page.fill("#name", "mine-6")
-    page.click("#propose")
-    page.wait_for_timeout(500)
-    page.select_option("#first", "0")
-    page.select_option("#second", "3")
-    page.click("#save")
-    page.wait_for_selector("#state:has-text('Made')")
-    assert errors == []
-    assert server.process.wait(timeout=30) == 0  # its work is done
-    project = Project(tmp_path / "p")
-    assert project.scheme.mirror == (3, 2, 1, 0, 5, 4)
-    assert project.scheme.landmarks[0] == "left_eye_0"
-    face = project.labels.face(1)
-    assert face.landmarks is not None
-    assert np.abs(face.landmarks - EYES_AND_MOUTH).max() < 0.25
-    page.close()

@@ -86,7 +86,13 @@ def test_from_no_scheme_to_a_second_model(
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(designer.url)
     draw_scheme(page)
-    assert designer.process.wait(timeout=30) == 0
+    assert designer.process.wait(timeout=30) == 0  # its work is done
+    project = Project(folder)
+    assert project.scheme.mirror == (3, 2, 1, 0, 5, 4)
+    assert project.scheme.landmarks[0] == "left_eye_0"
+    drawn = project.labels.face(1).landmarks
+    assert drawn is not None
+    assert np.abs(drawn - [place for places in SIX.values() for place in places]).max() < 0.25
     fewmark("add", folder, images)
     assert json.loads(fewmark("status", folder, "--json"))["n_unlabelled"] == 7
 
