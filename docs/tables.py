@@ -100,6 +100,16 @@ def other_tests_table() -> str:
     return str(_experiment("measurement").markdown_table(head, rows))
 
 
+def trunk_table() -> str:
+    """NME on all test faces of what experiments/imagenet_trunk.py measured."""
+    (measured,) = _measured("imagenet_trunk.json")
+    network, trained_on, labels, full = (measured["head"].index(c) for c in ("network", "trained on", "labels", "full"))
+    cells = {(r[network], f"{r[labels]} labels, {r[trained_on]}"): r[full] for r in measured["rows"]}
+    columns = list(dict.fromkeys(column for _, column in cells))
+    whole = {(row, column): cells.get((row, column), "-") for row, _ in cells for column in columns}
+    return _pivot("network", whole, "{}").replace(", labels", " alone")
+
+
 def peers_table() -> str:
     """What experiments/peers_landmarks.py wrote, and below it the cascade's stages of experiments/cascade_figures.py, once it has."""
     rows = [*_measured("peers.json")[0]]
@@ -327,6 +337,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "codec-floor": floors_table,
     "labels": labels_table,
     "other-tests": other_tests_table,
+    "trunk": trunk_table,
     "scheme-transfer": transfers_table,
     "cascade": cascade_table,
     "peers": peers_table,

@@ -193,6 +193,18 @@ def test_typical_ones_stand_in_the_middle_of_groups() -> None:
     assert len(set(typical(same, 4, taken=[0]))) == 4
 
 
+def test_no_gain_is_promised_that_trainings_do_not_show(project: Project, synthetic: Path) -> None:
+    project.add([synthetic])
+    for name, n, nme in (("1", 100, 0.036), ("2", 120, 0.037), ("3", 140, 0.037)):
+        project.predictions.add_run(name, n, nme, calibrated=True)
+    project.labels.restore(1, 0, "anna")  # a face to review
+    status = project.status()
+    assert status.gain is not None
+    assert status.gain[1] < 0
+    assert status.next_command == "review"
+    assert "lower the error" not in status.why
+
+
 def test_held_out_faces_stay_held_out(project: Project, synthetic: Path) -> None:
     project.add([synthetic])
     assert project.labels.hold_out(n_to_hold_out(14)) == set()

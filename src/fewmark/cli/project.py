@@ -130,7 +130,8 @@ def status(folder: ProjectArgument, as_json: Json = False) -> None:
         out.print(f"model {run.name}   {count(run.n_labelled, 'label')}{nme}")
     if found.gain is not None:
         low, middle, high = found.gain
-        out.print(f"50 more labels: {percent(middle)} of the error less ({percent(low)} to {percent(high)})")
+        buys = f"{percent(middle)} of the error less" if middle > 0 else "no gain is shown by the trainings so far"
+        out.print(f"50 more labels: {buys} ({percent(low)} to {percent(high)})")
     _print_next(folder, found)
 
 

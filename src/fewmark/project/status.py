@@ -104,7 +104,7 @@ def _next(
         return "train", f"{count(n_new, 'new label')} since the last training, which had {runs[-1].n_labelled}"
     if not n_unlabelled:
         return "export", "every face is labelled or rejected"
-    if gain is None:
+    if gain is None or gain[1] <= 0:  # nothing measured, or trainings that differ by chance
         return "review", "the model's most doubtful faces teach it most"
     return "review", f"{MORE} more labels would lower the error by about {percent(gain[1])} of it"
 

@@ -33,7 +33,7 @@ export class Overview {
     $("advice").textContent = `Next: ${s.next_command}, because ${s.why}.`;
     const quiet = (text) => tag("p", { class: "quiet" }, text);
     $("curve").replaceChildren(curve(points(s), data.curve));
-    if (s.gain) $("curve").append(quiet(`50 more labels: ${percent(s.gain[1])} less error, ${percent(s.gain[0])} to ${percent(s.gain[2])} with a probability of 80 %.`));
+    if (s.gain) $("curve").append(quiet(`50 more labels: ${s.gain[1] > 0 ? `${percent(s.gain[1])} less error` : "no gain is shown so far"}, ${percent(s.gain[0])} to ${percent(s.gain[2])} with a probability of 80 %.`));
     if (data.reviews) $("curve").append(quiet(`Of ${data.reviews.n} faces looked at since the last training, ${data.reviews.accepted} were accepted as they were; the points moved by ${percent(data.reviews.moved)} of the face's size on average.`));
     $("doubts").replaceChildren(data.doubts ? histogram(data.doubts, data.cut) : quiet("There is no model yet."));
     if (data.cut) $("doubts").append(quiet(`The line parts what was accepted from what was fixed; ${data.cut.n_below} unlabelled faces lie below it.`));
