@@ -31,9 +31,9 @@ class Review:
 def find_cut(reviews: Sequence[Review]) -> float | None:
     """The doubt that best parts accepted predictions, below it, from those that were fixed; None if there are too few of them.
 
-    >>> reviews = [Review(i, 0.01 * i, accepted=i < 8, moved=0.0) for i in range(12)]
+    >>> reviews = [Review(i, i / 8, accepted=i < 8, moved=0.0) for i in range(12)]
     >>> find_cut(reviews), find_cut(reviews[:8])
-    (0.075, None)
+    (0.9375, None)
     """
     accepted = np.array([r.accepted for r in reviews], bool)
     if len(reviews) < LEAST or accepted.all() or not accepted.any():
