@@ -110,6 +110,12 @@ def trunk_table() -> str:
     return _pivot("network", whole, "{}").replace(", labels", " alone")
 
 
+def annotator_table() -> str:
+    """What experiments/annotator.py measured."""
+    (measured,) = _measured("annotator.json")
+    return str(_experiment("measurement").markdown_table(measured["head"], measured["rows"]))
+
+
 def peers_table() -> str:
     """What experiments/peers_landmarks.py wrote, and below it the cascade's stages of experiments/cascade_figures.py, once it has."""
     rows = [*_measured("peers.json")[0]]
@@ -338,6 +344,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "labels": labels_table,
     "other-tests": other_tests_table,
     "trunk": trunk_table,
+    "annotator": annotator_table,
     "scheme-transfer": transfers_table,
     "cascade": cascade_table,
     "peers": peers_table,

@@ -114,22 +114,36 @@ def label_and_train(
     return result
 
 
+def labels_until(nme: float, counts: list[int], curve: FloatArray) -> float:
+    """The number of labels from which a curve has been at an NME or below, between its points on a line; NaN: it never is."""
+    below = np.flatnonzero(curve <= nme)
+    if not len(below) or below[0] == 0:
+        return float(counts[0]) if len(below) else float("nan")
+    first = int(below[0])
+    return float(np.interp(nme, curve[[first, first - 1]], [counts[first], counts[first - 1]]))
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the projects; goes on where it stopped")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="only show the annotators that are done")
     parser.add_argument("--list", choices=("full", "validation"), default="full", help="faces of the table")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--figure", type=Path, help="file for the picture")
     arguments = parser.parse_args()
-    truth = make_project(arguments.data, arguments.out / "base")
     results: dict[str, list[list[dict[str, Any]]]] = {}
+    truth = {} if arguments.table else make_project(arguments.data, arguments.out / "base")
     for seed in arguments.seeds:
         for kind in arguments.kinds:
-            run = simulate(arguments.out, arguments.data, truth, kind, seed, arguments.threads)
-            results.setdefault(kind, []).append(run)
+            if not arguments.table:
+                simulate(arguments.out, arguments.data, truth, kind, seed, arguments.threads)
+            path = arguments.out / f"{kind}{seed}/rounds.json"
+            rounds = json.loads(path.read_text()) if path.is_file() else []
+            if len(rounds) == N_ROUNDS + 1:
+                results.setdefault(kind, []).append(rounds)
     counts = [r["labels"] for r in next(iter(results.values()))[0]]
     rows, curves = [], {}
     for kind, runs in results.items():
@@ -143,7 +157,7 @@ def main() -> None:
     print(markdown_table(head, rows))
     if "best" in curves and "random" in curves:
         final, best = curves["random"].mean(0)[-1], curves["best"].mean(0)
-        reached = np.interp(-final, -best, counts) if best.min() <= final else np.nan
+        reached = labels_until(final, counts, best)
         print(f"best reaches random's final NME with {reached:.0f} labels, {100 * reached / counts[-1]:.0f} % of them")
     if arguments.json:
         write_json(arguments.json, {"head": head, "rows": rows})
