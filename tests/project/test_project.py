@@ -220,6 +220,22 @@ def test_held_out_faces_stay_held_out(project: Project, synthetic: Path) -> None
     assert len(data.labelled) == 13 - 6
 
 
+def test_faces_that_a_model_has_seen_are_not_held_out(project: Project, synthetic: Path) -> None:
+    project.add(images_of(synthetic, 12))
+    points = np.random.default_rng(0).uniform(10, 50, (68, 2)).astype(np.float32)
+    for face in range(1, 7):
+        project.label(face, points)
+    project.predictions.add_run("001", 6, None, calibrated=False)
+    since = project.predictions.runs()[-1].at
+    assert project.labels.hold_out(4, since=since) == set()  # all six were learned from
+    for face in range(1, 13):
+        project.label(face, points + 1, how="fixed")
+    held = project.labels.hold_out(4, since=since)
+    assert len(held) == 3  # half of those that are new
+    assert held <= set(range(7, 13))
+    assert project.labels.hold_out(4, since=since) == held
+
+
 @pytest.fixture(scope="module")
 def trained(synthetic: Path, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project.create(tmp_path_factory.mktemp("trained") / "p", "ibug-68", objects="whole-images")

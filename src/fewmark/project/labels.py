@@ -298,16 +298,27 @@ class Labels:
         )
         return {n for (n,) in rows}
 
-    def hold_out(self, wanted: int, seed: int = 0) -> set[int]:
+    def hold_out(self, wanted: int, seed: int = 0, *, since: str | None = None) -> set[int]:
         """Hold out labelled faces, drawn at random, until there are so many; who is held out stays so.
+
+        Args:
+            wanted: Number of faces held out.
+            seed: Of the draw.
+            since: When the last training ended. Only faces that were first labelled after it are new to all models; half of these are
+                held out at most, so that the next model learns from the others. None: there was no training.
 
         Returns:
             Numbers of all faces that are held out now.
         """
         with self.database.transaction() as db:
             held = self.held_out()
-            free = [n for n in self.face_numbers("labelled") if n not in held]
-            drawn = np.random.default_rng([seed, len(held)]).permutation(len(free))[: max(0, wanted - len(held))]
+            labelled, most = self.face_numbers("labelled"), wanted - len(held)
+            if since is not None:
+                rows = db.execute("SELECT DISTINCT face FROM changes WHERE state = 'labelled' AND at < ?", (since,))
+                labelled = sorted(set(labelled).difference(n for (n,) in rows))
+                most = min(most, len(labelled) // 2 - len(held.intersection(labelled)))
+            free = [n for n in labelled if n not in held]
+            drawn = np.random.default_rng([seed, len(held)]).permutation(len(free))[: max(0, most)]
             db.executemany("INSERT OR IGNORE INTO held_out (face) VALUES (?)", [(free[i],) for i in drawn])
             return held | {free[i] for i in drawn}
 

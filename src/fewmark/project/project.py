@@ -213,9 +213,11 @@ class Project:
         Raises:
             InputError: Nothing is labelled, a setting does not fit, or there is no training to go on with.
         """
-        from fewmark.project.training import read_recipe
+        from fewmark.project.training import n_to_hold_out, read_recipe
         from fewmark.training.run import train as run_training
 
+        last, n_labelled = self.last_run, self.labels.counts()["labelled"]
+        self.labels.hold_out(n_to_hold_out(n_labelled), since=None if last is None else last.at)
         data = self.training_data()
         if not data.labelled:
             raise InputError(f"{self.folder}: no face is labelled yet; label some by `fewmark label {self.folder}`")
@@ -263,10 +265,10 @@ class Project:
         return found
 
     def training_data(self) -> TrainingData:
-        """The project's faces as a `TrainingData`; from `training.LEAST_TO_HOLD_OUT` labels on, some are held out."""
+        """The project's faces as a `TrainingData`, some of them held out once a training had `training.LEAST_TO_HOLD_OUT` labels."""
         from fewmark.project.training import training_data
 
-        return training_data(self.labels, self.scheme, self.image_path)
+        return training_data(self.labels, self.scheme, self.image_path, self.labels.held_out())
 
     def export(self, path: str | Path, fmt: str | None = None) -> int:
         """Write the labels to a file of another format, in one piece.

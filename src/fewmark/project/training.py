@@ -58,16 +58,18 @@ def n_to_hold_out(n_labelled: int) -> int:
     return 0 if n_labelled < LEAST_TO_HOLD_OUT else min(MOST_HELD_OUT, round(n_labelled * HELD_OUT))
 
 
-def training_data(labels: Labels, scheme: LandmarkScheme, locate: Callable[[int], Path]) -> TrainingData:
-    """The project's faces as training data: labelled ones, some of them held out, and unlabelled ones with a box.
+def training_data(
+    labels: Labels, scheme: LandmarkScheme, locate: Callable[[int], Path], held: set[int]
+) -> TrainingData:
+    """The project's faces as training data: labelled ones, and unlabelled ones with a box.
 
     Args:
         labels: The project's.
         scheme: Its scheme.
         locate: Number of an image -> its file.
+        held: Numbers of the labelled faces that are held out.
     """
     faces = list(labels.faces("labelled"))
-    held = labels.hold_out(n_to_hold_out(len(faces)))
     samples = {f.id: to_sample(f, locate(f.image)) for f in faces}
     pairs = [(f.box, _tight_box(f, scheme)) for f in faces]
     found = [(a, b) for a, b in pairs if a is not None and b is not None]
