@@ -202,7 +202,7 @@ def held_out_faces(folder: Path) -> list[FaceSample]:
         faces = list(project.training_data().validation)
     if not faces:
         raise InputError(
-            f"{folder}: faces are held out from {LEAST_TO_HOLD_OUT} labels on; label more, or give labelled faces as DATA"
+            f"{folder}: no face is held out yet; a training with {LEAST_TO_HOLD_OUT} labels or more holds some out, or give labelled faces as DATA"
         )
     return faces
 
