@@ -46,5 +46,5 @@ def test_bad_requests(cli: Any, folder: Path, tmp_path: Path) -> None:
     assert "--out" in cli("train", tmp_path / "few.csv", "--scheme", "ibug-68", code=2).stderr
     assert "empty folder" in cli.error("init", folder, "--scheme", "ibug-68")
     assert "no such image" in cli.error("add", folder, tmp_path / "nothing.jpg")
-    assert "from 100 labels on" in cli.error("evaluate", folder)
+    assert "a training with 100 labels or more" in cli.error("evaluate", folder)
     assert "--out FILE is missing" in cli.error("export", folder, "--to", "csv")
