@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fewmark import Project, read_faces, write_faces
+from fewmark import DataWarning, Project, read_faces, write_faces
 from fewmark.core.errors import InputError
 from fewmark.data.formats.pts import write_pts
 from fewmark.data.images import read_image, write_image
@@ -94,6 +94,9 @@ def test_labels_beside_images_come_with_them(beside: str, project: Project, synt
     found = project.labels.face(1).landmarks
     assert found is not None
     assert found == pytest.approx(faces[0].landmarks, abs=1e-3)
+    other = Project.create(tmp_path / "other", "mtfl-5", objects="whole-images")
+    with pytest.warns(DataWarning, match="0.jpg is added without this label"):
+        assert (other.add([folder]).images, other.status().n_labelled) == (3, 0)  # the labels are of another scheme
 
 
 def test_frames_of_a_video_every_nth_or_most_unlike(project: Project, tmp_path: Path) -> None:

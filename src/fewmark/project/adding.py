@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmark.core.errors import InputError
+from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.files import atomic_path
 from fewmark.core.geometry import Box, box_of_points
 from fewmark.core.geometry import Image as Pixels
@@ -128,11 +128,15 @@ def _incoming(
 
 
 def _labels_beside(image: Path, scheme: LandmarkScheme) -> list[FaceSample]:
-    """The faces of a .pts file or a file of LabelMe that is named after the image."""
+    """The faces of a .pts file or a file of LabelMe that is named after the image; one that does not fit is told and left out."""
     table, points = image.with_suffix(".json"), image.with_suffix(".pts")
-    if table.is_file() and is_labelme(read_json(table)):
-        return [s for s in read_labelme(table, scheme=scheme) if s.landmarks is not None]
-    return read_faces(points, scheme=scheme) if points.is_file() else []
+    try:
+        if table.is_file() and is_labelme(read_json(table)):
+            return [s for s in read_labelme(table, scheme=scheme) if s.landmarks is not None]
+        return read_faces(points, scheme=scheme) if points.is_file() else []
+    except InputError as error:
+        warn_of_data(f"{error}; {image.name} is added without this label")
+        return []
 
 
 def _labelled(samples: Iterable[FaceSample], source: str) -> Iterator[_Incoming]:
