@@ -3,7 +3,7 @@
     python benchmarks/project.py --faces 100000 --json project.json
 
 The images are one drawn face under many names. Times of the page are measured in headless Chromium: until the first face is seen, and from a key to the next
-face, over 60 faces. Memory is the server's resident set.
+face, over 35 faces. Memory is the server's resident set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fewmark.project.embedding import N_LOOK
 from fewmark.project.predictions import StoredPrediction
 
 MARKS = {"status, s": 1.0, "page open, s": 1.0, "next face, ms at p95": 150.0, "memory of the server, MB": 500.0}
-N_NEXT = 60
+N_NEXT = 35
 
 
 def fill(folder: Path, n: int) -> Project:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 BLOCK = 1024
 """Vectors that are compared with many others at a time."""
-ROUNDS, TRIES = 15, 3
+ROUNDS, TRIES = 15, 2
 """Of k means; of its beginnings the best end counts."""
 
 

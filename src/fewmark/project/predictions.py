@@ -190,6 +190,14 @@ class Predictions:
         )
         return list(rows)
 
+    def doubts_of(self, run: int, numbers: Sequence[int]) -> dict[int, float]:
+        """How doubtful a run is about faces, of those that it has seen."""
+        rows = self.database.connection.execute(
+            "SELECT face, doubt FROM predictions WHERE run = ? AND face IN (SELECT value FROM json_each(?))",
+            (run, json.dumps(list(numbers))),
+        )
+        return dict(rows.fetchall())
+
     def doubts(self, run: int, n: int, state: State = "unlabelled") -> list[tuple[int, float]]:
         """The n faces of a state that a run is most in doubt about, and how much, the most doubtful first."""
         rows = self.database.connection.execute(

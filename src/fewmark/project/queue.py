@@ -20,8 +20,8 @@ POWER = 2.0
 """Of the doubt by which a face counts."""
 BATCH = 20
 """Groups at a time: the first faces of a long queue are those of a short one."""
-LARGEST = 2_000
-"""Faces among which representatives are sought; of more, so many are drawn first."""
+CANDIDATES, LARGEST = 5_000, 1_500
+"""Of more unlabelled faces so many are drawn at random, and of these so many by their weight, among which representatives are sought."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def make_queue(
 
 def _best(labels: Labels, predictions: Predictions, n: int, run: Run | None, seed: int) -> list[QueueItem]:
     """Faces in the middle of groups that no labelled face stands for."""
-    unlabelled = labels.face_numbers("unlabelled")
-    doubts = {} if run is None else dict(predictions.doubts(run.id, len(unlabelled)))
+    unlabelled = _some(labels.face_numbers("unlabelled"), seed, CANDIDATES)
+    doubts = {} if run is None else predictions.doubts_of(run.id, unlabelled)
     usual = float(np.median(list(doubts.values()))) if doubts else 1.0
     weights = np.array([max(doubts.get(face, usual), 1e-9) for face in unlabelled]) ** POWER
     if len(unlabelled) > LARGEST:
@@ -107,11 +107,11 @@ def _best(labels: Labels, predictions: Predictions, n: int, run: Run | None, see
     return items + _without_box(unlabelled, numbers, n - len(items))
 
 
-def _some(faces: list[int], seed: int) -> list[int]:
-    """`LARGEST` of them, drawn at random where there are more."""
-    if len(faces) <= LARGEST:
+def _some(faces: list[int], seed: int, n: int = LARGEST) -> list[int]:
+    """n of them, drawn at random where there are more."""
+    if len(faces) <= n:
         return faces
-    drawn = np.random.default_rng([seed, 1]).permutation(len(faces))[:LARGEST]
+    drawn = np.random.default_rng([seed, 1]).permutation(len(faces))[:n]
     return [faces[i] for i in sorted(drawn.tolist())]
 
 

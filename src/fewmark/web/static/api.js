@@ -24,7 +24,7 @@ export const readNeighbour = (number) => ask("GET", `api/faces/${number}/neighbo
 export const readHeatmap = (number) => ask("GET", `api/faces/${number}/heatmap`);
 export const imageOf = (face) => `api/images/${face.image}`;
 export const lists = {
-  queue: (kind) => ask("GET", `api/queue?n=60&kind=${kind}`),
+  queue: (kind) => ask("GET", `api/queue?n=40&kind=${kind}`),
   doubtful: () => ask("GET", "api/doubtful?n=100"),
   all: (after = 0) => ask("GET", `api/faces?after=${after}&n=200`),
 };
