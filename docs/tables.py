@@ -226,7 +226,7 @@ def unlikely_faces_table() -> str:
 ROBUSTNESS_ROWS = (
     *(f"shift {v} %" for v in (10, 20, 30)),
     *(f"scale {v}" for v in (0.7, 1.5)),
-    *(f"rotation +{v}°" for v in (30, 90)),
+    *(f"rotation +{v}°" for v in (30, 60, 90)),
     *(f"size {v} px" for v in (24, 64)),
     "yaw 0",
     "yaw 20",

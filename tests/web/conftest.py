@@ -102,3 +102,37 @@ def browser() -> Iterator[Any]:
         launched = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+@pytest.fixture
+def on_screen() -> Callable[[Any, float, float], tuple[float, float]]:
+    """Page, x, y -> where a place of the image is on the screen."""
+
+    def find(page: Any, x: float, y: float) -> tuple[float, float]:
+        found = page.evaluate(
+            "([x, y]) => { const m = document.getElementById('canvas').getScreenCTM();"
+            " const p = new DOMPoint(x, y).matrixTransform(m); return [p.x, p.y]; }",
+            [x, y],
+        )
+        return found[0], found[1]
+
+    return find
+
+
+@pytest.fixture
+def drag(on_screen: Callable[[Any, float, float], tuple[float, float]]) -> Callable[..., None]:
+    """Page, start, end, keys -> drags from a place of the image to another, with keys held down."""
+
+    def move(page: Any, start: tuple[float, float], end: tuple[float, float], *keys: str) -> None:
+        for key in keys:
+            page.keyboard.down(key)
+        page.mouse.move(*on_screen(page, *start))
+        page.mouse.down()
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+        page.mouse.move(*on_screen(page, *middle))
+        page.mouse.move(*on_screen(page, *end))
+        page.mouse.up()
+        for key in keys:
+            page.keyboard.up(key)
+
+    return move

@@ -11,6 +11,9 @@ import pytest
 
 from fewmark import Project
 
+Drag = Callable[..., None]
+OnScreen = Callable[[Any, float, float], tuple[float, float]]
+
 
 @pytest.fixture
 def page(browser: Any, folder: Path, serve: Callable[..., Any]) -> Iterator[Any]:
@@ -34,35 +37,14 @@ def points(page: Any) -> np.ndarray[Any, Any]:
     return np.array(page.evaluate("window.fewmark.editor.points"), np.float64)
 
 
-def on_screen(page: Any, x: float, y: float) -> tuple[float, float]:
-    """Where a place of the image is on the screen."""
-    found = page.evaluate(
-        "([x, y]) => { const m = document.getElementById('canvas').getScreenCTM();"
-        " const p = new DOMPoint(x, y).matrixTransform(m); return [p.x, p.y]; }",
-        [x, y],
-    )
-    return found[0], found[1]
-
-
-def drag(page: Any, start: tuple[float, float], end: tuple[float, float], *keys: str) -> None:
-    for key in keys:
-        page.keyboard.down(key)
-    page.mouse.move(*on_screen(page, *start))
-    page.mouse.down()
-    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
-    page.mouse.move(*on_screen(page, *middle))
-    page.mouse.move(*on_screen(page, *end))
-    page.mouse.up()
-    for key in keys:
-        page.keyboard.up(key)
-
-
 def saved(page: Any) -> None:
     page.wait_for_selector('#saved[data-state="saved"]')
 
 
 @pytest.mark.parametrize("presses", [0, 4, 9, -4])
-def test_a_dragged_point_lands_where_it_is_dropped_at_every_zoom(page: Any, folder: Path, presses: int) -> None:
+def test_a_dragged_point_lands_where_it_is_dropped_at_every_zoom(
+    page: Any, folder: Path, presses: int, drag: Drag
+) -> None:
     number, before = face_of(page), points(page)
     page.keyboard.press("Tab")  # the first point
     for _ in range(abs(presses)):
@@ -78,7 +60,7 @@ def test_a_dragged_point_lands_where_it_is_dropped_at_every_zoom(page: Any, fold
     assert (face.state, face.how) == ("labelled", "fixed")
 
 
-def test_a_component_and_the_whole_shape_move_together(page: Any, folder: Path) -> None:
+def test_a_component_and_the_whole_shape_move_together(page: Any, folder: Path, drag: Drag) -> None:
     before = points(page)
     tip = tuple(before[30])
     drag(page, tip, (tip[0] + 8, tip[1] + 4), "Shift")
@@ -168,7 +150,7 @@ def test_undo_of_all_edits_leaves_no_label(page: Any, folder: Path) -> None:
     assert Project(folder).labels.face(number).state == "labelled"
 
 
-def test_a_shape_is_placed_by_two_clicks(page: Any, folder: Path) -> None:
+def test_a_shape_is_placed_by_two_clicks(page: Any, folder: Path, on_screen: OnScreen) -> None:
     number, shape = face_of(page), np.array(page.evaluate("window.fewmark.editor.project.shape"))
     page.keyboard.press("s")
     assert "left eye outer corner" in page.locator("#point").inner_text().lower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fewmark.cli.base import Json, Missing, err, missing_value, out, print_json
-from fewmark.core.errors import InputError
+from fewmark.cli.project import missing_option, refuse_options
 from fewmark.core.text import percent
 
 if TYPE_CHECKING:
@@ -79,17 +78,12 @@ def curve(
 
     if is_project(data):
         others = {"--scheme": scheme, "--out": folder, "--labelled": labelled, "--unlabelled": unlabelled, "--val": val}
-        wrong = [name for name, value in others.items() if value]
-        if wrong:
-            raise InputError(
-                f"{data}: a project, whose faces, scheme and runs are its own; leave out {', '.join(wrong)}"
-            )
+        refuse_options(data, others)
         found, folder = _of_project(data, recipe, settings or [], start, counts or [], draws, more)
         _show(found, folder, more, as_json)
         return
     if scheme is None or folder is None:
-        name = "--scheme" if scheme is None else "--out"
-        raise typer.BadParameter("missing; only a project folder goes without", param_hint=name)
+        raise missing_option("--scheme" if scheme is None else "--out")
     from fewmark.data.lists import read_training_lists
     from fewmark.landmarks.scheme import load_scheme
     from fewmark.training.config import load_config
@@ -109,12 +103,13 @@ def curve(
 
     from fewmark.training.curve_runs import measure_learning_curve
     from fewmark.training.faces import TrainingData
+    from fewmark.training.learning_curve import write_curve
 
     faces = TrainingData(landmarks, lists.labelled, lists.unlabelled, lists.validation)
-
     found = measure_learning_curve(
         config, faces, folder, counts=counts or (), n_draws=draws, start=first, on_run=_tell_of(draws)
     )
+    write_curve(folder, found, more)
     _show(found, folder, more, as_json)
 
 
@@ -154,21 +149,19 @@ def _tell_of(draws: int) -> Callable[[int, int], Callable[[Event], None]]:
 
 
 def _show(found: LearningCurve, folder: Path, more: int, as_json: bool) -> None:
-    """Write the picture and the numbers, and print them."""
+    """Draw a curve beside its numbers, and print it."""
     from fewmark.core.files import write_text
-    from fewmark.training.learning_curve import curve_data
+    from fewmark.training.learning_curve import CURVE_FILE, curve_data
 
     picture = folder / "curve.svg"
     write_text(picture, _chart(found, more))
-    numbers = curve_data(found, more)
-    write_text(folder / "curve.json", json.dumps(numbers, indent=1) + "\n")
     if as_json:
-        print_json(numbers | {"picture": str(picture)})
+        print_json(curve_data(found, more) | {"picture": str(picture)})
         return
     out.print(_table(found))
     for line in _verdict(found, more):
         out.print(line)
-    out.print(Text(f"picture: {picture}\nnumbers: {folder / 'curve.json'}"))
+    out.print(Text(f"picture: {picture}\nnumbers: {folder / CURVE_FILE}"))
 
 
 def _table(found: LearningCurve) -> Table:

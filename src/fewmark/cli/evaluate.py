@@ -28,7 +28,7 @@ from fewmark.cli.base import (
     scheme_of,
     select_labelled,
 )
-from fewmark.cli.project import held_out_faces
+from fewmark.cli.project import held_out_faces, missing_option
 from fewmark.core.errors import InputError
 from fewmark.core.names import one_line
 from fewmark.core.text import percent
@@ -82,7 +82,7 @@ def evaluate(
     from fewmark.project.project import is_project
 
     if data is None and (protocol is not None or lists or not is_project(model)):
-        raise typer.BadParameter("missing; only a project folder goes without", param_hint="DATA")
+        raise missing_option("DATA")
     published = None
     if protocol is not None:
         from fewmark.data.benchmarks.protocols import check_scheme, find_protocol

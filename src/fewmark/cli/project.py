@@ -1,4 +1,4 @@
-"""The commands `init`, `add`, `status` and `backup`, and what `train`, `evaluate` and `export` do with a project folder."""
+"""The commands `init`, `add`, `status` and `backup`, and what `train`, `curve`, `evaluate` and `export` do with a project folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fewmark.data.samples import FaceSample
     from fewmark.project.status import ProjectStatus
@@ -149,6 +149,22 @@ def backup(
         print_json({"path": str(path), "bytes": path.stat().st_size})
         return
     out.print(Text(f"{path}: {path.stat().st_size / 1e6:.1f} MB; to go back, put it in the place of project.sqlite"))
+
+
+def refuse_options(folder: Path, options: Mapping[str, object]) -> None:
+    """Refuse options that a project decides itself.
+
+    Raises:
+        InputError: One of them has a value.
+    """
+    wrong = [name for name, value in options.items() if value]
+    if wrong:
+        raise InputError(f"{folder}: a project, whose faces, scheme and runs are its own; leave out {', '.join(wrong)}")
+
+
+def missing_option(name: str) -> typer.BadParameter:
+    """The error that an option is missing that only a project goes without."""
+    return typer.BadParameter("missing; only a project folder goes without", param_hint=name)
 
 
 def train_project(

@@ -22,7 +22,7 @@ from fewmark.cli.base import (
     print_json,
     warn,
 )
-from fewmark.cli.project import train_project
+from fewmark.cli.project import missing_option, refuse_options, train_project
 from fewmark.cli.settings import ListSettings
 from fewmark.core.errors import InputError
 from fewmark.core.text import count, percent
@@ -134,17 +134,12 @@ def train(
 
     if data is not None and is_project(data):
         others = {"--scheme": scheme, "--out": run, "--labelled": labelled, "--unlabelled": unlabelled, "--val": val}
-        wrong = [name for name, value in others.items() if value]
-        if wrong:
-            raise InputError(
-                f"{data}: a project, whose faces, scheme and runs are its own; leave out {', '.join(wrong)}"
-            )
+        refuse_options(data, others)
         rule = [] if selection is None else [f"semi.selection={selection.value}"]
         train_project(data, recipe, [*rule, *(settings or [])], start, resume=resume, as_json=as_json)
         return
     if scheme is None or run is None:
-        name = "--scheme" if scheme is None else "--out"
-        raise typer.BadParameter("missing; only a project folder goes without", param_hint=name)
+        raise missing_option("--scheme" if scheme is None else "--out")
     from fewmark.data.lists import hide_labels, read_training_lists
     from fewmark.landmarks.scheme import load_scheme
     from fewmark.training.config import load_config

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fewmark.core.files import write_text
-from fewmark.training.learning_curve import CurvePoint, LearningCurve, curve_data
-
-NUMBERS = "curve.json"
+from fewmark.training.learning_curve import CURVE_FILE, CurvePoint
 
 
 def curve_folder(project: Path, last_change: int) -> Path:
@@ -16,14 +13,9 @@ def curve_folder(project: Path, last_change: int) -> Path:
     return project / "curves" / f"{last_change:06d}"
 
 
-def write_curve(folder: Path, found: LearningCurve, n_more: int) -> None:
-    """Keep a curve beside its runs."""
-    write_text(folder / NUMBERS, json.dumps(curve_data(found, n_more), indent=1) + "\n")
-
-
 def read_last_curve(project: Path) -> list[CurvePoint]:
     """The runs of the last curve that was measured whole, or none."""
-    files = sorted((project / "curves").glob(f"*/{NUMBERS}"))
+    files = sorted((project / "curves").glob(f"*/{CURVE_FILE}"))
     if not files:
         return []
     runs = json.loads(files[-1].read_text(encoding="utf-8"))["runs"]

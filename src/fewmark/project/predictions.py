@@ -145,15 +145,6 @@ class Predictions:
         """How doubtful a run is about each face that it has seen."""
         return [d for (d,) in self.database.connection.execute("SELECT doubt FROM predictions WHERE run = ?", (run,))]
 
-    def unseen(self, run: int, n: int) -> list[int]:
-        """Numbers of n unlabelled faces of which a run says nothing."""
-        rows = self.database.connection.execute(
-            "SELECT id FROM faces WHERE state = 'unlabelled' AND id NOT IN (SELECT face FROM predictions WHERE run = ?) "
-            "ORDER BY id LIMIT ?",
-            (run, n),
-        )
-        return [number for (number,) in rows]
-
     def reviews(self, run: int) -> list[Review]:
         """What became of a run's predictions that were accepted or fixed after it."""
         rows = self.database.connection.execute(

@@ -23,7 +23,7 @@ from fewmark.data.samples import FaceSample
 from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_to_toml
 from fewmark.project.adding import Added, add_sources
-from fewmark.project.curve import curve_folder, read_last_curve, write_curve
+from fewmark.project.curve import curve_folder, read_last_curve
 from fewmark.project.database import Database
 from fewmark.project.embedding import MODEL, embed
 from fewmark.project.label_check import LabelDoubt, doubtful_labels
@@ -253,6 +253,7 @@ class Project:
         """
         from fewmark.project.training import read_recipe
         from fewmark.training.curve_runs import measure_learning_curve
+        from fewmark.training.learning_curve import write_curve
 
         data = self.training_data()
         first = (MODEL if self._may_start(len(data.labelled)) else "") if start is None else start

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewmark.core.errors import InputError
+from fewmark.core.files import write_text
 from fewmark.core.geometry import FloatArray, Floats
 from fewmark.core.json import json_value
 
+CURVE_FILE = "curve.json"
 BAND = 0.8
 """Probability that the band holds the mean error, if the error goes on falling as a power of the number of labels."""
 _SAMPLES = 4000
@@ -89,6 +93,11 @@ def _band(values: Floats) -> Floats:
     """(..., S) -> (..., 3)."""
     low = (1 - BAND) / 2
     return np.moveaxis(np.quantile(values, [low, 0.5, 1 - low], axis=-1), 0, -1)
+
+
+def write_curve(folder: Path, curve: LearningCurve, n_more: int) -> None:
+    """Keep a curve beside its runs, as `curve.json`, see `curve_data`."""
+    write_text(folder / CURVE_FILE, json.dumps(curve_data(curve, n_more), indent=1) + "\n")
 
 
 def curve_data(curve: LearningCurve, n_more: int) -> dict[str, Any]:
