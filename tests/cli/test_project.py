@@ -47,4 +47,7 @@ def test_bad_requests(cli: Any, folder: Path, tmp_path: Path) -> None:
     assert "empty folder" in cli.error("init", folder, "--scheme", "ibug-68")
     assert "no such image" in cli.error("add", folder, tmp_path / "nothing.jpg")
     assert "a training with 100 labels or more" in cli.error("evaluate", folder)
+    assert "needs 30 labels" in cli.error("curve", folder)
+    cli("init", tmp_path / "new", "--scheme", "ibug-68")
+    assert "there is no model yet" in cli.error("evaluate", tmp_path / "new")
     assert "--out FILE is missing" in cli.error("export", folder, "--to", "csv")

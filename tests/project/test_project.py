@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,7 @@ def test_faces_that_a_model_has_seen_are_not_held_out(project: Project, syntheti
     project.predictions.add_run("001", 6, None, calibrated=False)
     since = project.predictions.runs()[-1].at
     assert project.labels.hold_out(4, since=since) == set()  # all six were learned from
+    time.sleep(0.01)  # times are in milliseconds
     for face in range(1, 13):
         project.label(face, points + 1, how="fixed")
     held = project.labels.hold_out(4, since=since)

@@ -28,7 +28,7 @@ from fewmark.cli.base import (
     scheme_of,
     select_labelled,
 )
-from fewmark.cli.project import held_out_faces, missing_option
+from fewmark.cli.project import held_out_faces, missing_option, require_model
 from fewmark.core.errors import InputError
 from fewmark.core.names import one_line
 from fewmark.core.text import percent
@@ -83,6 +83,8 @@ def evaluate(
 
     if data is None and (protocol is not None or lists or not is_project(model)):
         raise missing_option("DATA")
+    if is_project(model):
+        require_model(Path(model))
     published = None
     if protocol is not None:
         from fewmark.data.benchmarks.protocols import check_scheme, find_protocol

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fewmark.cli.page import NoBrowser, run_page
+from fewmark.cli.project import require_model
 from fewmark.core.errors import InputError
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", help="Project folder, made by `fewmark init`.")]
@@ -28,10 +29,7 @@ def label(folder: Folder, host: Host = "127.0.0.1", port: Port = 0, no_browser: 
 
 def review(folder: Folder, host: Host = "127.0.0.1", port: Port = 0, no_browser: NoBrowser = False) -> None:
     """Open the page of a project on the faces that its model is most in doubt about."""
-    from fewmark.project.project import open_project
-
-    with open_project(folder) as project:
-        project.model_path()  # or says that there is none yet
+    require_model(folder)
     _serve(folder, host, port, no_browser)
 
 

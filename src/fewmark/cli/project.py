@@ -205,6 +205,14 @@ def export_project(folder: Path, path: Path, fmt: str | None, *, as_json: bool) 
     out.print(Text(f"{path}: {count(n, 'labelled face')}"))
 
 
+def require_model(folder: Path) -> None:
+    """Raises an `InputError` that says so where a project has no model yet."""
+    from fewmark.project.project import open_project
+
+    with open_project(folder) as project:
+        project.model_path()
+
+
 def held_out_faces(folder: Path) -> list[FaceSample]:
     """The labelled faces of a project that train nothing.
 

@@ -314,7 +314,7 @@ class Labels:
             held = self.held_out()
             labelled, most = self.face_numbers("labelled"), wanted - len(held)
             if since is not None:
-                rows = db.execute("SELECT DISTINCT face FROM changes WHERE state = 'labelled' AND at < ?", (since,))
+                rows = db.execute("SELECT DISTINCT face FROM changes WHERE state = 'labelled' AND at <= ?", (since,))
                 labelled = sorted(set(labelled).difference(n for (n,) in rows))
                 most = min(most, len(labelled) // 2 - len(held.intersection(labelled)))
             free = [n for n in labelled if n not in held]

@@ -251,11 +251,12 @@ class Project:
 
         Runs begin from `ibug-68-free`, not from the project's last model, which has seen the faces on which they are measured.
         """
-        from fewmark.project.training import read_recipe
+        from fewmark.project.training import check_for_curve, read_recipe
         from fewmark.training.curve_runs import measure_learning_curve
         from fewmark.training.learning_curve import write_curve
 
         data = self.training_data()
+        check_for_curve(self.folder, data)
         first = (MODEL if self._may_start(len(data.labelled)) else "") if start is None else start
         config, checkpoint = read_recipe(recipe, settings, first)
         folder = curve_folder(self.folder, self.labels.last_change())

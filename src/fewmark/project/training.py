@@ -20,6 +20,7 @@ from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.project.labels import OCCLUDED, Face, Labels
 from fewmark.project.predictions import StoredPrediction
 from fewmark.training.config import load_config
+from fewmark.training.curve_runs import LEAST_TO_SPLIT
 from fewmark.training.faces import TrainingData
 from fewmark.training.launch import recipe_for_machine
 from fewmark.training.multi_view import predict_multi_view
@@ -87,6 +88,18 @@ def training_data(
         unlabelled,
         [s for n, s in samples.items() if n in held],
     )
+
+
+def check_for_curve(folder: Path, data: TrainingData) -> None:
+    """Refuse a learning curve of too few labels.
+
+    Raises:
+        InputError: No face is held out, and there are too few to hold out a third.
+    """
+    if not data.validation and len(data.labelled) < LEAST_TO_SPLIT:
+        raise InputError(
+            f"{folder}: a learning curve needs {LEAST_TO_SPLIT} labels, of which a third is held out, given {len(data.labelled)}"
+        )
 
 
 def read_recipe(recipe: str | Path | None, settings: Sequence[str], start: str) -> tuple[Config, Checkpoint | None]:
