@@ -114,8 +114,8 @@ def label_and_train(
     return result
 
 
-def labels_until(nme: float, counts: list[int], curve: FloatArray) -> float:
-    """The number of labels from which a curve has been at an NME or below, between its points on a line; NaN: it never is."""
+def labels_to_reach(nme: float, counts: list[int], curve: FloatArray) -> float:
+    """The number of labels with which a curve first reaches an NME, between its points on a line; NaN: it never does."""
     below = np.flatnonzero(curve <= nme)
     if not len(below) or below[0] == 0:
         return float(counts[0]) if len(below) else float("nan")
@@ -157,8 +157,10 @@ def main() -> None:
     print(markdown_table(head, rows))
     if "best" in curves and "random" in curves:
         final, best = curves["random"].mean(0)[-1], curves["best"].mean(0)
-        reached = labels_until(final, counts, best)
-        print(f"best reaches random's final NME with {reached:.0f} labels, {100 * reached / counts[-1]:.0f} % of them")
+        reached = labels_to_reach(final, counts, best)
+        print(
+            f"best first reaches random's final NME with {reached:.0f} labels, {100 * reached / counts[-1]:.0f} % of them"
+        )
     if arguments.json:
         write_json(arguments.json, {"head": head, "rows": rows})
     if arguments.figure:
