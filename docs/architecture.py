@@ -182,7 +182,7 @@ class Architecture:
 
     def summary(self) -> str:
         """The counts, for people."""
-        longest = max(self.lengths, key=lambda m: self.lengths[m])
+        longest = max(sorted(self.lengths), key=lambda name: self.lengths[name])
         return "\n".join(
             (
                 f"rooms                  {len(self.rooms)}: {', '.join(self.rooms)}",
