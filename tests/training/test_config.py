@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ from fewmark.core.errors import InputError
 from fewmark.training import old_settings
 from fewmark.training.config import describe_settings, load_config, recipe_names, to_toml
 from fewmark.training.distillation import QUALITY_NETWORK
-from fewmark.training.semi.plans import TEACHER_KINDS, make_loop, planned_rounds, student_plans, teacher_plan
+from fewmark.training.semi.plans import (
+    TEACHER_KINDS,
+    check_students,
+    make_loop,
+    planned_rounds,
+    student_plans,
+    teacher_plan,
+)
 from fewmark.training.semi.teacher import TeacherPlan
 
 OLD_RECIPES = Path(__file__).with_name("old_recipes")
@@ -37,7 +45,7 @@ def test_the_recipes_that_are_promised_are_there() -> None:
 def test_every_recipe_loads_and_builds(name: str) -> None:
     config = load_config(name)
     for plan in student_plans(config):
-        module = plan.build(68, 0)
+        module = replace(plan, weights="random").build(68, 0)  # ImageNet's are a package of their own
         assert module.stride == plan.codec.stride
     assert make_loop(config, 10, 90).n_rounds == config.semi.rounds
 
@@ -125,6 +133,17 @@ def test_bad_settings_are_refused_in_one_line(override: str, words: list[str]) -
     assert "\n" not in str(raised.value)
     for word in words:
         assert word in str(raised.value)
+
+
+def test_only_mobilenet_begins_with_imagenet() -> None:
+    with pytest.raises(InputError, match=r"weights: expected .random. for compact"):
+        student_plans(load_config("adapt", ["students.compact.weights=imagenet"]))
+
+
+def test_a_run_is_refused_before_it_starts_where_the_weights_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewmark.models.mobilenet_v2.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="not installed"):
+        check_students(load_config("drawn-imagenet"))
 
 
 def test_bad_recipes_are_refused(tmp_path: Path) -> None:

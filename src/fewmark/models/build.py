@@ -21,6 +21,7 @@ MODELS = {
     "compact": "Compact",
     "component": "Component",
     "convolutional_pose_machine": "ConvolutionalPoseMachine",
+    "mobilenet_v2": "MobileNetV2",
     "point": "Point",
     "stacked_hourglass": "StackedHourglass",
     "teacher": "Teacher",

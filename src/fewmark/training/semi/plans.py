@@ -10,6 +10,7 @@ import torch
 from fewmark.core.errors import InputError
 from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
+from fewmark.models.mobilenet_v2 import find_imagenet
 from fewmark.training.events import PlannedTraining
 from fewmark.training.semi.rounds import Loop
 from fewmark.training.semi.selection import SelectionRule, quota, selection_rule
@@ -42,11 +43,14 @@ def check_students(config: Config) -> None:
     """Check that the students can be built and fit the crop.
 
     Raises:
-        InputError: A network, an argument of it or the crop's size does not fit.
+        InputError: A network, an argument of it or the crop's size does not fit, or ImageNet's weights are not installed.
     """
     student_plans(config)
-    if config.crop.size % 32 and any(s.architecture == "compact" for s in config.students.values()):
-        raise InputError(f"crop.size: the compact network needs a multiple of 32, given {config.crop.size}")
+    for s in config.students.values():
+        if config.crop.size % 32 and s.architecture in ("compact", "mobilenet_v2"):
+            raise InputError(f"crop.size: {s.architecture} needs a multiple of 32, given {config.crop.size}")
+        if s.weights == "imagenet":
+            find_imagenet()
 
 
 def teacher_plan(config: Config) -> TeacherPlan:
@@ -167,6 +171,7 @@ def _student_plan(name: str, s: StudentSettings) -> StudentPlan:
             logits=integral,
         ),
         arguments=s.arguments,
+        weights=s.weights,
         loss=s.loss,
         optimizer=s.optimizer,
         learning_rate=s.learning_rate,

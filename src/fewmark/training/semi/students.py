@@ -20,6 +20,7 @@ from fewmark.models.build import build_model
 from fewmark.models.codec import HeatmapCodec
 from fewmark.models.ensemble import to_tensor
 from fewmark.models.losses import heatmap_loss, integral_loss
+from fewmark.models.mobilenet_v2 import MobileNetV2
 from fewmark.training.device_batches import DeviceBatches, DeviceCrops
 from fewmark.training.events import Validation
 from fewmark.training.fit import Epoch, cosine, make_adamw, milestones
@@ -39,6 +40,7 @@ class StudentPlan:
         architecture: A network of `fewmark.models.build`.
         codec: Its heatmaps.
         arguments: Arguments of the network's constructor except n_maps.
+        weights: Initial weights: "random", or "imagenet" for the encoder of mobilenet_v2.
         loss: "sum" or "mean" (Eq. 2 as the authors' CPM and hourglass scale it) or "integral" (L1 of the map's mean).
         optimizer: "sgd" (momentum 0.9, the authors' factors for biases and stages), "rmsprop" (alpha 0.99) or "adamw".
         learning_rate: Highest learning rate.
@@ -52,13 +54,14 @@ class StudentPlan:
         map_weight: Weight of the map's term in the integral loss.
 
     Raises:
-        InputError: The codec does not fit the loss.
+        InputError: The codec does not fit the loss, or the network has no such weights.
     """
 
     name: str
     architecture: str
     codec: HeatmapCodec
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: Literal["random", "imagenet"] = "random"
     loss: Literal["sum", "mean", "integral"] = "integral"
     optimizer: Literal["sgd", "rmsprop", "adamw"] = "adamw"
     learning_rate: float = 2e-3
@@ -77,12 +80,18 @@ class StudentPlan:
                 f"student {self.name}: loss {self.loss!r} does not fit codec.logits={self.codec.logits}; "
                 'expected "integral" with logits, "sum" or "mean" without'
             )
+        if self.weights == "imagenet" and self.architecture != "mobilenet_v2":
+            raise InputError(
+                f'student {self.name}: weights: expected "random" for {self.architecture}, given "imagenet"; '
+                "only mobilenet_v2 has ImageNet's"
+            )
 
     def build(self, n_landmarks: int, seed: int) -> nn.Module:
-        """The network with new weights, a function of the seed; channels last in memory.
+        """The network with its initial weights, a function of the seed; channels last in memory.
 
         Raises:
-            InputError: The constructor refuses the arguments, or the codec has another stride than the network.
+            InputError: The constructor refuses the arguments, the codec has another stride than the network, or ImageNet's weights are
+                not installed.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -91,6 +100,8 @@ class StudentPlan:
             raise InputError(
                 f"student {self.name}: codec.stride: expected the network's, {module.stride}, given {self.codec.stride}"
             )
+        if isinstance(module, MobileNetV2) and self.weights == "imagenet":
+            module.load_imagenet()
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
