@@ -267,12 +267,20 @@ def test_a_training_takes_the_labels_and_predicts_all(trained: Project) -> None:
     assert trained.status().next_command == "review"
 
 
-def test_faces_that_the_model_has_not_seen_are_not_forgotten(trained: Project, tmp_path: Path) -> None:
+def test_faces_that_are_added_later_are_predicted(trained: Project, tmp_path: Path) -> None:
     new = tmp_path / "new.png"
     write_image(new, np.random.default_rng(5).integers(0, 255, (64, 64, 3)).astype(np.uint8))
     trained.add([new])
     (item,) = (i for i in trained.queue(40) if trained.image_path(trained.labels.face(i.face).image) == new)
-    assert item.reason == "added since the last training"
+    assert "views disagree by" in item.reason
+    said = trained.predictions.prediction(1, item.face)
+    assert said is not None
+    assert said.landmarks.shape == (68, 2)
+    assert trained.labels.face(item.face).landmarks is None
+    with trained.database.transaction() as db:
+        db.execute("DELETE FROM predictions WHERE face = ?", (item.face,))
+    (item,) = (i for i in trained.queue(40) if i.face == item.face)
+    assert item.reason == "added since the last training"  # a face without a prediction is not forgotten
     trained.reject(item.face)
 
 

@@ -118,6 +118,10 @@ class Predictions:
                 ),
             )
 
+    def predicted(self, run: int) -> list[int]:
+        """Numbers of the faces that a run has seen."""
+        return [n for (n,) in self.database.connection.execute("SELECT face FROM predictions WHERE run = ?", (run,))]
+
     def delete_predictions(self, run: int) -> None:
         """Forget what a run said."""
         with self.database.transaction() as db:

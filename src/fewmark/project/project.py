@@ -18,16 +18,16 @@ from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
 from fewmark.core.geometry import box_of_points
 from fewmark.data.formats.io import write_faces
-from fewmark.data.images import read_image
 from fewmark.data.samples import FaceSample
 from fewmark.inference.face_detection.base import FaceDetector, FullImage, SlimeFaceDetector
 from fewmark.landmarks.scheme import LandmarkScheme, load_scheme, scheme_to_toml
 from fewmark.project.adding import Added, add_sources
 from fewmark.project.curve import curve_folder, read_last_curve
 from fewmark.project.database import Database
-from fewmark.project.embedding import MODEL, embed
+from fewmark.project.embedding import MODEL
 from fewmark.project.label_check import LabelDoubt, doubtful_labels
 from fewmark.project.labels import Face, Labels
+from fewmark.project.new_faces import embed_new, predict_new
 from fewmark.project.predictions import Predictions, Run
 from fewmark.project.queue import QueueItem, QueueKind, make_queue
 from fewmark.project.status import MORE, ProjectStatus, project_status
@@ -119,7 +119,7 @@ class Project:
             who=who or person(),
             on_image=on_image,
         )
-        self.embed_new()
+        self._look_at_new()
         return added
 
     def label(
@@ -320,24 +320,24 @@ class Project:
             self._face_detector = SlimeFaceDetector() if self.objects == "faces" else FullImage()
         return self._face_detector
 
-    def embed_new(self) -> int:
-        """Give faces that have none yet the vector by which the queue tells them apart; the number of them."""
-        known = set(self.predictions.embedded())
-        by_image: dict[int, list[Face]] = {}
-        for face in self.labels.faces():
-            if face.id not in known and face.box is not None:
-                by_image.setdefault(face.image, []).append(face)
-        if by_image and self._embedder is None and self.objects == "faces":
-            from fewmark.inference.detector import Detector
+    def _look_at_new(self) -> None:
+        """Give faces that are new their vectors and the last model's predictions."""
+        embed_new(self.labels, self.predictions, self.image_path, self._load_embedder)
+        run = self.last_run
+        if run is not None:
+            predict_new(self.labels, self.predictions, self.image_path, run.id, lambda: self._load_model(run.name))
 
+    def _load_embedder(self) -> Detector | None:
+        from fewmark.inference.detector import Detector
+
+        if self._embedder is None and self.objects == "faces":
             self._embedder = Detector(MODEL)
-        n = 0
-        for image, faces in by_image.items():
-            boxes = [f.box for f in faces if f.box is not None]
-            vectors = embed(read_image(self.image_path(image)), boxes, self._embedder)
-            self.predictions.set_embeddings((f.id, v) for f, v in zip(faces, vectors, strict=True))
-            n += len(faces)
-        return n
+        return self._embedder
+
+    def _load_model(self, name: str) -> Detector:
+        from fewmark.inference.detector import Detector
+
+        return Detector.load(self.folder / "runs" / name)
 
     def _start(self, n_labelled: int) -> str:
         """The model from which a training begins, or ""."""
@@ -366,11 +366,9 @@ class Project:
 
     def _remember_run(self, name: str, n_labelled: int, nme: float | None) -> None:
         """Keep a run and what its model says of all faces."""
-        from fewmark.inference.detector import Detector
         from fewmark.project.training import predict_faces
 
-        model = Detector.load(self.folder / "runs" / name)
-        found = predict_faces(model, list(self.labels.faces()), self.image_path)
+        found = predict_faces(self._load_model(name), list(self.labels.faces()), self.image_path)
         with atomic_path(self.folder / "detector.safetensors") as temporary:  # the project is a model, too
             shutil.copyfile(self.folder / "runs" / name / "detector.safetensors", temporary)
         run = self.predictions.add_run(name, n_labelled, nme, calibrated=found.calibrated)
