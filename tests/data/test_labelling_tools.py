@@ -251,7 +251,7 @@ def test_a_file_of_sleap(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> No
     assert "1 instance that SLEAP has predicted" in str(recwarn.pop(DataWarning).message)
     frame.video = sio.Video(filename="clip.mp4", open_backend=False)
     sio.save_slp(sio.Labels([frame]), str(tmp_path / "y.slp"), verbose=False)
-    with pytest.raises(InputError, match=r"given those of the video clip\.mp4"):
+    with pytest.raises(InputError, match=r"given those of the video clip\.mp4; add the file"):
         read_faces(tmp_path / "y.slp", scheme=PAIR)
     (tmp_path / "z.slp").write_bytes(b"not a file of SLEAP")
     with pytest.raises(InputError, match="sleap-io could not read"):

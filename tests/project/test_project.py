@@ -16,6 +16,7 @@ from fewmark import DataWarning, Project, read_faces, write_faces
 from fewmark.core.errors import InputError
 from fewmark.data.formats.pts import write_pts
 from fewmark.data.images import read_image, write_image
+from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.project.choice import farthest_first, typical
 from fewmark.project.label_check import doubtful_labels
 from fewmark.project.training import n_to_hold_out
@@ -124,6 +125,40 @@ def test_unreadable_images_stop_nothing(project: Project, synthetic: Path, tmp_p
     added = project.add([bad, images_of(synthetic)[0]])
     assert added.images == 1
     assert added.unreadable[0][0] == str(bad)
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_labelled_frames_of_sleap(embed: bool, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Frames 2 and 5 of a video, beside the file or embedded in it; frame 80 is not there."""
+    sio = pytest.importorskip("sleap_io", reason='needs sleap-io: pip install "fewmark[tools]"')
+    video = tmp_path / "clip.mp4"
+    with VideoWriter(video, 10.0) as writer:
+        for i in range(8):
+            writer.write(np.tile(np.array([25 * i, 200 - 25 * i, 90], np.uint8), (64, 96, 1)), i / 10)
+    skeleton = sio.Skeleton(["tip", "base"])
+    clip = sio.Video.from_filename(str(video))
+    frames = [
+        sio.LabeledFrame(
+            video=clip, frame_idx=i, instances=[sio.Instance.from_numpy(np.array([[i, 4], [30, 31.5]]), skeleton)]
+        )
+        for i in ([2, 5] if embed else [2, 5, 80])
+    ]
+    file = tmp_path / ("x.pkg.slp" if embed else "x.slp")
+    sio.save_slp(sio.Labels(frames), str(file), embed="user" if embed else False, verbose=False)
+    if embed:
+        video.unlink()
+    project = Project.create(tmp_path / "p", LandmarkScheme("pair", ("base", "tip")), objects="whole-images")
+    added = project.add([file])
+    assert (added.images, added.labelled) == (2, 2)
+    for number, index in ((1, 2), (2, 5)):
+        (face,) = project.labels.faces(image=number)
+        assert face.landmarks is not None
+        assert face.landmarks.tolist() == [[30, 31.5], [index, 4]]
+        colour = read_image(project.image_path(number)).mean((0, 1))
+        assert colour == pytest.approx([25 * index, 200 - 25 * index, 90], abs=6)
+    told = [str(w.message) for w in recwarn if "cannot be read" in str(w.message)]
+    assert len(told) == (0 if embed else 1)
+    project.close()
 
 
 def test_an_image_without_a_face_waits_to_be_placed(tmp_path: Path) -> None:

@@ -17,19 +17,21 @@ from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.files import atomic_path
 from fewmark.core.geometry import Box, box_of_points
 from fewmark.core.geometry import Image as Pixels
+from fewmark.core.text import count
 from fewmark.data.decoders import video_kind
 from fewmark.data.formats.io import read_faces
 from fewmark.data.formats.text import read_json
 from fewmark.data.formats.tools.labelme import is_labelme, read_labelme
+from fewmark.data.formats.tools.sleap import VideoFrame, read_sleap_project
 from fewmark.data.image_sources import VIDEO_SUFFIXES, find_images
 from fewmark.data.images import read_image, write_image
 from fewmark.data.samples import FaceSample
-from fewmark.inference.face_detection.base import FaceDetector, box_overlap
+from fewmark.inference.face_detection.base import FaceDetector, FullImage, box_overlap
 from fewmark.landmarks.scheme import LandmarkScheme
 from fewmark.project.choice import farthest_first
 from fewmark.project.labels import OCCLUDED, VISIBLE, Labels
 
-LABEL_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".h5", ".slp")
+LABEL_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".xml", ".h5")
 """Files that are read as labels, not as images."""
 MIN_OVERLAP = 0.2
 """Intersection over union from which a labelled face is a detected one."""
@@ -87,7 +89,7 @@ def add_sources(
     Args:
         labels: The project's.
         folder: The project's folder.
-        sources: Image files, folders, globs, videos and label files. Of an image, a .pts file or a file of LabelMe beside it is read, too.
+        sources: Image files, folders, globs, videos and label files, of SLEAP with the frames that are labelled. Of an image, a .pts file or a file of LabelMe beside it is read, too.
         scheme: Scheme of labels in label files.
         face_detector: Finds the faces.
         copy: Copy image files into the project; otherwise they are linked by their path. Frames are always written into it.
@@ -113,7 +115,9 @@ def _incoming(
 ) -> Iterator[_Incoming]:
     images: list[str | Path] = []
     for source in map(Path, sources):
-        if (source.suffix.lower() in LABEL_SUFFIXES and source.is_file()) or (
+        if source.suffix.lower() == ".slp" and source.is_file():
+            yield from _of_sleap(source, scheme)
+        elif (source.suffix.lower() in LABEL_SUFFIXES and source.is_file()) or (
             source.is_dir() and (source / "annotations.csv").is_file()
         ):
             yield from _labelled(read_faces(source, scheme=scheme), str(source))
@@ -145,6 +149,32 @@ def _labelled(samples: Iterable[FaceSample], source: str) -> Iterator[_Incoming]
         by_image.setdefault(sample.image, []).append(sample)
     for path, faces in by_image.items():
         yield _Incoming(str(path), path, source=source, labels=faces)
+
+
+def _of_sleap(path: Path, scheme: LandmarkScheme) -> Iterator[_Incoming]:
+    """The images and frames of a file of SLEAP, with their labels."""
+    from fewmark.video.reader import read_video
+
+    samples, frames = read_sleap_project(path, scheme)
+    yield from _labelled(samples, str(path))
+    wanted: dict[Path, dict[int, VideoFrame]] = {}
+    for frame in frames:
+        if frame.pixels is None:
+            wanted.setdefault(frame.video, {})[frame.index] = frame
+        else:
+            name = f"{path.name}:{frame.index}"
+            yield _Incoming(name, None, frame.pixels, str(path), frame.index, frame.faces)
+    for video, of_video in wanted.items():
+        for shown in read_video(video):
+            labelled = of_video.pop(shown.index, None)
+            if labelled is not None:
+                name = f"{video.name}:{shown.index}"
+                yield _Incoming(name, None, shown.image, str(video), shown.index, labelled.faces)
+            if not of_video:
+                break
+        if of_video:
+            told = f"{count(len(of_video), 'labelled frame')} of {video.name}, e.g. {min(of_video)}, cannot be read"
+            warn_of_data(f"{path}: {told}; the video may be another one than was labelled")
 
 
 def _is_video(path: Path) -> bool:
@@ -181,17 +211,17 @@ def _add_one(
     except InputError as error:
         added.unreadable.append((incoming.name, str(error)))
         return
-    content = digest(pixels)
+    content, whole = digest(pixels), isinstance(face_detector, FullImage)
     known = labels.image_with(content)
     if known is not None:
         if not incoming.labels:
             added.duplicates.append(incoming.name)
-        _add_labels(labels, known.id, incoming, who, added)
+        _add_labels(labels, known.id, incoming, who, added, whole)
         return
     detected = [f.box_xyxy for f in face_detector(pixels)]
     boxes: list[Box | None] = list(detected)
     for sample in incoming.labels:
-        if _nearest(_box_of(sample), detected) is None:
+        if not whole and _nearest(_box_of(sample), detected) is None:
             boxes.append(_box_of(sample))
     if not boxes:
         added.without_face.append(incoming.name)
@@ -207,17 +237,22 @@ def _add_one(
             labels.add_face(image, box)
         added.images += 1
         added.faces += len(boxes)
-        _add_labels(labels, image, incoming, who, added)
+        _add_labels(labels, image, incoming, who, added, whole)
 
 
-def _add_labels(labels: Labels, image: int, incoming: _Incoming, who: str, added: Added) -> None:
-    """Give faces of an image the labels of a label file. A face that a person has labelled or rejected keeps what it has."""
+def _add_labels(labels: Labels, image: int, incoming: _Incoming, who: str, added: Added, whole: bool) -> None:
+    """Give faces of an image the labels of a label file. A face that a person has labelled or rejected keeps what it has.
+
+    Of an image that is one object as a whole, the first label is this object's, however small its part of the image.
+    """
     for sample in incoming.labels:
         if not sample.is_labelled or sample.landmarks is None:
             continue
         faces = list(labels.faces(image=image))
         box = _box_of(sample)
         found = _nearest(box, [f.box for f in faces])
+        if found is None and whole and faces and faces[0].state == "unlabelled":
+            found = 0
         number = labels.add_face(image, box) if found is None else faces[found].id
         if labels.face(number).state != "unlabelled":
             continue
