@@ -147,7 +147,7 @@ def test_only_the_same_run_goes_on(
         (["semi.ratio=0.4"], "semi.ratio was 0.5, now 0.4; give the same"),
         (["semi.ratio=0.4", "run.threads=2", "run.seed=3"], "run.seed was 0, now 3, semi.ratio was 0.5, now 0.4; give"),
         (["students.unet.arguments.decoder=16"], "students.unet.arguments.decoder was 8, now 16; give"),
-        (["students.third.loss=sum"], 'students.third.architecture was not there, now "compact", .* and 7 more; give'),
+        (["students.third.loss=sum"], 'students.third.architecture was not there, now "compact", .* and 8 more; give'),
     ):
         with pytest.raises(InputError, match=f"other settings.*: {says}"):
             train(load_config(tiny_recipe, overrides), tiny_data, tiny_run, resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -198,17 +199,16 @@ def _save(
     seed: int,
     losses: list[float],
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": epoch,
+        "n_epochs": n_epochs,
+        "n_batches": n_batches,
+        "seed": seed,
+        "losses": losses,
+    }
+    buffer = io.BytesIO()  # and then a file: a full disk is an OSError, of which `atomic_path` makes one line
+    torch.save(state, buffer)
     with atomic_path(path) as temporary:
-        torch.save(
-            {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epoch": epoch,
-                "n_epochs": n_epochs,
-                "n_batches": n_batches,
-                "seed": seed,
-                "losses": losses,
-            },
-            temporary,
-        )
+        temporary.write_bytes(buffer.getbuffer())

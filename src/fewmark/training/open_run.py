@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.training.events import Event
 from fewmark.training.faces import TrainingData, note_missing_mirror
 from fewmark.training.launch import first_process, launch
+from fewmark.training.recovery import alone_in, recover
 from fewmark.training.run_folder import append_line, check_folder, update_settings, write_settings
 from fewmark.training.runner import RunContext
 from fewmark.training.settings import Config
+from fewmark.training.unchanged import check_unchanged, write_digests
 
 LOGGED = ("epoch", "teacher", "stage")
 """Kinds of events that metrics.jsonl keeps."""
@@ -56,6 +59,7 @@ class OpenRun:
     def begin(self) -> None:
         """Write the settings, once all images could be read: from now on the folder holds the run."""
         if self.context.fabric.is_global_zero:
+            write_digests(self.folder / "state", self.data)
             if self.resume:
                 update_settings(self.folder, self.config, distillation=bool(self.teachers))
             else:
@@ -63,6 +67,7 @@ class OpenRun:
         self.context.fabric.barrier()
 
 
+@contextmanager
 def open_run(
     config: Config,
     data: TrainingData,
@@ -71,15 +76,14 @@ def open_run(
     start: Checkpoint | None,
     resume: bool,
     on_event: Callable[[Event], None],
-) -> OpenRun:
-    """Start the processes and check the run folder."""
+) -> Iterator[OpenRun]:
+    """Start the processes, and take the run folder until the end of the block.
+
+    Raises:
+        InputError: See `alone_in`, `check_folder` and `check_unchanged`.
+    """
     fabric = launch(config)
     data_hash = data.hash([*teachers, *([] if start is None else [start])])
-    problem = first_process(
-        fabric, lambda: check_folder(folder, config, data_hash, resume=resume, distillation=bool(teachers))
-    )
-    if problem is not None:
-        raise InputError(problem)
 
     def emit(event: Event) -> None:
         if not fabric.is_global_zero:
@@ -89,6 +93,18 @@ def open_run(
             append_line(folder / "metrics.jsonl", event)
         on_event(event)
 
-    context = RunContext(fabric, folder / "state", config.run.seed, emit)
-    note_missing_mirror(data.scheme, config.augment.flip, context)
-    return OpenRun(config, data, data_hash, folder, teachers, start, resume, context)
+    with ExitStack() as stack:
+
+        def take_folder() -> None:
+            stack.enter_context(alone_in(folder))
+            check_folder(folder, config, data_hash, resume=resume, distillation=bool(teachers))
+            if resume:
+                recover(folder, lambda text: emit({"kind": "note", "text": text}))
+                check_unchanged(folder / "state", data)
+
+        problem = first_process(fabric, take_folder)
+        if problem is not None:
+            raise InputError(problem)
+        context = RunContext(fabric, folder / "state", config.run.seed, emit)
+        note_missing_mirror(data.scheme, config.augment.flip, context)
+        yield OpenRun(config, data, data_hash, folder, teachers, start, resume, context)

@@ -101,15 +101,15 @@ def train(
         check_cascade(config, data.scheme, options=cascade_options)
         if start is not None:
             raise InputError("--start: a cascade begins with weights of its own; leave it out")
-        run = open_run(config, data, folder, [], start, resume, on_event)
-        return _finish_run(run, _train_cascade(run, cascade_options))
+        with open_run(config, data, folder, [], start, resume, on_event) as run:
+            return _finish_run(run, _train_cascade(run, cascade_options))
     check_students(config)
     converts = start is not None and not same_scheme(start, data.scheme)
     if converts and not data.labelled:
         raise InputError("--start: a model of another scheme is converted by labelled faces, given none; label some")
     weights = [] if converts else initial_weights(start, data.scheme, student_plans(config))
-    run = open_run(config, data, folder, [], start, resume, on_event)
-    return _finish_run(run, _train_rounds(run, weights))
+    with open_run(config, data, folder, [], start, resume, on_event) as run:
+        return _finish_run(run, _train_rounds(run, weights))
 
 
 def distill(
@@ -141,19 +141,19 @@ def distill(
     check_distillation(config, teachers, data.scheme, len(data.unlabelled))
     check_students(config)
     weights = initial_weights(start, data.scheme, student_plans(config))
-    run = open_run(config, data, folder, [d.checkpoint for d in teachers], start, resume, on_event)
-    run.context.emit({"kind": "reading", "n_faces": data.n_faces})
-    prepared = prepare_distillation(config, teachers, data, context=run.context, initial_weights=weights)
-    run.begin()
-    students, quality = train_distilled(config, prepared)
-    trained = Trained(
-        prepared.box_from_detector,
-        students=students,
-        teacher=quality,
-        n_pseudo=prepared.n_pseudo,
-        n_unlabelled=prepared.n_unlabelled,
-    )
-    return _finish_run(run, trained)
+    with open_run(config, data, folder, [d.checkpoint for d in teachers], start, resume, on_event) as run:
+        run.context.emit({"kind": "reading", "n_faces": data.n_faces})
+        prepared = prepare_distillation(config, teachers, data, context=run.context, initial_weights=weights)
+        run.begin()
+        students, quality = train_distilled(config, prepared)
+        trained = Trained(
+            prepared.box_from_detector,
+            students=students,
+            teacher=quality,
+            n_pseudo=prepared.n_pseudo,
+            n_unlabelled=prepared.n_unlabelled,
+        )
+        return _finish_run(run, trained)
 
 
 def _train_rounds(run: OpenRun, weights: Sequence[dict[str, Any]]) -> Trained:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewmark.core.errors import InputError
+from fewmark.core.errors import InputError, OutputError
 from fewmark.core.files import write_text
 from fewmark.core.version import __version__
 from fewmark.training.config import load_config, to_toml
@@ -108,12 +108,33 @@ def _adopt_old_names(state: Path) -> None:
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
     """Add a line to a log; NaN is refused, see `json_value`."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, allow_nan=False, default=float) + "\n")
+    line = json.dumps(record, allow_nan=False, default=float) + "\n"
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free space, and go on with the run by --resume"
+        ) from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; [] if there is no such file."""
+    """The lines of a log, but for what a fault has left of one; [] if there is no such file."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = []
+    for line in path.read_bytes().decode("utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        found += [record] if isinstance(record, dict) else []
+    return found
+
+
+def keep_whole_lines(path: Path) -> None:
+    """Drop what a fault has left of a line of a log, so that the next one begins on a line of its own."""
+    if path.is_file():
+        lines = [json.dumps(record, default=float) for record in read_lines(path)]
+        if len(lines) != path.read_bytes().count(b"\n") or not path.read_bytes().endswith(b"\n"):
+            write_text(path, "".join(f"{line}\n" for line in lines))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fewmark.core.errors import InputError
@@ -98,7 +98,8 @@ class RunContext:
         path, state = self.file(f"{name}.safetensors"), self.file(f"{name}.state")
         if path is not None and state is not None and self.fabric.is_global_zero:
             with atomic_path(path) as temporary:
-                save_file({k: v.contiguous() for k, v in module.state_dict().items()}, temporary)
+                # bytes, and then a file: a full disk is an OSError, of which `atomic_path` makes one line
+                temporary.write_bytes(save({k: v.contiguous() for k, v in module.state_dict().items()}))
             state.unlink(missing_ok=True)
         self.fabric.barrier()
 

@@ -215,6 +215,11 @@ def run_rounds(
             labelled_share=loop.labelled_share,
         )
 
+    def needs_last_teacher(i: int, j: int) -> bool:
+        """Whether the last teacher is to be trained again though what it selected is kept: its file is gone, or an earlier one's."""
+        last = i == loop.n_rounds and j == len(plans) - 1
+        return rule.needs_teacher and last and (teacher is not None or not context.has_ended("teacher"))
+
     # 6: for i = 1 .. S
     for i in range(1, loop.n_rounds + 1):
         records = []
@@ -232,7 +237,7 @@ def run_rounds(
             name = f"round{i}_{plan.name}"
             file = context.file(f"{name}.json")
             selection = context.fabric.broadcast(read_selection(file))
-            if selection is None:
+            if selection is None or needs_last_teacher(i, j):
                 if rule.needs_teacher:
                     # 7, 12: predict on L; 8, 13: optimize the teacher from scratch
                     seed = context.derive_seed("teacher data", i, j)
@@ -265,7 +270,9 @@ def run_rounds(
             labels = {"round": i, "n_pseudo": len(selection.selected)}
             trainer.train(name, j, students[j], data, seed, labels)
             records.append(_record(trainer, students, i, j, selection))
-        if rule.needs_teacher and teacher is None:  # every selection was read: none was made by a new teacher
+        if (
+            rule.needs_teacher and teacher is None and context.has_ended("teacher")
+        ):  # every selection was read: none was made by a new teacher
             teacher = teacher_plan.build(scheme, 0)
             context.load("teacher", teacher)
         yield end_round(i, records)
