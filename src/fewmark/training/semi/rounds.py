@@ -186,6 +186,7 @@ def run_rounds(
     everyone = range(len(plans))
     selected = [np.zeros(0, np.int64) for _ in everyone]
     teacher: nn.Module | None = None
+    replaced = False  # the kept teacher, by one that was trained here
     folds: list[Fold] = []
 
     def end_round(i: int, records: list[RoundRecord]) -> Round:
@@ -218,7 +219,7 @@ def run_rounds(
     def needs_last_teacher(i: int, j: int) -> bool:
         """Whether the last teacher is to be trained again though what it selected is kept: its file is gone, or an earlier one's."""
         last = i == loop.n_rounds and j == len(plans) - 1
-        return rule.needs_teacher and last and (teacher is not None or not context.has_ended("teacher"))
+        return rule.needs_teacher and last and (replaced or not context.has_ended("teacher"))
 
     # 6: for i = 1 .. S
     for i in range(1, loop.n_rounds + 1):
@@ -248,6 +249,7 @@ def run_rounds(
                     )
                     context.emit({"kind": "teacher", "round": i, "student": plan.name, "loss": state.losses[-1]})
                     context.save("teacher", teacher)
+                    replaced = True
                 # 7, 12: predict on U; 9, 14: estimate the quality of every pseudo label
                 pseudo = _predict_unlabelled(trainer, students, j, unlabelled, rule, loop, teacher, selected, truth)
                 # 10, 15: select the top r * i * |U|
