@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -20,6 +21,7 @@ from fewmark.core.pixels import as_rgb as as_rgb
 from fewmark.data.decoders import open_by_pillow, quiet_cv2, why_undecodable
 from fewmark.data.heif import decode_heif, heif_kind, heif_size
 from fewmark.data.image_ends import broken_off
+from fewmark.data.image_limit import check_pixels
 
 ImageLike: TypeAlias = (
     NDArray[Any] | PilImage.Image | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
@@ -67,6 +69,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     file = user_path(path)
     if _ADDRESS.match(str(path)) and not file.exists():
         raise InputError(f"{str(path)[:80]}: expected a file, given a web address; download it first")
+    if _is_pipe(file):
+        raise InputError(f"{path}: expected a file, given a pipe, whose reader would wait for its writer; give its bytes")
     try:
         data = file.read_bytes()
     except IsADirectoryError as error:
@@ -83,12 +87,14 @@ def decode_image(data: bytes, where: str = "image") -> NDArray[np.uint8]:
     """Decode an image from bytes; see `read_image`. What follows the image in the bytes is ignored.
 
     Raises:
-        InputError: The bytes are not an image, are truncated, or are HEIC and the extra `heic` is not installed.
+        InputError: The bytes are not an image, are truncated, state too many pixels (see `fewmark.data.image_limit`), or are HEIC and
+            the extra `heic` is not installed.
     """
     if not data:
         raise InputError(f"{where}: the file is empty; expected an image")
     if (reason := broken_off(data)) is not None:
         raise InputError(f"{where}: {reason}; copy the file again")
+    check_pixels(data, where)
     if heif_kind(data) is not None:
         decoded = decode_heif(data, where)
         if decoded is not None:
@@ -108,6 +114,13 @@ def decode_image(data: bytes, where: str = "image") -> NDArray[np.uint8]:
     elif pixels.ndim == 3:
         pixels = pixels[..., ::-1]
     return as_rgb(pixels, where)
+
+
+def _is_pipe(file: Path) -> bool:
+    """Whether a file is a named pipe, but for those of a shell's own <(...)."""
+    with suppress(OSError, ValueError):
+        return file.is_fifo() and not str(file).startswith(("/dev/", "/proc/"))
+    return False
 
 
 def _content(file: Any, where: str) -> bytes:

@@ -24,6 +24,7 @@ found. Standard deviations: the centre's 0.027 and 0.030 of the detector's side,
 
 _MIN_SIDE = 160  # px; smaller images are magnified: boxes are whole px, and faces below 10 px are missed
 _PAD = 0.5  # of the longer side, on each side, for a second try where nothing was found
+_HUGE = 4096  # px; larger images are reduced to this before anything else
 _LARGE = 320  # px; larger faces are also searched at half the resolution
 _INSIDE = 0.7  # a box with this share inside a more confident one is the same face
 
@@ -93,6 +94,16 @@ class SlimeFaceDetector:
             ) from error
 
     def __call__(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
+        height, width = image.shape[:2]
+        if max(height, width) > _HUGE:  # of which a padded copy would take gigabytes
+            image = _resize(image, _HUGE / max(height, width))
+            scale = np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
+            return [
+                replace(f, box_xyxy=((f.box_xyxy + 0.5) * scale - 0.5).astype(np.float32)) for f in self._search(image)
+            ]
+        return self._search(image)
+
+    def _search(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         faces = self._detect(image, self.max_side)
         if not faces:
             pad = math.ceil(_PAD * max(image.shape[:2]))
@@ -109,9 +120,7 @@ class SlimeFaceDetector:
         longer = max(height, width)
         scale = min(1.0, max_side / longer) if longer > _MIN_SIDE else _MIN_SIDE / longer
         if scale != 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            image = np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+            image = _resize(image, scale)
         sx, sy = image.shape[1] / width, image.shape[0] / height
         faces = []
         for x, y, w, h, percent in find_boxes(image, self.threads):
@@ -120,6 +129,14 @@ class SlimeFaceDetector:
                 box = np.array([x / sx, y / sy, (x + w) / sx, (y + h) / sy], np.float32) - np.float32(0.5)
                 faces.append(DetectedFace(box, percent / 100, 0.0))
         return without_repeats(faces)
+
+
+def _resize(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """An image times a scale, of 1 px at least on each side."""
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
 
 class FullImage:
