@@ -161,5 +161,5 @@ def test_bad_faces_are_refused_in_one_line(given_sample: FaceSample, words: str)
 
 @pytest.mark.parametrize(("size", "margin"), [(4, 0.1), (64, 5.0), (64, -0.5)])
 def test_bad_rules_are_refused(size: int, margin: float) -> None:
-    with pytest.raises(InputError, match="CropRule"):
+    with pytest.raises(InputError, match="crop: expected"):
         CropRule(size, margin)

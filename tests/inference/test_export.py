@@ -28,6 +28,7 @@ from fewmark.inference.checkpoint.exported import file_hash
 from fewmark.inference.checkpoint.io import Checkpoint, StudentPart, TeacherPart, load_checkpoint, save_checkpoint
 from fewmark.inference.checkpoint.metadata import packaged_names, read_metadata, resolve_model
 from fewmark.inference.checkpoint.onnx_metadata import read_properties
+from fewmark.inference.checkpoint.seal import KEY
 from fewmark.inference.detector import Detector
 from fewmark.inference.export.onnx import export_onnx
 from fewmark.inference.labelled import predict_samples
@@ -188,7 +189,7 @@ def test_files_of_older_versions_say_no_quality(tmp_path: Path) -> None:
     made = export_onnx(make_model(tmp_path / "m.safetensors", teacher=True), tmp_path / "m.onnx")
     graph = onnx.load(made.path)
     del graph.graph.output[-1]
-    made.path.write_bytes(graph.SerializeToString())
+    made.path.write_bytes(graph.SerializeToString().replace(KEY.encode(), b"no_digest_then"))
     assert Detector.load(made.path).detect(make_image(), BOX)[0].quality is None
 
 
@@ -410,7 +411,7 @@ def test_files_that_are_none_of_ours(exported: Path, tmp_path: Path) -> None:
         Detector.load(bad)
     broken = onnx.load(exported)
     broken.graph.node[-1].op_type = "NoSuchThing"
-    bad.write_bytes(broken.SerializeToString())
+    bad.write_bytes(broken.SerializeToString().replace(KEY.encode(), b"no_digest_then"))
     with pytest.raises(InputError, match=r"ONNX Runtime .* cannot run it"):
         Detector.load(bad)
     with pytest.raises(InputError, match="on the CPU, given runtime torch"):
@@ -436,7 +437,7 @@ def test_without_the_extra(exported: Path, model: Path, tmp_path: Path, monkeypa
         Detector.load(exported)
     assert read_metadata(exported)["scheme"]["name"] == "eyes-2"
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r'pip install "lightning.*"onnx>=.*"onnxruntime>='):
+    with pytest.raises(InputError, match=r'pip install "filelock.*"lightning.*"onnx>=.*"onnxruntime>='):
         export_onnx(model, tmp_path / "m.onnx")
 
 

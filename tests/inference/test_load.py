@@ -155,5 +155,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"ONNX Runtime runs it on the CPU, given device cuda; load its \.safetensors"):
         Detector("ibug-68-nano-int8", device="cuda")
     monkeypatch.setitem(sys.modules, "fewmark.inference.checkpoint.io", None)
-    with pytest.raises(InputError, match=r'device cuda needs torch, .*pip install "lightning-fabric>=.*" "torch>='):
+    with pytest.raises(
+        InputError, match=r'device cuda needs torch, .*pip install "filelock>=.*" "lightning-fabric>=.*" "torch>='
+    ):
         Detector("ibug-68-nano", device="cuda")

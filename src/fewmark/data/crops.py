@@ -21,6 +21,10 @@ REACH = 1.5
 """Side of a cached window over the crop's side: all that an augmentation can bring into view, except far corners."""
 
 
+MAX_CROP = 4096
+"""Largest side of a crop, px."""
+
+
 @dataclass(frozen=True)
 class CropRule:
     """The part of an image that a network sees: a square around the face box.
@@ -37,8 +41,12 @@ class CropRule:
     margin: float
 
     def __post_init__(self) -> None:
-        if self.size < 8 or not -0.4 < self.margin < 4:
-            raise InputError(f"CropRule: expected size >= 8 and -0.4 < margin < 4, given {self.size} and {self.margin}")
+        size, margin = self.size, self.margin
+        whole = isinstance(size, int) and not isinstance(size, bool) and 8 <= size <= MAX_CROP
+        if not whole or not isinstance(margin, int | float) or not -0.4 < margin < 4:
+            raise InputError(
+                f"crop: expected a whole size of 8 to {MAX_CROP} px and -0.4 < margin < 4, given {size!r} and {margin!r}"
+            )
 
     @property
     def box_side(self) -> float:

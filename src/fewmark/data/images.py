@@ -70,7 +70,9 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     if _ADDRESS.match(str(path)) and not file.exists():
         raise InputError(f"{str(path)[:80]}: expected a file, given a web address; download it first")
     if _is_pipe(file):
-        raise InputError(f"{path}: expected a file, given a pipe, whose reader would wait for its writer; give its bytes")
+        raise InputError(
+            f"{path}: expected a file, given a pipe, whose reader would wait for its writer; give its bytes"
+        )
     try:
         data = file.read_bytes()
     except IsADirectoryError as error:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
 from fewmark.inference.checkpoint.metadata import METADATA_KEY, read_metadata, require
+from fewmark.inference.checkpoint.seal import BLANK, KEY, seal
 from fewmark.inference.checkpoint.transfers import (
     check_source,
     load_transfers,
@@ -74,6 +75,7 @@ def _check_editable(model: str | Path, what: str) -> None:
 
 
 def _write(model: str | Path, data: Mapping[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
-    raw = safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(data, ensure_ascii=False, allow_nan=False)})
+    text = json.dumps({**data, KEY: BLANK}, ensure_ascii=False, allow_nan=False)
+    raw = safetensors.numpy.save(tensors, {METADATA_KEY: text})
     with atomic_path(model) as temporary:
-        temporary.write_bytes(raw)
+        temporary.write_bytes(seal(raw))

@@ -17,6 +17,7 @@ from fewmark.core.errors import InputError
 from fewmark.inference.checkpoint.metadata import parse_metadata, require, resolve_model
 from fewmark.inference.checkpoint.model import Checkpoint, checkpoint_from_metadata
 from fewmark.inference.checkpoint.onnx_metadata import parse_properties, read_bytes
+from fewmark.inference.checkpoint.seal import check_seal
 
 TENSORS_KEY = "fewmark_tensors"
 """Metadata key of the tensors that an exported model holds besides its network: a .safetensors file in base64."""
@@ -84,11 +85,12 @@ def read_exported(path_or_name: str | Path) -> ExportedModel:
     """Read an exported model.
 
     Raises:
-        InputError: The file is missing, truncated, of another kind or of another format version.
+        InputError: The file is missing, truncated, damaged, of another kind or of another format version.
     """
     path = resolve_model(path_or_name)
     graph = read_bytes(path)
     properties = parse_properties(graph, path)
+    check_seal(graph, path)
     return ExportedModel(path, graph, properties, parse_metadata(properties, path))
 
 

@@ -30,6 +30,7 @@ from fewmark.inference.checkpoint.metadata import (
 )
 from fewmark.inference.checkpoint.model import Checkpoint, StudentPart, TeacherPart, checkpoint_from_metadata
 from fewmark.inference.checkpoint.onnx_metadata import read_bytes
+from fewmark.inference.checkpoint.seal import BLANK, KEY, check_seal, seal
 from fewmark.inference.checkpoint.transfers import check_source, matrix_name
 from fewmark.models.build import build_model, load_weights
 from fewmark.models.codec import HeatmapCodec
@@ -77,10 +78,10 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
         f"{part}.{name}": _stored(t, half) for part, module in parts.items() for name, t in module.state_dict().items()
     }
     tensors |= {matrix_name(i): torch.from_numpy(t.matrix) for i, t in enumerate(checkpoint.transfers)}
-    text = json.dumps(checkpoint.to_metadata(), ensure_ascii=False, allow_nan=False)
+    text = json.dumps({**checkpoint.to_metadata(), KEY: BLANK}, ensure_ascii=False, allow_nan=False)
     raw = safetensors.torch.save(tensors, {METADATA_KEY: text})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(raw)
+        temporary.write_bytes(seal(raw))
 
 
 def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
@@ -90,7 +91,7 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
         path_or_name: A .safetensors file, or the name of a packaged model.
 
     Raises:
-        InputError: See `read_metadata`; or a field or tensor is missing or does not fit.
+        InputError: See `read_metadata` and `check_seal`; or a field or tensor is missing or does not fit.
     """
     path = resolve_model(path_or_name)
     where = str(path)
@@ -99,7 +100,9 @@ def load_checkpoint(path_or_name: str | Path) -> Checkpoint:
             f"{path}: expected a .safetensors file, given an exported one, whose networks torch cannot run"
         )
     raw = read_bytes(path)
-    data = parse_metadata(header_texts(io.BytesIO(raw), len(raw), path), path)
+    texts = header_texts(io.BytesIO(raw), len(raw), path)
+    check_seal(raw, path)
+    data = parse_metadata(texts, path)
     try:
         tensors = safetensors.torch.load(raw)
     except (SafetensorError, OSError) as error:

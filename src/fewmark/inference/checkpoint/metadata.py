@@ -16,7 +16,9 @@ from typing import IO, Any
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import user_path
+from fewmark.data.crops import CropRule
 from fewmark.inference.checkpoint.onnx_metadata import read_properties
+from fewmark.inference.checkpoint.seal import KEY
 
 FORMAT_VERSION = 1
 METADATA_KEY = "fewmark"
@@ -120,6 +122,12 @@ def parse_metadata(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "install a newer fewmark" if newer else "train or export the model again"
         raise InputError(f"{path}: format_version: expected {FORMAT_VERSION}, given {version!r}; {advice}")
+    data.pop(KEY, None)
+    if "crop" in data:
+        try:
+            CropRule(**data["crop"])
+        except (TypeError, InputError) as error:
+            raise InputError(f"{path}: metadata: {error}; export or train the model again") from error
     return data
 
 

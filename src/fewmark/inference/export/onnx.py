@@ -22,6 +22,7 @@ from fewmark.data.samples import FaceSample, stack_landmarks
 from fewmark.inference.checkpoint.exported import TENSORS_KEY, file_hash
 from fewmark.inference.checkpoint.io import Checkpoint, load_checkpoint
 from fewmark.inference.checkpoint.metadata import METADATA_KEY, resolve_model
+from fewmark.inference.checkpoint.seal import BLANK, KEY, seal
 from fewmark.inference.checkpoint.transfers import matrix_name
 from fewmark.inference.detector import Detector
 from fewmark.inference.export.graph import share_with, store_halves, synthetic_crops, trace_onnx
@@ -123,13 +124,13 @@ def export_onnx(
         share_with(graph, source)
     _describe(graph, checkpoint, context)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(graph.SerializeToString())
+        temporary.write_bytes(seal(graph.SerializeToString()))
     return Export(path, path.stat().st_size, flip, parity_px, context["int8"])
 
 
 def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint, context: dict[str, Any]) -> None:
     """Write the model's metadata and transfers into its graph."""
-    data = {**checkpoint.to_metadata(), "export": context}
+    data = {**checkpoint.to_metadata(), "export": context, KEY: BLANK}
     properties = {METADATA_KEY: json.dumps(data, ensure_ascii=False, allow_nan=False)}
     if checkpoint.transfers:
         raw = safetensors.numpy.save({matrix_name(i): t.matrix for i, t in enumerate(checkpoint.transfers)})
