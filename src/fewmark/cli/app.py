@@ -12,6 +12,7 @@ from fewmark.cli.convert import convert
 from fewmark.cli.curve import curve
 from fewmark.cli.detect import EXAMPLES, detect
 from fewmark.cli.distill import distill
+from fewmark.cli.doctor import doctor
 from fewmark.cli.evaluate import evaluate
 from fewmark.cli.export import export
 from fewmark.cli.inspect import inspect
@@ -74,5 +75,6 @@ app.command(rich_help_panel="Evaluate", cls=command_with_lists("--list"))(evalua
 app.command(rich_help_panel="Evaluate", cls=command_with_lists("--list", "--out"))(robustness)
 app.command(rich_help_panel="Models, labels and schemes", cls=Command)(inspect)
 app.command(rich_help_panel="Models, labels and schemes", cls=Command)(convert)
+app.command(rich_help_panel="Models, labels and schemes", cls=Command)(doctor)
 app.add_typer(scheme_app, name="scheme", rich_help_panel="Models, labels and schemes")
 app.add_typer(transfer_app, name="transfer", rich_help_panel="Models, labels and schemes")

@@ -20,16 +20,31 @@ def install_hint(extra: str = "", *packages: str) -> str:
     >>> install_hint("plot"), install_hint("", "onnxruntime")
     ('pip install "matplotlib>=3.8"', 'pip install "onnxruntime>=1.18"')
     """
-    from importlib.metadata import PackageNotFoundError, requires
-
-    try:
-        known = requires(_PACKAGE) or []
-    except PackageNotFoundError:  # run from its folder, without an installation
-        known = []
+    known = _requirements()
     found = [*_needs(extra, known), *(r for p in packages for r in _needs("", known, p))]
     if not found:
         return f'pip install -e ".[{extra}]" in the folder of fewmark' if extra else f"pip install {' '.join(packages)}"
     return "pip install " + " ".join(f'"{r}"' for r in dict.fromkeys(found))
+
+
+def required_packages(extra: str = "") -> list[str]:
+    """Names of the packages that an extra needs, or that are always needed.
+
+    >>> required_packages("heic")
+    ['pillow-heif']
+    """
+    known = _requirements()
+    found = _needs(extra, known) if extra else [r for r in known if "extra" not in r.partition(";")[2]]
+    return [match[1] for r in found if (match := _REQUIREMENT.fullmatch(r)) is not None]
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        return requires(_PACKAGE) or []
+    except PackageNotFoundError:  # run from its folder, without an installation
+        return []
 
 
 def _needs(extra: str, known: list[str], package: str | None = None) -> list[str]:
