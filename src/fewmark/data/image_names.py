@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from fewmark.core.errors import warn_of_data
+from fewmark.core.errors import InputError, warn_of_data
 from fewmark.core.text import count
 from fewmark.data.formats.text import short
 
@@ -46,6 +46,8 @@ def resolve_images(names: Iterable[str], folder: Path, where: str | Path) -> dic
     moved: dict[str, Path] = {}
     several: list[str] = []
     for name in dict.fromkeys(names):
+        if "\0" in name:
+            raise InputError(f"{where}: {short(name)!r}: a null character in the name of an image; save the file again")
         path = finder.as_named(name)
         found[name] = folder / clean_name(name) if path is None else path
         if path is None:

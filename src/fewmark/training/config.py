@@ -128,7 +128,10 @@ def _read_recipe(recipe: str | Path, distillation: bool) -> dict[str, Any]:
     if name in recipe_names():
         text = (resources.files("fewmark") / "training/recipes" / f"{name}.toml").read_text(encoding="utf-8")
     elif Path(recipe).is_file():
-        text = Path(recipe).read_text(encoding="utf-8")
+        try:
+            text = Path(recipe).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}: not a TOML file (an invalid byte of UTF-8 at {error.start})") from error
     else:
         near = get_close_matches(name, recipe_names(), n=1)
         meant = f"; did you mean {near[0]}?" if near else ""

@@ -122,7 +122,7 @@ def _upgrade_student(path: str, student: dict[str, Any]) -> None:
     """Drop what follows from other settings, if it has the value that follows."""
     codec = _section(student, "codec")
     architecture, arguments = student.get("architecture", "compact"), _section(student, "arguments")
-    stride = arguments.get("stride", NETWORK_STRIDES.get(architecture, 4))
+    stride = arguments.get("stride", NETWORK_STRIDES.get(str(architecture), 4))
     integral = student.get("loss", "integral") == "integral"
     clip_norm = 5.0 if student.get("optimizer", "adamw") == "adamw" else 0.0
     for place, table, key, value, reason in (

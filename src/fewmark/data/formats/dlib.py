@@ -51,7 +51,7 @@ def read_dlib_xml(
         root = ElementTree.fromstring(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError, ValueError: of its encoding
         raise InputError(f"{path}: not an XML file ({error})") from error
     images = root.findall("images/image")
     if root.tag != "dataset" or not images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -142,7 +143,7 @@ def _pixels(value: object) -> int | None:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return int(number) if number >= 1 and number == int(number) else None
+    return int(number) if 1 <= number < math.inf and number == int(number) else None
 
 
 def mark_missing(

@@ -120,7 +120,7 @@ def read_table(path: Path, key: str) -> Table:
     try:
         header = [name.strip() for name in next(reader, [])]
         if key not in header:
-            given = ", ".join(short(name, 20) for name in header[:4]) or "an empty file"
+            given = ", ".join(short(name.split("\n")[0], 20) for name in header[:4]) or "an empty file"
             raise InputError(f"{path}: header: expected a column `{key}`, given {given}")
         for row in reader:
             line = reader.line_num + n_before

@@ -11,7 +11,16 @@ from xml.etree import ElementTree
 
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
-from fewmark.data.formats.tools.named import CORNER, NamedFace, Point, by_image, from_samples, number, to_samples
+from fewmark.data.formats.tools.named import (
+    CORNER,
+    NamedFace,
+    Point,
+    by_image,
+    from_samples,
+    number,
+    structure_of,
+    to_samples,
+)
 from fewmark.data.images import read_size
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -33,11 +42,12 @@ def read_cvat(
     path = Path(path)
     try:
         root = ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError, ValueError: of its encoding
         raise InputError(f"{path}: not an XML file ({error})") from error
     if root.tag != "annotations" or root.find("image") is None:
         raise InputError(f"{path}: expected CVAT's XML for images, <annotations><image name=...>, given <{root.tag}>")
-    faces = [face for image in root.iter("image") for face in _read_image(path, image)]
+    with structure_of(path, "CVAT"):
+        faces = [face for image in root.iter("image") for face in _read_image(path, image)]
     return to_samples(path, faces, scheme, n_landmarks)
 
 
@@ -46,7 +56,7 @@ def is_cvat(path: Path) -> bool:
     try:
         for _, element in ElementTree.iterparse(path, events=("start",)):
             return bool(element.tag == "annotations")
-    except (ElementTree.ParseError, OSError):
+    except (ElementTree.ParseError, LookupError, ValueError, OSError):
         pass
     return False
 

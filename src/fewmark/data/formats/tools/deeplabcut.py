@@ -12,7 +12,8 @@ from typing import Any
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path
 from fewmark.core.install import install_hint
-from fewmark.data.formats.tools.named import NamedFace, Point, by_image, from_samples, number, to_samples
+from fewmark.data.formats.text import read_text
+from fewmark.data.formats.tools.named import NamedFace, Point, by_image, from_samples, number, structure_of, to_samples
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
 
@@ -37,12 +38,21 @@ def read_deeplabcut(
     if path.suffix.lower() == ".h5":
         rows = _rows_of_h5(path)
     else:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
+        text = read_text(path, "a table of DeepLabCut")
+        with structure_of(path, "DeepLabCut"):
+            rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    if not rows:
+        raise InputError(f"{path}: expected a table of DeepLabCut, given an empty file")
+    with structure_of(path, "DeepLabCut"):
+        faces = _faces(path, rows)
+    return to_samples(path, faces, scheme, n_landmarks)
+
+
+def _faces(path: Path, rows: list[list[str]]) -> list[NamedFace]:
     header = {row[0]: row for row in rows[:4] if row[0] in LEVELS}
     if not {"scorer", "bodyparts", "coords"} <= header.keys():
         raise InputError(f"{path}: expected DeepLabCut's header of scorer, bodyparts and coords, given {rows[0][:3]}")
-    first = next(i for i, c in enumerate(header["coords"]) if c in ("x", "y"))
+    first = next((i for i, c in enumerate(header["coords"]) if c in ("x", "y")), len(header["coords"]))
     people = header.get("individuals", [""] * len(header["coords"]))
     faces = []
     for row in rows[len(header) :]:
@@ -56,7 +66,7 @@ def read_deeplabcut(
         each = {person: _points(places) for person, places in found.items()}
         labelled = [NamedFace(image, points) for points in each.values() if points]
         faces += labelled or [NamedFace(image, {})]
-    return to_samples(path, faces, scheme, n_landmarks)
+    return faces
 
 
 def _rows_of_h5(path: Path) -> list[list[str]]:

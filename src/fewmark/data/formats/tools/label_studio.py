@@ -14,7 +14,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.data.formats.text import read_json
-from fewmark.data.formats.tools.named import CORNER, NamedFace, Point, by_image, from_samples, number, to_samples
+from fewmark.data.formats.tools.named import (
+    CORNER,
+    NamedFace,
+    Point,
+    by_image,
+    from_samples,
+    number,
+    structure_of,
+    to_samples,
+)
 from fewmark.data.images import read_size
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -40,7 +49,9 @@ def read_label_studio(
     data = read_json(path)
     if not is_label_studio(data):
         raise InputError(f"{path}: expected Label Studio's JSON, a list of tasks with data, given something else")
-    return to_samples(path, [face for task in data for face in _read_task(path, task)], scheme, n_landmarks)
+    with structure_of(path, "Label Studio"):
+        faces = [face for task in data for face in _read_task(path, task)]
+    return to_samples(path, faces, scheme, n_landmarks)
 
 
 def is_label_studio(data: object) -> bool:

@@ -13,7 +13,16 @@ from typing import Any
 from fewmark.core.errors import InputError
 from fewmark.core.files import write_text
 from fewmark.data.formats.text import read_json
-from fewmark.data.formats.tools.named import CORNER, NamedFace, Point, by_image, from_samples, number, to_samples
+from fewmark.data.formats.tools.named import (
+    CORNER,
+    NamedFace,
+    Point,
+    by_image,
+    from_samples,
+    number,
+    structure_of,
+    to_samples,
+)
 from fewmark.data.images import read_size
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -50,6 +59,11 @@ def _read(path: Path) -> list[NamedFace]:
     data = read_json(path)
     if not is_labelme(data):
         raise InputError(f"{path}: expected LabelMe's JSON with shapes and imagePath, given something else")
+    with structure_of(path, "LabelMe"):
+        return _faces(path, data)
+
+
+def _faces(path: Path, data: dict[str, Any]) -> list[NamedFace]:
     points: dict[Any, dict[str, Point]] = {}
     occluded: dict[Any, set[str]] = {}
     boxes: dict[Any, tuple[float, float, float, float]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,24 @@ class NamedFace:
     points: Mapping[str, Point]
     occluded: frozenset[str] = frozenset()
     box: tuple[float, float, float, float] | None = None
+
+
+@contextmanager
+def structure_of(path: Path, tool: str) -> Iterator[None]:
+    """Read a file of a tool, whose lists and tables may be others than the tool writes.
+
+    Raises:
+        InputError: They are.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        what = f"{type(error).__name__}: {short(error)}".replace("\n", " ")
+        raise InputError(
+            f"{path}: expected a file as {tool} writes it, given one of another structure ({what}); export it again"
+        ) from error
 
 
 def to_samples(

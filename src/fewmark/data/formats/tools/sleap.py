@@ -82,7 +82,7 @@ def _read(path: Path) -> list[Any]:
     sio = _sleap_io()
     try:
         labels = sio.load_slp(str(path), open_videos=False)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: expected a file of SLEAP, which sleap-io could not read: {error}") from error
     frames = list(labels.labeled_frames)
     n_predicted = sum(len(f.predicted_instances) for f in frames)
