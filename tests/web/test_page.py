@@ -119,6 +119,24 @@ def test_the_order_of_the_queue_is_chosen(page: Any) -> None:
         page.wait_for_selector(f"#reason:has-text('{words}')")
     page.click('[data-list="all"]')
     page.wait_for_selector("#kinds", state="hidden")
+    page.wait_for_selector("#faces li:nth-child(8)")
+    assert page.locator("#message").inner_text() == ""
+
+
+def test_all_faces_are_read_some_at_a_time(page: Any) -> None:
+    page.route("**/api/faces?*", lambda route: route.continue_(url=route.request.url.replace("n=200", "n=5")))
+    page.click('[data-list="all"]')
+    page.wait_for_selector("#faces li:nth-child(5):last-child")
+    page.wait_for_selector("#faces button[data-face='1'][aria-current='true']")
+    page.wait_for_selector("#name:has-text('Face 1 ')")
+    seen = []
+    for _ in range(8):
+        seen.append(face_of(page))
+        page.keyboard.press("n")
+        page.wait_for_timeout(150)
+    assert seen == list(range(1, 9))
+    assert page.locator("#faces button").count() == 8
+    assert "the end of the list" in page.locator("#message").inner_text()
 
 
 def test_what_the_model_sees_is_laid_over_the_face(page: Any, give_model: Callable[[], None]) -> None:

@@ -324,7 +324,7 @@ class Project:
         """Give faces that are new their vectors and the last model's predictions."""
         embed_new(self.labels, self.predictions, self.image_path, self._load_embedder)
         run = self.last_run
-        if run is not None:
+        if run is not None and self.model_path().is_file():
             predict_new(self.labels, self.predictions, self.image_path, run.id, lambda: self._load_model(run.name))
 
     def _load_embedder(self) -> Detector | None:

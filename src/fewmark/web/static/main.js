@@ -9,8 +9,11 @@ const STEP = 0.5; // of an arrow key, image px
 const FAR = 5;
 const AHEAD = 2; // faces that are fetched before they are asked for
 
-const project = await readProject();
+const readList = (name) => (name === "queue" ? lists.queue($("kind").value) : lists[name]());
 const known = new Map(); // face -> promise of its data
+const firstList = readList("queue"); // beside the project, not after it
+firstList.then((found) => found.length && fetchFace(found[0].face)).catch(() => {});
+const project = await readProject();
 let list = [];
 let listName = "queue";
 let at = -1;
@@ -133,7 +136,15 @@ function fetchFace(number) {
   return known.get(number);
 }
 
+/** The next faces of the list of all, of which the server gives some at a time. */
+async function readMore() {
+  const found = await lists.all(list.at(-1).face).catch((error) => { say(error.message); return []; });
+  list = [...list, ...found];
+  if (found.length) showList();
+}
+
 async function go(i) {
+  if (listName === "all" && list.length && i >= list.length) await readMore();
   if (i < 0 || i >= list.length) return say(list.length ? "This is the end of the list." : "");
   say("");
   at = i;
@@ -176,14 +187,14 @@ function open(data) {
 let base = null; // the face as it was opened
 let origin = "placed"; // how an edit of it is called
 
-async function show(name) {
+async function show(name, found = readList(name)) {
   showOverview(false);
   listName = name;
   for (const button of document.querySelectorAll("nav [data-list]")) {
     button.setAttribute("aria-pressed", button.dataset.list === name);
   }
   $("kinds").hidden = name !== "queue";
-  list = await lists[name]($("kind").value).catch((error) => { say(error.message); return []; });
+  list = await found.catch((error) => { say(error.message); return []; });
   at = -1;
   showList();
   if (list.length) await go(0);
@@ -382,6 +393,6 @@ $("overview-button").addEventListener("click", () => showOverview(true));
 $("project").textContent = project.name;
 showCounts();
 showSaved(outbox.edits.length, false);
-await show("queue");
+await show("queue", firstList);
 toCanvas();
 window.fewmark = { editor, outbox, get face() { return face; } }; // for tests and the curious
