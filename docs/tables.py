@@ -318,7 +318,12 @@ RELIABILITY = (
     ("videos: rates, cut and damaged files, odd sizes", "video/test_video_files.py"),
     ("exports: batch sizes, runtimes, 8 bits", "inference/test_export.py"),
     ("runs and their resumption: what may change, what differs", "training/test_run.py"),
+    ("trainings: killed 20 times, cut files, full disk, two in one folder, changed images", "faults/test_training.py"),
+    ("models: flipped bits, cut, too new, pickles, outside data", "faults/test_models.py"),
+    ("images of more pixels than memory, lines of pixels, pipes", "faults/test_images.py"),
+    ("changed files of 14 kinds", "faults/test_readers.py"),
     ("what to install, by names that exist", "core/test_install.py"),
+    ("`fewmark doctor`", "cli/test_doctor.py"),
     ("code and names of version 0.1", "core/test_moved.py"),
 )
 """Kind of fault, and the file of its tests below tests/."""

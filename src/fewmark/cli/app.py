@@ -20,6 +20,7 @@ from fewmark.cli.label import label, review
 from fewmark.cli.project import add, backup, init, status
 from fewmark.cli.robustness import robustness
 from fewmark.cli.scheme import scheme_app
+from fewmark.cli.serve import serve
 from fewmark.cli.track import track
 from fewmark.cli.train import train
 from fewmark.cli.transfer import transfer_app
@@ -60,6 +61,7 @@ def _root(
 
 app.command(rich_help_panel="Detect", cls=Command, epilog=EXAMPLES)(detect)
 app.command(rich_help_panel="Detect", cls=Command)(track)
+app.command(rich_help_panel="Detect", cls=Command)(serve)
 app.command(rich_help_panel="Project", cls=Command)(init)
 app.command(rich_help_panel="Project", cls=Command)(add)
 app.command(rich_help_panel="Project", cls=Command)(label)

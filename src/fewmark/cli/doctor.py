@@ -22,6 +22,7 @@ _SIGNS = {"ok": "[green]ok[/]  ", "note": "[cyan]note[/]", "wrong": "[red]wrong[
 _PURPOSE = {
     "train": "train models, and run them on a GPU",
     "web": "the page of a project",
+    "serve": "a detector over HTTP",
     "onnx": "export models",
     "video": "the true times of videos",
     "plot": "plots in reports",

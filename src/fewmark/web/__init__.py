@@ -1,6 +1,7 @@
-"""The local page of a project: label, review, look. Imports `project` and the rooms below it; nothing imports it.
+"""What is asked over HTTP: the local page of a project (label, review, look), and in `serving` a detector. Nothing imports it.
 
-`python -m fewmark.web PROJECT` serves it; `fewmark label` and `fewmark review` start that.
+`python -m fewmark.web PROJECT` serves the page, `fewmark label` and `fewmark review` start that; `fewmark serve` starts
+`python -m fewmark.web.serving MODEL`.
 """
 
 from fewmark.core.lazy import attach
