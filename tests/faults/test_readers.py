@@ -32,11 +32,11 @@ SLOW_S = 5.0
 TRIPLE = LandmarkScheme("triple", ("left_eye", "right_eye", "nose"), mirror=(1, 0, 2))
 POINTS = np.array([[10.25, 11], [20.5, 11], [15, 20.75]], np.float32)
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 1e400, float("nan"), 10**30, 2**63, 1.5, "", "x", "1e999", "-5", "\0", "../../etc/passwd",
+    None, True, -1, 0, 1e400, 1e39, 10**400, float("nan"), 10**30, 2**63, 1.5, "", "x", "1e999", "-5", "\0", "../../etc/passwd",
     [], {}, [1], [None], [[1, 2], [3]], {"a": 1},
 )  # fmt: skip
 TOKENS = (
-    b"nan", b"inf", b"-inf", b"1e999", b"-1", b"", b"\0", b"\xff\xfe", b"9" * 400, b"[", b"]", b"{", b'"', b"=", b"\n",
+    b"nan", b"inf", b"1e39", b"9" * 60, b"-inf", b"1e999", b"-1", b"", b"\0", b"\xff\xfe", b"9" * 400, b"[", b"]", b"{", b'"', b"=", b"\n",
     b",", b"<", b">", b"&x;", b"true", b"0x10", b"\xef\xbb\xbf", b"\r", b"''", b"[[]]", b"1_0", b"1979-05-27",
 )  # fmt: skip
 _WORD = re.compile(rb"[A-Za-z_]+|-?\d+\.?\d*|\[[^\[\]]*\]|\"[^\"]*\"")
@@ -179,6 +179,13 @@ def test_changed_files(kind: str, tmp_path: Path) -> None:
 
 
 KEPT = [
+    ("pts", b"version: 1\nn_points: 1\n{\n1e39 2\n}\n"),
+    (
+        "coco",
+        b'{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"id": 1, "image_id": 1, "bbox": [1, 2, 1'
+        + b"0" * 400
+        + b', 4]}], "categories": []}',
+    ),
     ("cvat", b"<?xml version='1.0' encoding='utf1979'?><annotations><image name='a.png'/></annotations>"),
     ("dlib", b"<?xml version='1.0' encoding='nan'?><dataset><images/></dataset>"),
     ("csv", b"file,x0,y0,x1,y1,x2,y2\na\0.png,1,2,3,4,5,6\n"),

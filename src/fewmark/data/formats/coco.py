@@ -20,7 +20,7 @@ from fewmark.core.text import count
 from fewmark.data.formats.coco_categories import Faces, entry_ids, find_faces
 from fewmark.data.formats.csv import count_landmarks, name_faces, relative_file
 from fewmark.data.formats.statements import check_sizes
-from fewmark.data.formats.text import read_json, short
+from fewmark.data.formats.text import FARTHEST, read_json, short
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.images import read_size
 from fewmark.data.samples import FaceSample
@@ -115,7 +115,7 @@ def _sample(
     if keypoints:
         try:
             table = np.asarray(keypoints, np.float64).reshape(-1, 3)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(
                 f"{where}: keypoints: expected x, y, visibility for every point, given {short(keypoints)}"
             ) from None
@@ -134,8 +134,9 @@ def _sample(
                 f"{where}: keypoints: expected visibility 0, 1 or 2, given {short(sorted(set(table[:, 2].tolist())))}"
             )
         there = table[:, 2] > 0
-        if not np.isfinite(table[there, :2]).all():
-            k = int(np.flatnonzero(there & ~np.isfinite(table[:, :2]).all(1))[0])
+        near = np.asarray((np.abs(table[:, :2]) <= FARTHEST).all(1))  # NaN is not
+        if not near[there].all():
+            k = int(np.flatnonzero(there & ~near)[0])
             raise InputError(
                 f"{where}: keypoints: point {k}: expected a finite position, given {table[k, :2].tolist()}"
             )
@@ -147,9 +148,9 @@ def _sample(
     if bbox:
         try:
             x, y, w, h = (float(v) for v in bbox)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"{where}: bbox: expected x, y, width, height, given {short(bbox)}") from None
-        if not np.isfinite([x, y, w, h]).all() or w < 0 or h < 0:
+        if not all(abs(v) <= FARTHEST for v in (x, y, w, h)) or w < 0 or h < 0:
             raise InputError(
                 f"{where}: bbox: expected finite x, y and a positive width and height, given {short(bbox)}"
             )

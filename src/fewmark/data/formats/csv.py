@@ -27,7 +27,7 @@ from fewmark.core.files import write_text
 from fewmark.core.names import escape_name, unescape_name
 from fewmark.core.text import count
 from fewmark.data.formats.statements import check_sizes
-from fewmark.data.formats.text import Table, decimal, read_table, short
+from fewmark.data.formats.text import FARTHEST, Table, decimal, read_table, short
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 
@@ -141,7 +141,7 @@ def _numbers(path: Path, cells_of: Table, columns: tuple[int, ...], names: Seque
                     raise InputError(
                         f"{path}: row {lines[i]}: {names[j]}: expected a number, given {short(cell, 40)!r}"
                     ) from None
-    infinite = np.argwhere(np.isinf(table) | (np.abs(table) > 1e9))
+    infinite = np.argwhere(np.isinf(table) | (np.abs(table) > FARTHEST))
     if len(infinite):
         i, j = infinite[0]
         raise InputError(

@@ -20,6 +20,7 @@ from fewmark.core.files import atomic_path
 from fewmark.core.names import escape_name, unescape_name
 from fewmark.data.formats.csv import name_faces, relative_file
 from fewmark.data.formats.statements import check_sizes, order_by_names, tell_other_order
+from fewmark.data.formats.text import FARTHEST
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -124,7 +125,7 @@ def _number(path: Path, file: str, element: ElementTree.Element, key: str) -> fl
         value = float(text) if text is not None else math.nan
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= FARTHEST:
         raise InputError(f"{path}: {file}: <{element.tag}> {key}: expected a number, given {text!r}")
     return value
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fewmark.core.errors import InputError
 from fewmark.core.files import atomic_path, write_text
 from fewmark.core.geometry import FloatArray
-from fewmark.data.formats.text import read_text
+from fewmark.data.formats.text import FARTHEST, read_text
 from fewmark.data.images import IMAGE_SUFFIXES
 from fewmark.data.samples import FaceSample
 from fewmark.data.walk import files_in, is_image_name, tell_left_out
@@ -69,7 +69,7 @@ def read_points(path: str | Path, *, n_landmarks: int | None = None) -> NDArray[
             x, y = (float(cell) for cell in cells)
         except ValueError:
             raise InputError(f"{path}: line {number}: expected a point `x y`, given {line[:60]!r}") from None
-        if math.isinf(x) or math.isinf(y) or math.isnan(x) != math.isnan(y):
+        if abs(x) > FARTHEST or abs(y) > FARTHEST or math.isnan(x) != math.isnan(y):
             raise InputError(
                 f"{path}: line {number}: expected a finite point, or nan nan where it is missing, given {line[:60]!r}"
             )

@@ -16,7 +16,7 @@ from fewmark.core.text import count
 from fewmark.data.formats.csv import count_landmarks, name_faces
 from fewmark.data.formats.pts import find_image
 from fewmark.data.formats.statements import check_sizes, order_by_names
-from fewmark.data.formats.text import read_text, short
+from fewmark.data.formats.text import FARTHEST, read_text, short
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 from fewmark.data.walk import files_in, is_image_name
@@ -177,8 +177,8 @@ def _numbers(where: str, rows: Sequence[Any], n: int) -> NDArray[np.float32]:
     """(N, n) numbers, NaN for null."""
     try:
         table = np.array(rows, np.float64).reshape(len(rows), n)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: expected {n} numbers each, given {short(rows)}") from None
-    if np.isinf(table).any():
+    if (np.abs(table) > FARTHEST).any():
         raise InputError(f"{where}: expected finite numbers, given {short(rows)}")
     return table.astype(np.float32)

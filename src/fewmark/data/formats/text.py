@@ -13,6 +13,8 @@ from typing import Any
 
 from fewmark.core.errors import InputError
 
+FARTHEST = 1e9
+"""Largest position that label files may state, px: in single precision, larger numbers may be infinite."""
 _DELIMITERS = (",", ";", "\t", "|")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NO_CP1252 = b"\x81\x8d\x8f\x90\x9d"

@@ -14,7 +14,7 @@ import numpy as np
 from fewmark.core.errors import InputError
 from fewmark.data.formats.csv import name_faces, relative_file
 from fewmark.data.formats.statements import plain_numbers
-from fewmark.data.formats.text import short
+from fewmark.data.formats.text import FARTHEST, short
 from fewmark.data.image_names import clean_name, resolve_images
 from fewmark.data.samples import FaceSample
 from fewmark.landmarks.scheme import LandmarkScheme
@@ -138,15 +138,15 @@ def by_image(faces: Iterator[NamedFace]) -> dict[str, list[NamedFace]]:
 
 
 def number(path: Path, where: str, value: object) -> float:
-    """A finite number of a file.
+    """A position that a file states.
 
     Raises:
         InputError: It is none.
     """
     try:
         found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
-    if not math.isfinite(found):
+    if not abs(found) <= FARTHEST:
         raise InputError(f"{path}: {where}: expected a number, given {value!r}")
     return found
