@@ -222,6 +222,15 @@ def test_health_readiness_metrics_and_the_description(client: TestClient) -> Non
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/detect", "/detect/json", "/health", "/ready", "/metrics"} == set(paths)
     assert "429" in paths["/detect"]["post"]["responses"]
+    page = client.get("/docs").text
+    for words in (
+        "/detect/json",
+        "The queue is full; ask again.",
+        "curl -F images=@anna.jpg",
+        "Whether every process answers.",
+    ):
+        assert words in page
+    assert "http" not in page.replace("http://testserver/", "")  # nothing is loaded from elsewhere
 
 
 def test_a_request_that_is_too_large(client: TestClient) -> None:

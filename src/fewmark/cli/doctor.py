@@ -12,6 +12,7 @@ from tempfile import gettempdir
 from typing import Literal
 
 import typer
+from rich.markup import escape
 
 from fewmark.cli.base import Json, out, print_json
 from fewmark.core.errors import InputError
@@ -55,9 +56,8 @@ def doctor(as_json: Json = False) -> None:
         print_json([asdict(f) for f in findings])
     else:
         for f in findings:
-            out.print(
-                f"{_SIGNS[f.kind]} {f.text}{f': {f.advice}' if f.advice else ''}", highlight=False, soft_wrap=True
-            )
+            text = f"{f.text}: {f.advice}" if f.advice else f.text
+            out.print(f"{_SIGNS[f.kind]} {escape(text)}", highlight=False, soft_wrap=True)
     if any(f.kind == "wrong" for f in findings):
         raise typer.Exit(1)
 

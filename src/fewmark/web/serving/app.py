@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response, UploadFile
+from fastapi.responses import HTMLResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from fewmark.core.version import __version__
+from fewmark.web.serving.description import describe
 from fewmark.web.serving.limits import BodyLimits
 from fewmark.web.serving.pool import Busy, Pool
 from fewmark.web.serving.worker import Job, JobAnswer, WorkerDied
@@ -77,7 +79,14 @@ def create_app(pool: Pool, metrics: Metrics, *, max_bytes: int, timeout_s: float
         yield
         await pool.close()
 
-    app = FastAPI(title="fewmark", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="fewmark",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages are loaded from elsewhere
+        redoc_url=None,
+    )
     app.add_middleware(BodyLimits, max_bytes=max_bytes)
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"description": text}
@@ -137,6 +146,10 @@ def create_app(pool: Pool, metrics: Metrics, *, max_bytes: int, timeout_s: float
                 raise HTTPException(400, f"{name}: data: expected base64") from None
             jobs.append(Job(name, data, image.boxes))
         return await answer(jobs)
+
+    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def read_docs(request: Request) -> str:
+        return describe(app.openapi(), str(request.base_url))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
