@@ -97,7 +97,7 @@ def test_a_face_in_a_huge_image_is_found_where_it_is(tmp_path: Path) -> None:
     assert found / scale == pytest.approx(small, abs=0.05 * face.shape[1])
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes, which this system lacks")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="given a pipe"):

@@ -318,7 +318,7 @@ def test_a_process_is_killed_and_a_hanging_one_is_given_up(synthetic: Path) -> N
     assert not worker.process.is_alive()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends signals of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="needs signals of POSIX")
 def test_the_command_serves_and_ends_without_losing_an_answer(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.full((700, 900, 3), 90, np.uint8))
     words = [sys.executable, "-m", "fewmark", "serve", "ibug-68-nano", "--port", "0", "--workers", "1"]
