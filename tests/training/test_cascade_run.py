@@ -95,7 +95,7 @@ def test_the_run_folder(run: Path, config: Config, data: TrainingData) -> None:
     accuracy = read_metadata(run / "detector.safetensors")["accuracy"][0]
     assert accuracy["stages"] == {s["stage"]: s["val_nme"] for s in stages[1:]}
     assert accuracy["nme"] == pytest.approx(stages[-1]["val_nme"], rel=1e-4)  # measured as it detects
-    assert {p.stem for p in (run / "state").iterdir()} == {"synthetic", *NAMES}
+    assert {p.stem for p in (run / "state").iterdir()} == {"images", "synthetic", *NAMES}
     report = (run / "report.html").read_text(encoding="utf-8")
     for words in ("<svg", "a cascade from 4 labelled faces", "NME after coarse", "component: training loss", "Worst"):
         assert words in report, words

@@ -15,7 +15,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def names_of(answers: Sequence[JobAnswer]) -> list[str]:
     return [json.loads(a.text)["name"] for a in answers]
 
 
+def in_loop(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it in a thread of its own: a browser of other tests has an event loop in this one."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(asyncio.run, coroutine).result()
+
+
 def test_answers_are_in_order_and_waiting_images_share_batches(stubs: Stubs) -> None:
     async def run() -> None:
         pool = Pool(stubs, 1, 40, 5.0)
@@ -92,7 +99,7 @@ def test_answers_are_in_order_and_waiting_images_share_batches(stubs: Stubs) -> 
             assert names_of(await task) == [f"{i}a", f"{i}b"]
         await pool.close()
 
-    asyncio.run(run())
+    in_loop(run())
     assert [len(b) for b in stubs.each[0].batches] == [1, BATCH, 12 - BATCH]
 
 
@@ -113,7 +120,7 @@ def test_a_full_queue_takes_nothing_more_and_loses_nothing(stubs: Stubs) -> None
         assert [names_of(await t) for t in (first, three, fits)] == [["first"], ["a", "b", "c"], ["f"]]
         await pool.close()
 
-    asyncio.run(run())
+    in_loop(run())
 
 
 def test_an_image_that_ends_its_process_harms_no_other(stubs: Stubs) -> None:
@@ -135,7 +142,7 @@ def test_an_image_that_ends_its_process_harms_no_other(stubs: Stubs) -> None:
         assert names_of(await pool.ask(jobs("after"))) == ["after"]
         await pool.close()
 
-    asyncio.run(run())
+    in_loop(run())
 
 
 def test_a_process_that_is_killed_between_requests_is_replaced(stubs: Stubs) -> None:
@@ -147,7 +154,7 @@ def test_a_process_that_is_killed_between_requests_is_replaced(stubs: Stubs) -> 
         assert pool.n_restarts == 1
         await pool.close()
 
-    asyncio.run(run())
+    in_loop(run())
 
 
 def test_what_a_client_no_longer_waits_for_is_not_computed(stubs: Stubs) -> None:
@@ -163,7 +170,7 @@ def test_what_a_client_no_longer_waits_for_is_not_computed(stubs: Stubs) -> None
         assert names_of(await pool.ask(jobs("after"))) == ["after"]
         await pool.close()
 
-    asyncio.run(run())
+    in_loop(run())
     assert ["gone"] not in stubs.each[0].batches
 
 
@@ -181,7 +188,7 @@ def test_the_end_answers_what_waits(stubs: Stubs) -> None:
         assert names_of(await first) + names_of(await rest) == ["first", "a", "b"]
         await ending
 
-    asyncio.run(run())
+    in_loop(run())
     assert all(s.dead for s in stubs.each)
 
 
@@ -258,7 +265,7 @@ def test_a_client_that_stops_sending() -> None:
     headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
     scope = {"type": "http", "method": "POST", "path": "/detect/json", "headers": headers, "query_string": b""}
     began = time.monotonic()
-    asyncio.run(BodyLimits(app, 1000, read_s=0.2)({**scope, "http_version": "1.1", "scheme": "http"}, receive, send))
+    in_loop(BodyLimits(app, 1000, read_s=0.2)({**scope, "http_version": "1.1", "scheme": "http"}, receive, send))
     assert [m["status"] for m in sent if m["type"] == "http.response.start"] == [408]
     assert time.monotonic() - began < 5
 
