@@ -72,13 +72,14 @@ def test_a_bomb_stops_no_batch(tmp_path: Path) -> None:
     assert [len(faces) for faces in found] == [0, 0]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc, which says the memory of a process")
 @pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (3, 20_000)])
 def test_a_line_of_pixels_takes_no_square_of_them(shape: tuple[int, int]) -> None:
     code = (
-        "import numpy as np, resource, sys\nfrom fewmark import Detector\n"
+        "import re, sys\nimport numpy as np\nfrom fewmark import Detector\n"
         "h, w = int(sys.argv[1]), int(sys.argv[2])\n"
         "assert Detector('ibug-68-nano', threads=1).detect(np.zeros((h, w, 3), np.uint8)) == []\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     words = [sys.executable, "-c", code, *map(str, shape)]
     done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
