@@ -96,7 +96,7 @@ def test_torn_lines_of_the_logs(stopped: Path, tiny_run: Path, tiny_data: Traini
 def test_two_runs_in_one_folder(tiny_data: TrainingData, tiny_recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom fewmark.training.recovery import alone_in\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fewmark.training.folder_lock import alone_in\n"
         "with alone_in(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)

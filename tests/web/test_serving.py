@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import os
 import re
 import signal
@@ -15,8 +16,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ for package in ("fastapi", "prometheus_client", "python_multipart", "httpx"):
 
 from fastapi.testclient import TestClient  # noqa: E402
 
-from fewmark.web.serving.app import MAX_IMAGES, Metrics, create_app  # noqa: E402
+from fewmark.web.serving.app import Metrics, create_app  # noqa: E402
 from fewmark.web.serving.limits import BodyLimits  # noqa: E402
 from fewmark.web.serving.pool import BATCH, Busy, Pool  # noqa: E402
 from fewmark.web.serving.worker import Job, JobAnswer, ServedModel, Worker, WorkerDied, answer_jobs  # noqa: E402
@@ -85,19 +87,34 @@ def in_loop(coroutine: Coroutine[Any, Any, None]) -> None:
         executor.submit(asyncio.run, coroutine).result()
 
 
+@asynccontextmanager
+async def busy_pool(stubs: Stubs, capacity: int = 40) -> AsyncIterator[Pool]:
+    """A pool of one worker, which is at work on an image until the end of the block or until `gate` is set; all is answered in the end."""
+    pool = Pool(stubs, 1, capacity, 5.0)
+    await pool.open()
+    first = asyncio.create_task(pool.ask(jobs("first", data=b"wait")))
+    await asyncio.sleep(0.05)
+    yield pool
+    stubs.gate.set()
+    assert names_of(await first) == ["first"]
+    await pool.close()
+    assert all(s.dead for s in stubs.each)
+
+
+async def begin(pool: Pool, *given: Job) -> asyncio.Task[list[JobAnswer]]:
+    """A request that waits."""
+    task = asyncio.create_task(pool.ask(given))
+    await asyncio.sleep(0.01)
+    return task
+
+
 def test_answers_are_in_order_and_waiting_images_share_batches(stubs: Stubs) -> None:
     async def run() -> None:
-        pool = Pool(stubs, 1, 40, 5.0)
-        await pool.open()
-        first = asyncio.create_task(pool.ask(jobs("first", data=b"wait")))
-        await asyncio.sleep(0.05)
-        rest = [asyncio.create_task(pool.ask(jobs(f"{i}a", f"{i}b"))) for i in range(6)]
-        await asyncio.sleep(0.05)
-        stubs.gate.set()
-        assert names_of(await first) == ["first"]
-        for i, task in enumerate(rest):
-            assert names_of(await task) == [f"{i}a", f"{i}b"]
-        await pool.close()
+        async with busy_pool(stubs) as pool:
+            rest = [await begin(pool, *jobs(f"{i}a", f"{i}b")) for i in range(6)]
+            stubs.gate.set()
+            for i, task in enumerate(rest):
+                assert names_of(await task) == [f"{i}a", f"{i}b"]
 
     in_loop(run())
     assert [len(b) for b in stubs.each[0].batches] == [1, BATCH, 12 - BATCH]
@@ -105,70 +122,54 @@ def test_answers_are_in_order_and_waiting_images_share_batches(stubs: Stubs) -> 
 
 def test_a_full_queue_takes_nothing_more_and_loses_nothing(stubs: Stubs) -> None:
     async def run() -> None:
-        pool = Pool(stubs, 1, 4, 5.0)
-        await pool.open()
-        first = asyncio.create_task(pool.ask(jobs("first", data=b"wait")))
-        await asyncio.sleep(0.05)
-        three = asyncio.create_task(pool.ask(jobs("a", "b", "c")))
-        await asyncio.sleep(0.01)
-        with pytest.raises(Busy):
-            await pool.ask(jobs("d", "e"))
-        assert pool.n_waiting == 3
-        fits = asyncio.create_task(pool.ask(jobs("f")))
-        await asyncio.sleep(0.01)
-        stubs.gate.set()
-        assert [names_of(await t) for t in (first, three, fits)] == [["first"], ["a", "b", "c"], ["f"]]
-        await pool.close()
+        async with busy_pool(stubs, capacity=4) as pool:
+            three = await begin(pool, *jobs("a", "b", "c"))
+            with pytest.raises(Busy):
+                await pool.ask(jobs("d", "e"))
+            assert pool.n_waiting == 3
+            fits = await begin(pool, *jobs("f"))
+            stubs.gate.set()
+            assert names_of(await three) + names_of(await fits) == ["a", "b", "c", "f"]
 
     in_loop(run())
 
 
 def test_an_image_that_ends_its_process_harms_no_other(stubs: Stubs) -> None:
     async def run() -> None:
-        pool = Pool(stubs, 1, 40, 5.0)
-        await pool.open()
-        first = asyncio.create_task(pool.ask(jobs("first", data=b"wait")))
-        await asyncio.sleep(0.05)
-        good = [asyncio.create_task(pool.ask(jobs(name))) for name in "ab"]
-        bad = asyncio.create_task(pool.ask(jobs("bad", data=b"poison")))
-        last = asyncio.create_task(pool.ask(jobs("c")))
-        await asyncio.sleep(0.05)
-        stubs.gate.set()
-        assert [names_of(await t) for t in (first, *good, last)] == [["first"], ["a"], ["b"], ["c"]]
-        with pytest.raises(WorkerDied):
-            await bad
-        assert pool.n_restarts == 2  # it is tried once more, alone
-        assert pool.ready
-        assert names_of(await pool.ask(jobs("after"))) == ["after"]
-        await pool.close()
+        async with busy_pool(stubs) as pool:
+            good = [await begin(pool, *jobs(name)) for name in "ab"]
+            bad = await begin(pool, *jobs("bad", data=b"poison"))
+            last = await begin(pool, *jobs("c"))
+            stubs.gate.set()
+            assert [names_of(await t) for t in (*good, last)] == [["a"], ["b"], ["c"]]
+            with pytest.raises(WorkerDied):
+                await bad
+            assert pool.n_restarts == 2  # it is tried once more, alone
+            assert pool.ready
+            assert names_of(await pool.ask(jobs("after"))) == ["after"]
 
     in_loop(run())
 
 
 def test_a_process_that_is_killed_between_requests_is_replaced(stubs: Stubs) -> None:
     async def run() -> None:
-        pool = Pool(stubs, 1, 4, 5.0)
-        await pool.open()
-        stubs.each[0].dead = True
-        assert names_of(await pool.ask(jobs("a"))) == ["a"]
-        assert pool.n_restarts == 1
-        await pool.close()
+        async with busy_pool(stubs) as pool:
+            stubs.gate.set()
+            await asyncio.sleep(0.05)
+            stubs.each[0].dead = True
+            assert names_of(await pool.ask(jobs("a"))) == ["a"]
+            assert pool.n_restarts == 1
 
     in_loop(run())
 
 
 def test_what_a_client_no_longer_waits_for_is_not_computed(stubs: Stubs) -> None:
     async def run() -> None:
-        pool = Pool(stubs, 1, 40, 5.0)
-        await pool.open()
-        first = asyncio.create_task(pool.ask(jobs("first", data=b"wait")))
-        await asyncio.sleep(0.05)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(pool.ask(jobs("gone")), 0.05)
-        stubs.gate.set()
-        await first
-        assert names_of(await pool.ask(jobs("after"))) == ["after"]
-        await pool.close()
+        async with busy_pool(stubs) as pool:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(pool.ask(jobs("gone")), 0.05)
+            stubs.gate.set()
+            assert names_of(await pool.ask(jobs("after"))) == ["after"]
 
     in_loop(run())
     assert ["gone"] not in stubs.each[0].batches
@@ -176,20 +177,37 @@ def test_what_a_client_no_longer_waits_for_is_not_computed(stubs: Stubs) -> None
 
 def test_the_end_answers_what_waits(stubs: Stubs) -> None:
     async def run() -> None:
-        pool = Pool(stubs, 1, 40, 5.0)
-        await pool.open()
-        first = asyncio.create_task(pool.ask(jobs("first", data=b"wait")))
-        await asyncio.sleep(0.05)
-        rest = asyncio.create_task(pool.ask(jobs("a", "b")))
-        await asyncio.sleep(0.01)
-        ending = asyncio.create_task(pool.close())
-        await asyncio.sleep(0.01)
-        stubs.gate.set()
-        assert names_of(await first) + names_of(await rest) == ["first", "a", "b"]
-        await ending
+        async with busy_pool(stubs) as pool:
+            rest = await begin(pool, *jobs("a", "b"))
+            ending = asyncio.create_task(pool.close())
+            await asyncio.sleep(0.01)
+            stubs.gate.set()
+            assert names_of(await rest) == ["a", "b"]
+            await ending
 
     in_loop(run())
-    assert all(s.dead for s in stubs.each)
+
+
+def test_the_end_comes_where_no_process_can_be_started() -> None:
+    started: list[Stub] = []
+
+    def start() -> Stub:
+        if started:
+            raise WorkerDied("no memory")
+        started.append(Stub(threading.Event()))
+        return started[-1]
+
+    async def run() -> None:
+        pool = Pool(start, 1, 4, 0.2)
+        await pool.open()
+        asking = await begin(pool, *jobs("bad", data=b"poison"))
+        await asyncio.sleep(0.05)
+        assert not pool.ready
+        await asyncio.wait_for(pool.close(), 5)
+        asking.cancel()
+
+    in_loop(run())
+    assert started[0].dead
 
 
 @pytest.fixture
@@ -204,7 +222,8 @@ def client(stubs: Stubs) -> Iterator[TestClient]:
 def test_requests_and_their_refusals(client: TestClient) -> None:
     both = [("images", ("a.jpg", b"x")), ("images", ("b.jpg", b"y"))]
     assert client.post("/detect", files=both).json() == {"images": [{"name": "a.jpg"}, {"name": "b.jpg"}]}
-    assert client.post("/detect", files=[("images", ("a", b""))] * (MAX_IMAGES + 1)).status_code == 400
+    more = client.post("/detect", files=[("images", ("a", b""))] * 11)  # than the queue holds
+    assert (more.status_code, more.json()["detail"]) == (400, "expected 1 to 10 images, given 11")
     assert client.post("/detect").status_code == 422
     data = base64.b64encode(b"x").decode()
     good = {"images": [{"data": data, "name": "n", "boxes": [[0, 0, 9, 9]]}, {"data": data}]}
@@ -294,6 +313,7 @@ def test_a_worker_answers_as_the_detector_does(synthetic: Path) -> None:
         Job("none", b"no image"),
         Job("two", files[0].read_bytes(), box * 2),
         Job("flat", files[0].read_bytes(), [[5, 5, 5, 5]]),
+        Job("nowhere", files[0].read_bytes(), [[math.nan, 0, math.inf, 9]]),
     ]
     answers = [json.loads(a.text) for a in answer_jobs(detector, served, given)]
     for file, answer in zip(files, answers, strict=False):
@@ -307,6 +327,7 @@ def test_a_worker_answers_as_the_detector_does(synthetic: Path) -> None:
     assert "not an image" in answers[2]["error"]
     assert (len(answers[3]["faces"]), answers[3]["left_out"]) == (1, 1)
     assert "error" in answers[4]
+    assert "error" in answers[5]
 
 
 def test_a_process_is_killed_and_a_hanging_one_is_given_up(synthetic: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -115,11 +114,6 @@ MaxSideOption = Annotated[
         help="Reduce images to this longer side to find faces; 640 by default, 320 is faster.",
     ),
 ]
-
-
-def n_processors() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Group(TyperGroup):

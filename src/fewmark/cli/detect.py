@@ -22,7 +22,6 @@ from fewmark.cli.base import (
     err,
     fail,
     image_progress,
-    n_processors,
     out,
     print_json,
     scheme_of,
@@ -31,6 +30,7 @@ from fewmark.cli.base import (
 from fewmark.core.errors import InputError
 from fewmark.core.names import one_line
 from fewmark.core.text import count
+from fewmark.core.threads import n_processors
 
 EXAMPLES = """Examples:
 

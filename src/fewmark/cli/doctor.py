@@ -17,6 +17,7 @@ from rich.markup import escape
 from fewmark.cli.base import Json, out, print_json
 from fewmark.core.errors import InputError
 from fewmark.core.install import install_hint, required_packages
+from fewmark.core.threads import n_processors
 from fewmark.core.version import __version__
 
 _SIGNS = {"ok": "[green]ok[/]  ", "note": "[cyan]note[/]", "wrong": "[red]wrong[/]"}
@@ -120,16 +121,16 @@ def check_detection() -> Iterator[Finding]:
 
 def check_processor() -> Iterator[Finding]:
     """Cores and instructions."""
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    n = n_processors()
     flags = Path("/proc/cpuinfo")
     if (
         flags.is_file()
         and "flags" in (text := flags.read_text(encoding="utf-8", errors="replace"))
         and "avx2" not in text
     ):
-        yield Finding("note", f"{n_cores} CPU cores without AVX2: detection is several times slower")
+        yield Finding("note", f"{n} CPU cores without AVX2: detection is several times slower")
     else:
-        yield Finding("ok", f"{n_cores} CPU cores")
+        yield Finding("ok", f"{n} CPU cores")
 
 
 def check_gpu() -> Iterator[Finding]:

@@ -15,3 +15,8 @@ def spin_briefly() -> None:
     of 1312, alone the same (`benchmarks/busy_machine.py`).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+
+
+def n_processors() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,8 @@ _BETWEEN_SCANS = {0xC4, 0xCC, _SOS, 0xDB, 0xDC, _DRI, 0xFE, *range(0xE0, 0xF0)}
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """A marker; in a scan's data 0xFF 0x00 is a data byte and 0xD0 to 0xD7 separate its restart intervals."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How a PNG begins."""
 
 
 def broken_off(data: bytes) -> str | None:
@@ -27,7 +28,7 @@ def broken_off(data: bytes) -> str | None:
     """
     if data[:2] == b"\xff\xd8" and not _jpeg_is_whole(data):
         return "a truncated JPEG (no end marker)"
-    if data[:8] == _PNG and not _png_is_whole(data):
+    if data[:8] == PNG and not _png_is_whole(data):
         return "a truncated PNG (no end chunk)"
     return None
 
@@ -61,7 +62,7 @@ def _jpeg_is_whole(data: bytes) -> bool:
 
 def _png_is_whole(data: bytes) -> bool:
     """Whether the end chunk is reached from chunk to chunk."""
-    at = len(_PNG)
+    at = len(PNG)
     while at + 12 <= len(data):
         if data[at + 4 : at + 8] == b"IEND":
             return True

@@ -9,12 +9,13 @@ import re
 from PIL import Image
 
 from fewmark.core.errors import InputError
+from fewmark.data.heif import heif_kind, heif_size
+from fewmark.data.image_ends import PNG
 
 VARIABLE = "FEWMARK_MAX_PIXELS"
 """Environment variable that changes the limit."""
 MAX_PIXELS = 250_000_000
 """Width times height, in px: the largest cameras of phones have 200 million. Decoded, it takes 750 MB."""
-_PNG = b"\x89PNG\r\n\x1a\n"
 _TABLES = (0xC4, 0xC8, 0xCC)
 """Segments of a JPEG among those of frame headers that are none. Source: ITU-T T.81, Table B.1."""
 
@@ -44,14 +45,16 @@ def check_pixels(data: bytes, where: str) -> None:
 def count_pixels(data: bytes) -> int:
     """Width times height by the header; 0 where none can be read.
 
-    >>> count_pixels(_PNG + bytes(8) + (640).to_bytes(4, "big") + (480).to_bytes(4, "big"))
+    >>> count_pixels(PNG + bytes(8) + (640).to_bytes(4, "big") + (480).to_bytes(4, "big"))
     307200
     """
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
     if data.startswith(b"\xff\xd8"):
         return _pixels_of_jpeg(data)
     try:
+        if heif_kind(data) is not None and (size := heif_size(data, "image")) is not None:
+            return size[0] * size[1]
         with Image.open(io.BytesIO(data)) as image:
             return image.width * image.height
     except Image.DecompressionBombError as error:

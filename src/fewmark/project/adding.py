@@ -22,7 +22,7 @@ from fewmark.data.decoders import video_kind
 from fewmark.data.formats.io import read_faces
 from fewmark.data.formats.text import read_json
 from fewmark.data.formats.tools.labelme import is_labelme, read_labelme
-from fewmark.data.formats.tools.sleap import VideoFrame, read_sleap_project
+from fewmark.data.formats.tools.sleap import read_sleap_project
 from fewmark.data.image_sources import VIDEO_SUFFIXES, find_images
 from fewmark.data.images import read_image, write_image
 from fewmark.data.samples import FaceSample
@@ -157,19 +157,18 @@ def _of_sleap(path: Path, scheme: LandmarkScheme) -> Iterator[_Incoming]:
 
     samples, frames = read_sleap_project(path, scheme)
     yield from _labelled(samples, str(path))
-    wanted: dict[Path, dict[int, VideoFrame]] = {}
+    wanted: dict[Path, dict[int, list[FaceSample]]] = {}
     for frame in frames:
         if frame.pixels is None:
-            wanted.setdefault(frame.video, {})[frame.index] = frame
+            wanted.setdefault(frame.video, {}).setdefault(frame.index, []).extend(frame.faces)
         else:
             name = f"{path.name}:{frame.index}"
             yield _Incoming(name, None, frame.pixels, str(path), frame.index, frame.faces)
     for video, of_video in wanted.items():
         for shown in read_video(video):
-            labelled = of_video.pop(shown.index, None)
-            if labelled is not None:
-                name = f"{video.name}:{shown.index}"
-                yield _Incoming(name, None, shown.image, str(video), shown.index, labelled.faces)
+            faces = of_video.pop(shown.index, None)
+            if faces is not None:
+                yield _Incoming(f"{video.name}:{shown.index}", None, shown.image, str(video), shown.index, faces)
             if not of_video:
                 break
         if of_video:

@@ -14,8 +14,9 @@ from fewmark.data.crops import CropRule
 from fewmark.inference.checkpoint.io import Checkpoint
 from fewmark.training.events import Event
 from fewmark.training.faces import TrainingData, note_missing_mirror
+from fewmark.training.folder_lock import alone_in
 from fewmark.training.launch import first_process, launch
-from fewmark.training.recovery import alone_in, recover
+from fewmark.training.recovery import recover
 from fewmark.training.run_folder import append_line, check_folder, update_settings, write_settings
 from fewmark.training.runner import RunContext
 from fewmark.training.settings import Config
@@ -57,14 +58,22 @@ class OpenRun:
         return CropRule(self.config.crop.size, self.config.crop.margin)
 
     def begin(self) -> None:
-        """Write the settings, once all images could be read: from now on the folder holds the run."""
-        if self.context.fabric.is_global_zero:
+        """Write the settings, once all images could be read: from now on the folder holds the run.
+
+        Raises:
+            InputError: The folder cannot be written to, or an image is gone.
+        """
+
+        def write() -> None:
             write_digests(self.folder / "state", self.data)
             if self.resume:
                 update_settings(self.folder, self.config, distillation=bool(self.teachers))
             else:
                 write_settings(self.folder, self.config, self.data_hash)
-        self.context.fabric.barrier()
+
+        problem = first_process(self.context.fabric, write)
+        if problem is not None:
+            raise InputError(problem)
 
 
 @contextmanager

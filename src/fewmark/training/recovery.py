@@ -1,55 +1,21 @@
-"""A run folder after a fault: one process in it at a time, and files that were cut are made again."""
+"""A run folder after a fault: what was cut is set aside, and made again by the run."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fewmark.core.errors import InputError
 from fewmark.training.run_folder import keep_whole_lines
 
-LOCK = "run.lock"
 LOGS = ("metrics.jsonl", "rounds.jsonl")
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder; a killed process leaves it open. A folder that stays empty is removed.
-
-    Raises:
-        InputError: Another process is in it, or it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); give another --out") from error
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"{folder}: another process trains in this folder; wait for its end, stop it, or give another --out"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another --out") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink()
-        lock.release()
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def recover(folder: Path, tell: Callable[[str], None]) -> None:

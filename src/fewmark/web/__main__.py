@@ -17,6 +17,7 @@ from fewmark.core.errors import InputError
 from fewmark.web.app import create_app
 from fewmark.web.design import create_design_app
 from fewmark.web.guard import LOOPBACK
+from fewmark.web.listening import listen
 
 
 def serve(app: FastAPI, listener: socket.socket, address: str, *, browser: bool, what: str) -> None:
@@ -35,22 +36,6 @@ def serve(app: FastAPI, listener: socket.socket, address: str, *, browser: bool,
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     app.state.server = server
     server.run(sockets=[listener])
-
-
-def listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """A socket of this address, and the page's address.
-
-    Raises:
-        InputError: The address is taken, or is none of this machine.
-    """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)  # who reads the address may come at once
-    except OSError as error:
-        raise InputError(f"{host}:{port}: cannot be listened on ({error.strerror}); give another --port") from error
-    return listener, f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
 
 
 def main() -> None:

@@ -272,9 +272,7 @@ def run_rounds(
             labels = {"round": i, "n_pseudo": len(selection.selected)}
             trainer.train(name, j, students[j], data, seed, labels)
             records.append(_record(trainer, students, i, j, selection))
-        if (
-            rule.needs_teacher and teacher is None and context.has_ended("teacher")
-        ):  # every selection was read: none was made by a new teacher
+        if rule.needs_teacher and teacher is None and context.has_ended("teacher"):  # every selection was read
             teacher = teacher_plan.build(scheme, 0)
             context.load("teacher", teacher)
         yield end_round(i, records)

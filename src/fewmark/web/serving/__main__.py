@@ -10,14 +10,16 @@ from functools import partial
 import uvicorn
 
 from fewmark.core.errors import InputError
+from fewmark.core.threads import n_processors
 from fewmark.data.image_limit import VARIABLE
 from fewmark.inference.checkpoint.metadata import resolve_model
-from fewmark.web.__main__ import listen
+from fewmark.web.listening import listen
 from fewmark.web.serving.app import Metrics, create_app
 from fewmark.web.serving.pool import Pool
 from fewmark.web.serving.worker import ServedModel, Worker
 
 MAX_CONNECTIONS = 1000
+"""Connections beyond these get 503."""
 
 
 def main() -> None:
@@ -52,9 +54,8 @@ def run(given: argparse.Namespace) -> None:
         os.environ[VARIABLE] = str(given.max_pixels)  # of the workers, too
     served = ServedModel(str(resolve_model(given.model)), given.scheme, given.max_faces)
     served.load().checkpoint.scheme_of(given.scheme)  # what is wrong is said here, not in every worker
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     metrics = Metrics()
-    n_workers = given.workers if given.workers > 0 else cores
+    n_workers = given.workers if given.workers > 0 else n_processors()
     pool = Pool(partial(Worker, served), n_workers, given.queue, given.timeout, metrics.batches.observe)
     app = create_app(pool, metrics, max_bytes=int(given.max_mb * 1e6), timeout_s=given.timeout)
     listener, address = listen(given.host, given.port)

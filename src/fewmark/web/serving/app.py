@@ -23,7 +23,7 @@ from fewmark.web.serving.pool import Busy, Pool
 from fewmark.web.serving.worker import Job, JobAnswer, WorkerDied
 
 MAX_IMAGES = 64
-"""Most images of a request."""
+"""Most images of a request; the queue may hold fewer."""
 _DESCRIPTION = (
     "Finds faces and their landmarks. An answer holds one entry for each image, in order: its name, size and faces, or `error`. A face "
     "is as `fewmark detect` writes it: box, landmarks (x, y in image px; the centre of the first pixel is 0, 0), scores. "
@@ -101,6 +101,9 @@ def create_app(pool: Pool, metrics: Metrics, *, max_bytes: int, timeout_s: float
     }
 
     async def answer(jobs: Sequence[Job]) -> Response:
+        most = min(MAX_IMAGES, pool.capacity)
+        if not 1 <= len(jobs) <= most:
+            raise HTTPException(400, f"expected 1 to {most} images, given {len(jobs)}")
         began = time.perf_counter()
         try:
             answers = await asyncio.wait_for(pool.ask(jobs), timeout_s)
@@ -130,8 +133,6 @@ def create_app(pool: Pool, metrics: Metrics, *, max_bytes: int, timeout_s: float
     @app.post("/detect", responses=refusals)
     async def detect(images: list[UploadFile]) -> Response:
         """Detect faces in image files, as a form sends them."""
-        if not 1 <= len(images) <= MAX_IMAGES:
-            raise HTTPException(400, f"expected 1 to {MAX_IMAGES} images, given {len(images)}")
         return await answer([Job(i.filename or f"image {n}", await i.read()) for n, i in enumerate(images, 1)])
 
     @app.post("/detect/json", responses=refusals)

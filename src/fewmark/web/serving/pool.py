@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,8 +77,9 @@ class Pool:
         self._tasks = [asyncio.create_task(self._serve(worker)) for worker in workers]
 
     async def close(self) -> None:
-        """Answer what waits, then end the workers."""
-        await self._waiting.join()
+        """Answer what waits, for as long as an image may take, then end the workers."""
+        with suppress(TimeoutError):  # no worker can be started any more
+            await asyncio.wait_for(self._waiting.join(), self.timeout_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
